@@ -1,0 +1,114 @@
+package block
+
+import (
+	"vstor/dataplane/buf"
+	"vstor/dataplane/errs"
+	"vstor/dataplane/ids"
+)
+
+// MutationOp is what a Mutation does.
+type MutationOp uint8
+
+const (
+	Put      MutationOp = iota // write Data
+	Discard                    // the range becomes a hole
+	ZeroFill                   // the range becomes allocated zeros
+	Sync                       // all mutations that ended before survive power loss
+)
+
+// Mutation is a change of whole blocks, as the Edge hands it to the Volume Driver. It is pooled by its
+// maker and unchanged, but for Data and Err, until Done was called.
+type Mutation struct {
+	Op    MutationOp
+	Addr  ids.BlockAddr
+	Count uint64   // blocks
+	Data  buf.Vec  // Put: Count whole pages; ownership passes with the call
+	Sums  []uint32 // Put: low half of XXH64 of each block
+	Err   errs.Kind
+	Done  MutationDone
+}
+
+// MutationDone is told of a Mutation's end: exactly once, on the loop, never from inside the call. A
+// Mutation that ended with OK survives the death of the process and is seen by Resolve.
+type MutationDone interface {
+	MutationDone(*Mutation)
+}
+
+// PieceKind says which rung of the read ladder holds a Piece.
+type PieceKind uint8
+
+const (
+	Zeros  PieceKind = iota // nothing to read
+	InRAM                   // Page, in the overlay
+	Logged                  // in the journal only, at Pos
+	Stored                  // in an object, Off blocks into it
+)
+
+// Piece is a run of blocks that lie together.
+type Piece struct {
+	Kind  PieceKind
+	Count uint32   // blocks
+	First uint32   // index of the first block's checksum in Resolution.Sums
+	Page  buf.Page // InRAM, Count 1: not retained, valid until the loop moves on
+	Pos   uint32   // Logged: block offset in the journal
+	NS    ids.NamespaceID
+	SCO   ids.SCONum
+	Off   uint16 // Stored: in blocks
+}
+
+// Resolution is where the blocks of a range lie, in order. It is reused: Reset keeps its memory.
+type Resolution struct {
+	Pieces []Piece
+	Sums   []uint32 // one per block; 0 for zeros
+}
+
+// Reset empties the resolution.
+func (r *Resolution) Reset() { r.Pieces, r.Sums = r.Pieces[:0], r.Sums[:0] }
+
+// Add appends one block, merging it with the run before where the two lie together.
+func (r *Resolution) Add(p Piece, sum uint32) {
+	p.Count, p.First = 1, uint32(len(r.Sums))
+	r.Sums = append(r.Sums, sum)
+	if n := len(r.Pieces); n > 0 {
+		last := &r.Pieces[n-1]
+		if last.Kind == p.Kind && last.joins(&p) {
+			last.Count++
+			return
+		}
+	}
+	r.Pieces = append(r.Pieces, p)
+}
+
+func (last *Piece) joins(p *Piece) bool {
+	switch p.Kind {
+	case Zeros:
+		return true
+	case Logged:
+		return last.Pos+last.Count == p.Pos
+	case Stored:
+		return last.NS == p.NS && last.SCO == p.SCO && uint32(last.Off)+last.Count == uint32(p.Off)
+	default:
+		return false
+	}
+}
+
+// Loaded is told, on the loop, that a page of the map arrived, or why it will not.
+type Loaded interface{ MapLoaded(errs.Kind) }
+
+// Fetch reads blocks that lie together in an object. It is pooled by its maker.
+type Fetch struct {
+	NS    ids.NamespaceID
+	SCO   ids.SCONum
+	Off   uint32 // blocks from the object's start
+	Count uint32 // blocks
+	Sums  []uint32
+	Dst   *buf.Vec // Count whole pages of the loop's pool, filled
+	Err   errs.Kind
+	Done  FetchDone
+}
+
+// FetchDone is told of a Fetch's end: exactly once, on the loop, never from inside the call. With Err OK
+// every block was verified against Sums.
+type FetchDone interface {
+	FetchDone(*Fetch)
+}

@@ -1,0 +1,145 @@
+package buf
+
+import (
+	"math/rand/v2"
+	"testing"
+)
+
+func newPool(t testing.TB, size, reserve int64) *Pool {
+	t.Helper()
+	p, err := NewPool(size, reserve)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if p.Free() != p.Pages() {
+			t.Errorf("%d pages leaked", p.Pages()-p.Free())
+		}
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
+// Random allocations of all sizes: pages are never given out twice, counts agree, all come back.
+func TestPoolRandom(t *testing.T) {
+	p := newPool(t, 8<<20, 0)
+	rng := rand.New(rand.NewPCG(1, 2))
+	held := map[Page]bool{}
+	var vecs []Vec
+	for range 20000 {
+		if rng.IntN(2) == 0 && len(vecs) > 0 {
+			i := rng.IntN(len(vecs))
+			for _, s := range vecs[i].Segs {
+				for j := range s.Pages() {
+					delete(held, s.Page+Page(j))
+				}
+			}
+			p.ReleaseVec(&vecs[i])
+			vecs[i] = vecs[len(vecs)-1]
+			vecs = vecs[:len(vecs)-1]
+			continue
+		}
+		n := 1 + rng.IntN(1<<rng.IntN(10))
+		var v Vec
+		if !p.Alloc(&v, n) {
+			if p.Free() >= n {
+				t.Fatalf("refused %d pages with %d free", n, p.Free())
+			}
+			continue
+		}
+		if v.Len() != n*PageSize {
+			t.Fatalf("got %d bytes, want %d pages", v.Len(), n)
+		}
+		for _, s := range v.Segs {
+			for j := range s.Pages() {
+				pg := s.Page + Page(j)
+				if held[pg] || pg < zeroPages {
+					t.Fatalf("page %d given out twice", pg)
+				}
+				held[pg] = true
+				p.Bytes(pg)[0] = 1
+			}
+		}
+		if p.Free() != p.Pages()-len(held) {
+			t.Fatalf("free count %d, held %d of %d", p.Free(), len(held), p.Pages())
+		}
+		vecs = append(vecs, v)
+	}
+	for i := range vecs {
+		p.ReleaseVec(&vecs[i])
+	}
+}
+
+// In a fresh pool large requests come in runs of whole groups that merge into one Seg.
+func TestPoolRuns(t *testing.T) {
+	p := newPool(t, 16<<20, 0)
+	var v Vec
+	p.Alloc(&v, 256)
+	if len(v.Segs) != 1 {
+		t.Errorf("1 MiB of a fresh pool came in %d runs", len(v.Segs))
+	}
+	p.ReleaseVec(&v)
+}
+
+func TestPoolReserve(t *testing.T) {
+	p := newPool(t, 1<<20, 256<<10)
+	var a, b Vec
+	if !p.Alloc(&a, p.Pages()-64) || p.Alloc(&b, 1) {
+		t.Fatal("the reserve was given to an ordinary request")
+	}
+	if !p.AllocReserved(&b, 64) || p.AllocReserved(&b, 1) {
+		t.Fatal("the reserve is not what AllocReserved gives out")
+	}
+	p.ReleaseVec(&a)
+	p.ReleaseVec(&b)
+}
+
+func TestRefsAndZeros(t *testing.T) {
+	p := newPool(t, 1<<20, 0)
+	var v Vec
+	p.Alloc(&v, 1)
+	pg := v.Segs[0].Page
+	p.Retain(pg)
+	p.ReleaseVec(&v)
+	if p.Free() == p.Pages() {
+		t.Fatal("page freed with a reference left")
+	}
+	p.Release(pg)
+	p.AddZeros(&v, 3*ZeroRun+5)
+	if v.Len() != 3*ZeroRun+5 {
+		t.Fatalf("AddZeros gave %d bytes", v.Len())
+	}
+	for _, s := range v.Segs {
+		for _, c := range p.SegBytes(s) {
+			if c != 0 {
+				t.Fatal("the zero pages are not zero")
+			}
+		}
+	}
+	p.ReleaseVec(&v)
+}
+
+func TestPoolAllocs(t *testing.T) {
+	p := newPool(t, 8<<20, 0)
+	var v Vec
+	v.Segs = make([]Seg, 0, 64)
+	if n := testing.AllocsPerRun(1000, func() {
+		p.Alloc(&v, 1)
+		p.AllocReserved(&v, 8)
+		p.Alloc(&v, 200)
+		p.ReleaseVec(&v)
+	}); n != 0 {
+		t.Errorf("%v allocations per run", n)
+	}
+}
+
+func BenchmarkAllocPage(b *testing.B) {
+	p, _ := NewPool(512<<20, 0)
+	var v Vec
+	for b.Loop() {
+		p.Alloc(&v, 1)
+		p.ReleaseVec(&v)
+	}
+}
