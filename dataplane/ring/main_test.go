@@ -1,0 +1,182 @@
+package ring
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"vstor/dataplane/buf"
+)
+
+// TestMain fails the binary if descriptors or goroutines outlive the tests.
+func TestMain(m *testing.M) {
+	if err := Probe(); err != nil {
+		fmt.Println("skipping:", err)
+		os.Exit(0)
+	}
+	// The runtime's poller and its descriptors appear with the first use of a file.
+	if f, err := os.Open("/proc/self/status"); err == nil {
+		f.Close()
+	}
+	before, goroutines := descriptors(), runtime.NumGoroutine()
+	code := m.Run()
+	if left := descriptors(); code == 0 && len(left) > len(before) {
+		fmt.Printf("descriptors leaked: before %v, after %v\n", before, left)
+		code = 1
+	}
+	for i := 0; code == 0 && runtime.NumGoroutine() > goroutines; i++ {
+		if i == 100 {
+			buf := make([]byte, 1<<16)
+			fmt.Printf("goroutines leaked:\n%s\n", buf[:runtime.Stack(buf, true)])
+			code = 1
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	os.Exit(code)
+}
+
+func descriptors() []string {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, e := range entries {
+		target, err := os.Readlink("/proc/self/fd/" + e.Name())
+		if err != nil || strings.Contains(target, "eventpoll") || strings.Contains(target, "/proc/") ||
+			(strings.Contains(target, "eventfd") && e.Name() < "8") {
+			continue
+		}
+		out = append(out, e.Name()+"="+target)
+	}
+	return out
+}
+
+// waiter is a Completer that hands results to a goroutine, and the bytes of a RecvSelect.
+type waiter struct {
+	l   *Loop
+	got chan int32
+	sel []byte
+}
+
+func newWaiter(l *Loop) *waiter { return &waiter{l: l, got: make(chan int32, 16)} }
+
+func (w *waiter) RingDone(op *Op, res int32) {
+	w.sel = append(w.sel, w.l.Selected(op)...)
+	w.got <- res
+}
+
+func (w *waiter) wait(t *testing.T) int32 {
+	t.Helper()
+	select {
+	case r := <-w.got:
+		return r
+	case <-time.After(30 * time.Second):
+		t.Fatal("no completion in 30 s")
+		return 0
+	}
+}
+
+func startLoop(t testing.TB, o Options) *Loop {
+	t.Helper()
+	if o.Pool == nil {
+		p, err := buf.NewPool(64<<20, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { p.Close() })
+		o.Pool = p
+	}
+	l, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Stop)
+	return l
+}
+
+// on runs f on the loop.
+func on(t testing.TB, l *Loop, f func()) {
+	t.Helper()
+	if !l.Call(f) {
+		t.Fatal("the loop is stopped")
+	}
+}
+
+// pages takes n bytes of pages, filled with a pattern.
+func pages(t testing.TB, l *Loop, n int, fill byte) *buf.Vec {
+	t.Helper()
+	v := new(buf.Vec)
+	on(t, l, func() {
+		if !l.Pool().Alloc(v, (n+buf.PageSize-1)/buf.PageSize) {
+			t.Error("pool is empty")
+			return
+		}
+		left := n
+		for i := range v.Segs {
+			s := &v.Segs[i]
+			s.Len = min(s.Len, uint32(left))
+			left -= int(s.Len)
+			b := l.Pool().SegBytes(*s)
+			for j := range b {
+				b[j] = fill + byte(j>>3) + byte(i)
+			}
+		}
+	})
+	return v
+}
+
+// scattered takes n single pages that do not touch one another.
+func scattered(t testing.TB, l *Loop, n int, fill byte) *buf.Vec {
+	t.Helper()
+	v := new(buf.Vec)
+	on(t, l, func() {
+		for i := range n {
+			var two buf.Vec
+			if !l.Pool().Alloc(&two, 2) {
+				t.Error("pool is empty")
+				return
+			}
+			pg := two.Segs[0].Page
+			v.Segs = append(v.Segs, buf.Seg{Page: pg, Len: buf.PageSize})
+			b := l.Pool().Bytes(pg)
+			for j := range b {
+				b[j] = fill + byte(i) + byte(j>>5)
+			}
+		}
+	})
+	return v
+}
+
+func bytesOf(l *Loop, v *buf.Vec) []byte {
+	var out []byte
+	for _, s := range v.Segs {
+		out = append(out, l.Pool().SegBytes(s)...)
+	}
+	return out
+}
+
+// socketpair makes a connected pair of blocking stream sockets.
+func socketpair(t testing.TB) (a, b int) {
+	t.Helper()
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closeFd(&fds[0]); closeFd(&fds[1]) })
+	return fds[0], fds[1]
+}
+
+func closeFd(fd *int) {
+	if *fd >= 0 {
+		syscall.Close(*fd)
+		*fd = -1
+	}
+}

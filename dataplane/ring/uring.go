@@ -1,0 +1,387 @@
+package ring
+
+import (
+	"errors"
+	"math"
+	"sync"
+	"syscall"
+	"time"
+
+	iouring "github.com/iceber/iouring-go/syscall"
+	"golang.org/x/sys/unix"
+
+	"vstor/dataplane/buf"
+	"vstor/dataplane/errs"
+	"vstor/dataplane/invariants"
+)
+
+// uring carries operations by io_uring. See engine for who calls what.
+type uring struct {
+	opts *Options
+	pool *buf.Pool
+	rings
+	recv recvRing
+
+	// The table of what is in the kernel. user_data is an index with the generation of its use: a Go
+	// pointer could neither be followed by the collector there, nor told from that of a former life.
+	slots  []slot
+	free   []int32
+	nfree  int
+	stuck  int    // enters in a row that took nothing
+	lacks  string // the first feature this kernel does without
+	counts Stats
+	wakes  wakeFD
+}
+
+type slot struct {
+	op  *Op
+	gen uint32
+}
+
+const (
+	userWake   = math.MaxUint64
+	userCancel = math.MaxUint64 - 1
+	// iovMax is the kernel's limit of segments per operation (UIO_MAXIOV). Longer lists go out in parts.
+	iovMax = 1024
+)
+
+func newUring(o *Options) *uring {
+	u := &uring{opts: o, pool: o.Pool}
+	u.fd, u.wakes.fd = -1, -1
+	return u
+}
+
+func (u *uring) open() (err error) {
+	defer func() {
+		if err != nil {
+			u.shutAll()
+		}
+	}()
+	if err := u.setup(); err != nil {
+		return err
+	}
+	if err := u.recv.register(u.fd, u.opts.RecvBufs, u.opts.RecvBufSize); err != nil {
+		return err
+	}
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
+		return errs.Wrap(errs.IO, err, "ring: no eventfd for loop %s", u.opts.Name)
+	}
+	u.wakes.set(fd)
+	// One slot per completion entry: the completion queue cannot overflow but for cancellations.
+	n := int(u.cqEntries)
+	u.slots = make([]slot, n)
+	u.free = make([]int32, n)
+	for i := range u.free {
+		u.free[i] = int32(n - 1 - i)
+	}
+	u.nfree = n
+	u.armWake()
+	return nil
+}
+
+// setup goes down the ladder until the kernel accepts.
+func (u *uring) setup() error {
+	var errno syscall.Errno
+	for _, rung := range ladder() {
+		p := iouring.IOURingParams{Flags: rung.flags, CQEntries: uint32(u.opts.Entries * slotsPerEntry)}
+		if u.lacks == "" {
+			u.lacks = rung.lacks
+		}
+		fd, err := iouring.IOURingSetup(uint(u.opts.Entries), &p)
+		if err == nil {
+			u.fd = fd
+			return u.adopt(&p)
+		}
+		if !errors.As(err, &errno) || errno != syscall.EINVAL {
+			break
+		}
+	}
+	return setupError(errno, kernelRelease(), ioUringDisabled())
+}
+
+// adopt takes over a ring that the kernel made.
+func (u *uring) adopt(p *iouring.IOURingParams) error {
+	for _, n := range needed() {
+		if p.Features&n.bit == 0 {
+			return missing(n.what)
+		}
+	}
+	return u.rings.mapAll(p)
+}
+
+func (u *uring) start(op *Op) bool {
+	if u.nfree == 0 {
+		return false
+	}
+	rest := op.segs[op.at:]
+	if len(rest) > iovMax {
+		rest = rest[:iovMax]
+	}
+	if !u.room(len(rest)) {
+		return false
+	}
+	u.nfree--
+	op.slot = u.free[u.nfree]
+	s := &u.slots[op.slot]
+	s.op = op
+	e := u.nextSQE()
+	*e = sqe{fd: op.fd, off: uint64(op.off), userData: uint64(s.gen)<<32 | uint64(op.slot)}
+	u.fill(e, op, rest)
+	return true
+}
+
+// fill writes the part of an entry that depends on the operation.
+func (u *uring) fill(e *sqe, op *Op, segs []buf.Seg) {
+	switch op.code {
+	case codeRead, codeWrite:
+		u.fillFile(e, op, segs)
+	case codeDatasync:
+		e.opcode, e.off, e.opFlags = iouring.IORING_OP_FSYNC, 0, iouring.IORING_FSYNC_DATASYNC
+	case codeRecvSelect:
+		e.opcode, e.flags = iouring.IORING_OP_RECV, iouring.IOSQE_FLAGS_BUFFER_SELECT
+		e.off, e.len, e.bufGroup = 0, uint32(u.opts.RecvBufSize), recvGroup
+	case codeRecv:
+		u.fillSocket(e, op, segs, iouring.IORING_OP_RECV, iouring.IORING_OP_RECVMSG)
+		e.opFlags = unix.MSG_WAITALL
+	case codeSend:
+		// WAITALL makes the kernel wait for room in the socket and go on by itself.
+		u.fillSocket(e, op, segs, iouring.IORING_OP_SEND, iouring.IORING_OP_SENDMSG)
+		e.opFlags = unix.MSG_NOSIGNAL | unix.MSG_WAITALL
+	}
+}
+
+func (u *uring) fillFile(e *sqe, op *Op, segs []buf.Seg) {
+	single, vector := iouring.IORING_OP_READ, iouring.IORING_OP_READV
+	if op.code == codeWrite {
+		single, vector = iouring.IORING_OP_WRITE, iouring.IORING_OP_WRITEV
+	}
+	if op.tries > 0 {
+		// It could not be done without waiting; a worker of the kernel may wait.
+		e.flags = iouring.IOSQE_FLAGS_ASYNC
+	}
+	if len(segs) == 1 {
+		e.opcode = single
+		e.addr = uint64(u.pool.Addr(segs[0])) + uint64(op.skip)
+		e.len = segs[0].Len - op.skip
+		return
+	}
+	e.opcode = vector
+	e.addr, e.len = u.iovecs(segs, op.skip), uint32(len(segs))
+}
+
+func (u *uring) fillSocket(e *sqe, op *Op, segs []buf.Seg, single, vector uint8) {
+	e.off = 0
+	if len(segs) == 1 {
+		e.opcode = single
+		e.addr = uint64(u.pool.Addr(segs[0])) + uint64(op.skip)
+		e.len = segs[0].Len - op.skip
+		return
+	}
+	e.opcode, e.len = vector, 1
+	e.addr = u.message(u.iovecs(segs, op.skip), len(segs))
+}
+
+// iovecs lays segs out in scratch, the first without its first skip bytes.
+func (u *uring) iovecs(segs []buf.Seg, skip uint32) uint64 {
+	v, addr := u.scratchIovecs(len(segs))
+	for i, s := range segs {
+		v[i] = iovec{uint64(u.pool.Addr(s)), uint64(s.Len)}
+	}
+	v[0].base += uint64(skip)
+	v[0].len -= uint64(skip)
+	return addr
+}
+
+// room makes sure of an entry and of scratch for n segments. What is started waits for the end of the
+// pass; only a full queue is handed over at once.
+func (u *uring) room(n int) bool {
+	need := n*iovecSize + msghdrSize
+	if u.sqFree() > 0 && u.scratchFree() >= need {
+		return true
+	}
+	u.submit(0, 0, 0)
+	return u.sqFree() > 0 && u.scratchFree() >= need
+}
+
+func (u *uring) cancel(op *Op) bool {
+	if !u.room(0) {
+		return false
+	}
+	e := u.nextSQE()
+	*e = sqe{opcode: iouring.IORING_OP_ASYNC_CANCEL, fd: -1, userData: userCancel,
+		addr: uint64(u.slots[op.slot].gen)<<32 | uint64(op.slot)}
+	return true
+}
+
+func (u *uring) each(f func(*Op)) {
+	for i := range u.slots {
+		if op := u.slots[i].op; op != nil {
+			f(op)
+		}
+	}
+}
+
+func (u *uring) flying() int { return len(u.slots) - u.nfree }
+
+// retryNanos is how long a ring sleeps at most when the kernel had no memory for what it was given.
+const retryNanos = int64(time.Millisecond)
+
+func (u *uring) enter(wait bool, nanos int64) {
+	if !u.wakes.armed {
+		u.armWake()
+	}
+	var least uint32
+	if wait {
+		least = 1
+		if u.stuck > 0 && (nanos < 0 || nanos > retryNanos) {
+			nanos = retryNanos
+		}
+	}
+	u.submit(iouring.IORING_ENTER_FLAGS_GETEVENTS, least, nanos)
+}
+
+// submit enters the kernel once.
+func (u *uring) submit(flags, least uint32, nanos int64) {
+	pending := u.sqPending()
+	n, errno := u.sysEnter(pending, least, flags, nanos)
+	u.counts.Enters++
+	switch errno {
+	case 0:
+		u.counts.SQEs += uint64(n)
+	case syscall.ETIME, syscall.EINTR:
+	case syscall.EAGAIN, syscall.EBUSY, syscall.ENOMEM:
+		// No memory for requests, or completions wait to be taken first: the entries stay.
+		u.stuck++
+		if flags != 0 && u.stuck > 8 {
+			time.Sleep(time.Duration(retryNanos))
+		}
+		return
+	default:
+		panic("BUG: ring: io_uring_enter: " + errno.Error())
+	}
+	if u.sqPending() == 0 {
+		u.stuck = 0
+		u.scratchUsed = 0
+	}
+}
+
+func (u *uring) reap(landed func(*Op, int32, []byte)) {
+	head, tail := u.cqBounds()
+	if head == tail {
+		return
+	}
+	u.counts.CQEs += uint64(tail - head)
+	for ; head != tail; head++ {
+		c := u.cqeAt(head)
+		u.dispatch(c, landed)
+	}
+	// Entries were read in place, so they are given back only now.
+	u.cqAdvance(head)
+	u.recv.publish()
+}
+
+func (u *uring) dispatch(c cqe, landed func(*Op, int32, []byte)) {
+	switch c.userData {
+	case userWake:
+		u.counts.Wakeups++
+		u.armWake()
+		return
+	case userCancel:
+		return
+	}
+	i := uint32(c.userData)
+	s := &u.slots[i]
+	op := s.op
+	invariants.Assert(op != nil && s.gen == uint32(c.userData>>32), "ring: a completion of an operation that had ended")
+	s.op = nil
+	s.gen++
+	u.free[u.nfree] = int32(i)
+	u.nfree++
+	if c.flags&cqeFlagBuffer == 0 {
+		landed(op, c.res, nil)
+		return
+	}
+	bid := uint16(c.flags >> cqeBufferShift)
+	var sel []byte
+	if c.res > 0 {
+		sel = u.recv.bytes(bid, int(c.res))
+	}
+	landed(op, c.res, sel)
+	u.recv.giveBack(bid)
+}
+
+// armWake reads the eventfd through the ring. A wake-up that was written already completes it at once.
+func (u *uring) armWake() {
+	if u.wakes.shutting {
+		u.wakes.armed = false
+		return
+	}
+	ok := u.room(0)
+	u.wakes.armed = ok
+	if !ok {
+		return
+	}
+	e := u.nextSQE()
+	*e = sqe{opcode: iouring.IORING_OP_READ, fd: int32(u.wakes.fd), addr: u.wakeBuf(), len: 8, userData: userWake}
+}
+
+func (u *uring) wake() { u.wakes.write() }
+
+// shut waits for the read of the eventfd, which the kernel would otherwise finish into memory that is
+// gone, and gives all back.
+func (u *uring) shut() {
+	u.wakes.shutting = true
+	u.wakes.write()
+	for u.wakes.armed {
+		u.enter(true, -1)
+		u.reap(func(*Op, int32, []byte) { panic("BUG: ring: an operation outlived its loop") })
+	}
+	u.shutAll()
+}
+
+func (u *uring) shutAll() {
+	u.wakes.close()
+	u.recv.unregister(u.fd)
+	u.unmapAll()
+}
+
+// wakeFD is the eventfd that ends a sleep. A poster that has decided to write may be preempted until the
+// loop is gone and the number belongs to somebody's file: so it writes under a lock that the close takes.
+type wakeFD struct {
+	armed    bool // a read of it is in the kernel
+	shutting bool
+
+	mu sync.Mutex
+	fd int
+}
+
+func (w *wakeFD) set(fd int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.fd = fd
+}
+
+func (w *wakeFD) write() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.fd < 0 {
+		return
+	}
+	one := [8]byte{0: 1}
+	// It cannot be full: the loop would have to be woken 2^64 times in one sleep.
+	_, _ = unix.Write(w.fd, one[:])
+}
+
+func (w *wakeFD) close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.fd >= 0 {
+		_ = unix.Close(w.fd)
+		w.fd = -1
+	}
+}
+
+func (u *uring) counters(s *Stats) {
+	s.Enters, s.SQEs, s.CQEs, s.Wakeups = u.counts.Enters, u.counts.SQEs, u.counts.CQEs, u.counts.Wakeups
+}
