@@ -1,0 +1,154 @@
+package edge
+
+import (
+	"vstor/dataplane/block"
+	"vstor/dataplane/buf"
+	"vstor/dataplane/errs"
+	"vstor/dataplane/ids"
+	"vstor/dataplane/ring"
+)
+
+// Driver is the Volume Driver as the Edge needs it. Everything on the loop; nothing blocks.
+type Driver interface {
+	// Size is the vDisk's size in bytes.
+	Size() int64
+	// Mutate starts a change. Changes take effect in the order of their calls.
+	Mutate(*block.Mutation)
+	// Resolve says where n blocks from addr lie. If a page of the map is not in RAM it returns false
+	// and tells l once a retry may succeed, or why it will not.
+	Resolve(addr ids.BlockAddr, n int, r *block.Resolution, l block.Loaded) bool
+	// ReadLogged reads blocks that lie together in the journal: Off of the Fetch is a Pos.
+	ReadLogged(*block.Fetch)
+}
+
+// Fetcher reads blocks out of objects: PRACC.
+type Fetcher interface{ Fetch(*block.Fetch) }
+
+// retriesMax bounds how often a read resolves its range anew because what it found had moved.
+const retriesMax = 4
+
+// Disk is a vDisk as a block.Device.
+type Disk struct {
+	loop   *ring.Loop
+	pool   *buf.Pool
+	driver Driver
+	fetch  Fetcher
+
+	free  *io   // pooled requests
+	order order // mutations under way and waiting
+	Stats Stats
+}
+
+// NewDisk joins a driver and a fetcher. Call it, and everything of the Disk, on the loop.
+func NewDisk(l *ring.Loop, d Driver, f Fetcher) *Disk {
+	return &Disk{loop: l, pool: l.Pool(), driver: d, fetch: f}
+}
+
+// Info describes the vDisk.
+func (d *Disk) Info() block.Info { return block.Info{Size: d.driver.Size()} }
+
+// Submit starts a request; see block.Device.
+func (d *Disk) Submit(r *block.Request) {
+	x := d.get()
+	x.r = r
+	r.Err = errs.OK
+	switch r.Op {
+	case block.Read:
+		d.Stats.Reads.Add(1)
+		x.span(r.Off, int64(r.Len))
+		x.startRead()
+	case block.Write:
+		d.Stats.Writes.Add(1)
+		x.span(r.Off, int64(r.Len))
+		x.admit(x.unaligned())
+	case block.Trim:
+		d.Stats.Trims.Add(1)
+		x.startTrim()
+	case block.WriteZeroes:
+		d.Stats.Trims.Add(1)
+		x.span(r.Off, int64(r.Len))
+		x.admit(x.unaligned())
+	case block.Flush:
+		d.Stats.Flushes.Add(1)
+		x.mutate(&x.mut[0], block.Sync)
+	}
+}
+
+// io is one request under way. Its embedded states live as long as it does, so that a request in steady
+// state allocates nothing.
+type io struct {
+	d    *Disk
+	r    *block.Request
+	next *io // free list, or the list of waiting mutations
+
+	first ids.BlockAddr // the blocks that the request touches
+	count int
+
+	// read half
+	at    ids.BlockAddr // the blocks to read: all of them, or one partial block of a write
+	n     int
+	res   block.Resolution
+	reads []*pieceRead
+	tries int
+	timer ring.Timer
+	op    ring.Op
+
+	// write half
+	mut    [3]block.Mutation
+	sums   []uint32
+	rmw    bool        // holds its range from read to end
+	old    [2]buf.Page // content of the partial blocks at its ends, before the write
+	olds   int         // how many of them were read
+	synced bool        // the FUA sync was started
+	prev   *io         // list of active mutations
+	succ   *io
+
+	left int // parts that have not ended
+}
+
+// pieceRead is one piece of a read that needs a drive.
+type pieceRead struct {
+	block.Fetch
+	x   *io
+	dst buf.Vec
+}
+
+func (d *Disk) get() *io {
+	if x := d.free; x != nil {
+		d.free, x.next = x.next, nil
+		return x
+	}
+	x := &io{d: d}
+	x.op.Done = x
+	x.timer.Fire = x.resolve
+	return x
+}
+
+func (d *Disk) put(x *io) {
+	x.r = nil
+	x.res.Reset()
+	x.tries, x.left, x.olds = 0, 0, 0
+	x.rmw, x.synced = false, false
+	x.next, d.free = d.free, x
+}
+
+// span notes the blocks that a byte range touches.
+func (x *io) span(off, n int64) {
+	x.first = ids.BlockAddr(off >> ids.BlockShift)
+	x.count = int(ids.Blocks(off+n) - int64(x.first))
+}
+
+// unaligned reports whether the request covers a block only in part.
+func (x *io) unaligned() bool {
+	return x.r.Off&ids.BlockMask != 0 || (x.r.Off+int64(x.r.Len))&ids.BlockMask != 0
+}
+
+// finish ends the request and returns the state to the pool.
+func (x *io) finish() {
+	r := x.r
+	if r.Err != errs.OK {
+		x.d.Stats.Errors.Add(1)
+	}
+	x.d.put(x)
+	r.Done.Completed(r)
+}

@@ -1,0 +1,11 @@
+// Package edge is the block API on the compute host: it turns byte requests of any alignment into whole
+// blocks and climbs the read ladder.
+//
+//	read    resolve the range to pieces: zeros | page in the overlay | place in the journal | location
+//	        pieces that need a drive are read in parallel into fresh pages and verified
+//	        the reply is a scatter list over pages wherever they lie; unaligned edges are cut off the list
+//	write   checksum each block where it lies, hand the pages to the Volume Driver
+//	        a write that covers part of a block first reads the rest of it (order.go says what it waits for)
+//
+// A Disk belongs to one loop; nothing in it is locked.
+package edge

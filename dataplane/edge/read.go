@@ -1,0 +1,204 @@
+package edge
+
+import (
+	"time"
+
+	"vstor/dataplane/block"
+	"vstor/dataplane/buf"
+	"vstor/dataplane/errs"
+	"vstor/dataplane/ids"
+	"vstor/dataplane/ring"
+)
+
+// startRead begins a read. An empty one ends with nothing.
+func (x *io) startRead() {
+	if x.r.Len == 0 {
+		x.d.loop.Defer(&x.op, 0)
+		return
+	}
+	x.at, x.n = x.first, x.count
+	x.resolve()
+}
+
+// RingDone is the deferred end of a read that needed no drive, or of a request over no block at all.
+func (x *io) RingDone(*ring.Op, int32) {
+	if x.count == 0 {
+		x.finish()
+		return
+	}
+	x.readDone()
+}
+
+// MapLoaded continues a read whose page of the map was missing.
+func (x *io) MapLoaded(k errs.Kind) {
+	if k != errs.OK {
+		x.r.Err = k
+		x.readDone()
+		return
+	}
+	x.resolve()
+}
+
+// resolve looks the range up and starts a read for every piece that needs one.
+func (x *io) resolve() {
+	x.res.Reset()
+	if !x.d.driver.Resolve(x.at, x.n, &x.res, x) {
+		return
+	}
+	if !x.allocate() {
+		// All pages are in replies on their way out or in reads under way: they come back by
+		// themselves, and a millisecond is less than any of them takes to matter.
+		x.d.Stats.PageWaits.Add(1)
+		x.d.loop.After(&x.timer, time.Millisecond)
+		return
+	}
+	x.left = 1 // the loop below
+	n := 0
+	for i := range x.res.Pieces {
+		p := &x.res.Pieces[i]
+		switch p.Kind {
+		case block.InRAM:
+			x.d.pool.Retain(p.Page)
+		case block.Logged:
+			x.startPiece(x.reads[n], p)
+			x.d.driver.ReadLogged(&x.reads[n].Fetch)
+			n++
+		case block.Stored:
+			x.startPiece(x.reads[n], p)
+			x.d.fetch.Fetch(&x.reads[n].Fetch)
+			n++
+		}
+	}
+	x.left--
+	if x.left == 0 {
+		x.d.loop.Defer(&x.op, 0)
+	}
+}
+
+// allocate takes pages for every piece that needs a drive; all or none.
+func (x *io) allocate() bool {
+	n := 0
+	for i := range x.res.Pieces {
+		p := &x.res.Pieces[i]
+		if p.Kind != block.Logged && p.Kind != block.Stored {
+			continue
+		}
+		if n == len(x.reads) {
+			pr := &pieceRead{x: x}
+			pr.Fetch.Dst, pr.Fetch.Done = &pr.dst, pr
+			x.reads = append(x.reads, pr)
+		}
+		if !x.d.pool.AllocReserved(&x.reads[n].dst, int(p.Count)) {
+			x.releaseReads(n)
+			return false
+		}
+		n++
+	}
+	return true
+}
+
+func (x *io) releaseReads(n int) {
+	for _, pr := range x.reads[:n] {
+		x.d.pool.ReleaseVec(&pr.dst)
+	}
+}
+
+func (x *io) startPiece(pr *pieceRead, p *block.Piece) {
+	pr.NS, pr.SCO, pr.Count = p.NS, p.SCO, p.Count
+	pr.Off = uint32(p.Off)
+	if p.Kind == block.Logged {
+		pr.Off = p.Pos
+	}
+	pr.Sums = x.res.Sums[p.First : p.First+p.Count]
+	pr.Err = errs.OK
+	x.left++
+}
+
+// FetchDone notes the end of one piece.
+func (pr *pieceRead) FetchDone(*block.Fetch) {
+	x := pr.x
+	if pr.Err != errs.OK {
+		x.r.Err = pr.Err
+	}
+	x.left--
+	if x.left == 0 {
+		x.readDone()
+	}
+}
+
+// readDone assembles the reply, or climbs the ladder again. What a location named may have been cleaned
+// away, or the journal's space reused, between the look-up and the read: then the range is looked up
+// anew, and only what fails again is an error.
+func (x *io) readDone() {
+	if x.r.Err != errs.OK && x.tries < retriesMax && len(x.res.Pieces) > 0 {
+		x.tries++
+		x.d.Stats.Retries.Add(1)
+		x.dropPieces()
+		x.r.Err = errs.OK
+		x.resolve()
+		return
+	}
+	if x.r.Err != errs.OK {
+		x.dropPieces()
+	}
+	if x.rmw {
+		x.edgeRead()
+		return
+	}
+	if x.r.Err == errs.OK {
+		x.assemble()
+	}
+	x.finish()
+}
+
+// dropPieces gives back everything that resolve took.
+func (x *io) dropPieces() {
+	n := 0
+	for i := range x.res.Pieces {
+		switch p := &x.res.Pieces[i]; p.Kind {
+		case block.InRAM:
+			x.d.pool.Release(p.Page)
+		case block.Logged, block.Stored:
+			x.d.pool.ReleaseVec(&x.reads[n].dst)
+			n++
+		}
+	}
+	x.res.Reset()
+}
+
+// assemble lists the pieces' pages, in order, in the request's Data, cut to the bytes asked for.
+func (x *io) assemble() {
+	out, skip, left := &x.r.Data, int(x.r.Off&ids.BlockMask), int(x.r.Len)
+	out.Reset()
+	x.d.Stats.ReadBytes.Add(uint64(x.r.Len))
+	n := 0
+	for i := range x.res.Pieces {
+		p := &x.res.Pieces[i]
+		take := min(int(p.Count)*ids.BlockSize-skip, left)
+		switch p.Kind {
+		case block.Zeros:
+			x.d.pool.AddZeros(out, take)
+		case block.InRAM:
+			out.Add(buf.Seg{Page: p.Page, Off: uint32(skip), Len: uint32(take)})
+		default:
+			pr := x.reads[n]
+			addCut(out, &pr.dst, skip, take)
+			pr.dst.Reset()
+			n++
+		}
+		skip = 0
+		left -= take
+	}
+	x.res.Reset()
+}
+
+// addCut appends take bytes of src, from skip bytes into its first page on. Every page of src is
+// touched, so references pass over one to one.
+func addCut(out, src *buf.Vec, skip, take int) {
+	for _, s := range src.Segs {
+		n := min(int(s.Len)-skip, take)
+		out.Add(buf.Seg{Page: s.Page, Off: s.Off + uint32(skip), Len: uint32(n)})
+		take -= n
+		skip = 0
+	}
+}

@@ -1,0 +1,137 @@
+package edge
+
+import (
+	"github.com/cespare/xxhash/v2"
+
+	"vstor/dataplane/block"
+	"vstor/dataplane/buf"
+	"vstor/dataplane/errs"
+	"vstor/dataplane/ids"
+)
+
+// start begins an admitted mutation: nothing that overlaps it is in its way any more.
+func (x *io) start() {
+	if x.rmw {
+		x.readEdge()
+		return
+	}
+	x.apply()
+}
+
+// apply hands the request's whole blocks to the driver.
+func (x *io) apply() {
+	switch x.r.Op {
+	case block.WriteZeroes:
+		x.applyZeroes()
+		return
+	case block.Trim:
+		x.mut[0].Addr, x.mut[0].Count = x.first, uint64(x.count)
+		x.mutate(&x.mut[0], block.Discard)
+		return
+	}
+	m := &x.mut[0]
+	m.Addr, m.Count = x.first, uint64(x.count)
+	m.Data, x.r.Data = x.r.Data, m.Data
+	x.sums = sumPages(x.sums[:0], x.d.pool, &m.Data)
+	m.Sums = x.sums
+	x.d.Stats.WriteBytes.Add(uint64(x.r.Len))
+	x.mutate(m, block.Put)
+}
+
+// sumPages appends the checksum of every page of v.
+func sumPages(sums []uint32, pool *buf.Pool, v *buf.Vec) []uint32 {
+	for _, s := range v.Segs {
+		b := pool.SegBytes(s)
+		for len(b) > 0 {
+			sums = append(sums, uint32(xxhash.Sum64(b[:ids.BlockSize])))
+			b = b[ids.BlockSize:]
+		}
+	}
+	return sums
+}
+
+func (x *io) mutate(m *block.Mutation, op block.MutationOp) {
+	m.Op, m.Err, m.Done = op, errs.OK, x
+	x.left++
+	x.d.driver.Mutate(m)
+}
+
+// MutationDone counts the parts; after the last one a FUA request is synced, then all is done.
+func (x *io) MutationDone(m *block.Mutation) {
+	if m.Err != errs.OK {
+		x.r.Err = m.Err
+	}
+	x.left--
+	if x.left > 0 {
+		return
+	}
+	if x.r.Flags&block.FUA != 0 && !x.synced && x.r.Err == errs.OK && x.r.Op != block.Flush {
+		x.synced = true
+		x.mutate(&x.mut[0], block.Sync)
+		return
+	}
+	x.end()
+}
+
+// end finishes a mutation and lets those go that waited for it.
+func (x *io) end() {
+	if x.r.Op == block.Flush {
+		x.finish()
+		return
+	}
+	d := x.d
+	d.order.leave(x)
+	x.finish()
+	d.order.admitWaiting()
+}
+
+// startTrim discards the whole blocks inside the range; partial blocks at its edges are left alone.
+func (x *io) startTrim() {
+	from := ids.Blocks(x.r.Off)
+	to := (x.r.Off + int64(x.r.Len)) >> ids.BlockShift
+	x.first, x.count = ids.BlockAddr(from), int(max(to-from, 0))
+	if x.count == 0 {
+		x.d.loop.Defer(&x.op, 0)
+		return
+	}
+	x.admit(false)
+}
+
+// applyZeroes writes the partial blocks at the edges, whose zeros were merged in, and makes a hole
+// of what lies between.
+func (x *io) applyZeroes() {
+	op := block.Discard
+	if x.r.Flags&block.NoHole != 0 {
+		op = block.ZeroFill
+	}
+	from, to := x.first, x.first+ids.BlockAddr(x.count)
+	x.sums = x.sums[:0]
+	x.left = 1
+	if x.headPartial() {
+		x.putEdge(&x.mut[0], from, x.old[0])
+		from++
+	}
+	if from < to && x.tailPartial() {
+		to--
+		x.putEdge(&x.mut[2], to, x.old[x.olds-1])
+	}
+	if from < to {
+		x.mut[1].Addr, x.mut[1].Count = from, uint64(to-from)
+		x.mutate(&x.mut[1], op)
+	}
+	x.left--
+	if x.left == 0 {
+		x.end()
+	}
+}
+
+// putEdge writes a merged page as block addr.
+func (x *io) putEdge(m *block.Mutation, addr ids.BlockAddr, page buf.Page) {
+	m.Addr, m.Count = addr, 1
+	m.Data.Reset()
+	m.Data.Add(buf.Seg{Page: page, Len: ids.BlockSize})
+	at := len(x.sums)
+	x.sums = sumPages(x.sums, x.d.pool, &m.Data)
+	m.Sums = x.sums[at:]
+	x.mutate(m, block.Put)
+}
