@@ -248,6 +248,8 @@ func (l *Loop) launchQueued() {
 
 // shutdown brings every Op to its end: what nobody carries ends now, what flies is called back.
 func (l *Loop) shutdown() {
+	// Stop closes it too, but perhaps only after this thread has seen its flag and an empty inbox.
+	l.inbox.close()
 	l.closing = true
 	for op := l.queue.head; op != nil; op = l.queue.head {
 		l.Cancel(op)

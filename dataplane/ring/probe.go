@@ -121,7 +121,10 @@ func kernelAtLeast(release string, major, minor int) bool {
 	if len(parts) < 2 {
 		return false
 	}
-	digits := strings.TrimRightFunc(parts[1], func(r rune) bool { return r < '0' || r > '9' })
+	digits := parts[1]
+	if i := strings.IndexFunc(digits, func(r rune) bool { return r < '0' || r > '9' }); i >= 0 {
+		digits = digits[:i]
+	}
 	a, errA := strconv.Atoi(parts[0])
 	b, errB := strconv.Atoi(digits)
 	return errA == nil && errB == nil && (a > major || a == major && b >= minor)

@@ -3,7 +3,6 @@ package ring
 import (
 	"errors"
 	"math"
-	"sync"
 	"syscall"
 	"time"
 
@@ -20,7 +19,8 @@ type uring struct {
 	opts *Options
 	pool *buf.Pool
 	rings
-	recv recvRing
+	recv  recvRing
+	rungs []setupFlags
 
 	// The table of what is in the kernel. user_data is an index with the generation of its use: a Go
 	// pointer could neither be followed by the collector there, nor told from that of a former life.
@@ -46,7 +46,7 @@ const (
 )
 
 func newUring(o *Options) *uring {
-	u := &uring{opts: o, pool: o.Pool}
+	u := &uring{opts: o, pool: o.Pool, rungs: ladder()}
 	u.fd, u.wakes.fd = -1, -1
 	return u
 }
@@ -83,7 +83,7 @@ func (u *uring) open() (err error) {
 // setup goes down the ladder until the kernel accepts.
 func (u *uring) setup() error {
 	var errno syscall.Errno
-	for _, rung := range ladder() {
+	for _, rung := range u.rungs {
 		p := iouring.IOURingParams{Flags: rung.flags, CQEntries: uint32(u.opts.Entries * slotsPerEntry)}
 		if u.lacks == "" {
 			u.lacks = rung.lacks
@@ -129,68 +129,6 @@ func (u *uring) start(op *Op) bool {
 	*e = sqe{fd: op.fd, off: uint64(op.off), userData: uint64(s.gen)<<32 | uint64(op.slot)}
 	u.fill(e, op, rest)
 	return true
-}
-
-// fill writes the part of an entry that depends on the operation.
-func (u *uring) fill(e *sqe, op *Op, segs []buf.Seg) {
-	switch op.code {
-	case codeRead, codeWrite:
-		u.fillFile(e, op, segs)
-	case codeDatasync:
-		e.opcode, e.off, e.opFlags = iouring.IORING_OP_FSYNC, 0, iouring.IORING_FSYNC_DATASYNC
-	case codeRecvSelect:
-		e.opcode, e.flags = iouring.IORING_OP_RECV, iouring.IOSQE_FLAGS_BUFFER_SELECT
-		e.off, e.len, e.bufGroup = 0, uint32(u.opts.RecvBufSize), recvGroup
-	case codeRecv:
-		u.fillSocket(e, op, segs, iouring.IORING_OP_RECV, iouring.IORING_OP_RECVMSG)
-		e.opFlags = unix.MSG_WAITALL
-	case codeSend:
-		// WAITALL makes the kernel wait for room in the socket and go on by itself.
-		u.fillSocket(e, op, segs, iouring.IORING_OP_SEND, iouring.IORING_OP_SENDMSG)
-		e.opFlags = unix.MSG_NOSIGNAL | unix.MSG_WAITALL
-	}
-}
-
-func (u *uring) fillFile(e *sqe, op *Op, segs []buf.Seg) {
-	single, vector := iouring.IORING_OP_READ, iouring.IORING_OP_READV
-	if op.code == codeWrite {
-		single, vector = iouring.IORING_OP_WRITE, iouring.IORING_OP_WRITEV
-	}
-	if op.tries > 0 {
-		// It could not be done without waiting; a worker of the kernel may wait.
-		e.flags = iouring.IOSQE_FLAGS_ASYNC
-	}
-	if len(segs) == 1 {
-		e.opcode = single
-		e.addr = uint64(u.pool.Addr(segs[0])) + uint64(op.skip)
-		e.len = segs[0].Len - op.skip
-		return
-	}
-	e.opcode = vector
-	e.addr, e.len = u.iovecs(segs, op.skip), uint32(len(segs))
-}
-
-func (u *uring) fillSocket(e *sqe, op *Op, segs []buf.Seg, single, vector uint8) {
-	e.off = 0
-	if len(segs) == 1 {
-		e.opcode = single
-		e.addr = uint64(u.pool.Addr(segs[0])) + uint64(op.skip)
-		e.len = segs[0].Len - op.skip
-		return
-	}
-	e.opcode, e.len = vector, 1
-	e.addr = u.message(u.iovecs(segs, op.skip), len(segs))
-}
-
-// iovecs lays segs out in scratch, the first without its first skip bytes.
-func (u *uring) iovecs(segs []buf.Seg, skip uint32) uint64 {
-	v, addr := u.scratchIovecs(len(segs))
-	for i, s := range segs {
-		v[i] = iovec{uint64(u.pool.Addr(s)), uint64(s.Len)}
-	}
-	v[0].base += uint64(skip)
-	v[0].len -= uint64(skip)
-	return addr
 }
 
 // room makes sure of an entry and of scratch for n segments. What is started waits for the end of the
@@ -344,42 +282,6 @@ func (u *uring) shutAll() {
 	u.wakes.close()
 	u.recv.unregister(u.fd)
 	u.unmapAll()
-}
-
-// wakeFD is the eventfd that ends a sleep. A poster that has decided to write may be preempted until the
-// loop is gone and the number belongs to somebody's file: so it writes under a lock that the close takes.
-type wakeFD struct {
-	armed    bool // a read of it is in the kernel
-	shutting bool
-
-	mu sync.Mutex
-	fd int
-}
-
-func (w *wakeFD) set(fd int) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.fd = fd
-}
-
-func (w *wakeFD) write() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.fd < 0 {
-		return
-	}
-	one := [8]byte{0: 1}
-	// It cannot be full: the loop would have to be woken 2^64 times in one sleep.
-	_, _ = unix.Write(w.fd, one[:])
-}
-
-func (w *wakeFD) close() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.fd >= 0 {
-		_ = unix.Close(w.fd)
-		w.fd = -1
-	}
 }
 
 func (u *uring) counters(s *Stats) {

@@ -1,0 +1,344 @@
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"vstor/dataplane/errs"
+	"vstor/dataplane/ids"
+	"vstor/dataplane/layout"
+)
+
+// The index holds, in Pebble (which checksums every block and log record of its own):
+//
+//	key                         value
+//	'c'                         commits u64: one more with every batch
+//	'e' namespace u64 BE        highest epoch seen u64
+//	'f' fragment key, 20 bytes  record of a fragment (below)
+//	'm'                         meta record: whose index this is (below)
+//	'q' first block u64 BE      version u8 = 1, count u8, two zeros, count x (start u64, blocks u64):
+//	                            space at rest
+//
+// Numbers are little endian where not said otherwise.
+const (
+	keyCommits = 'c'
+	keyEpoch   = 'e'
+	keyFrag    = 'f'
+	keyMeta    = 'm'
+	keyRest    = 'q'
+
+	recordVersion = 1
+	indexVersion  = 1
+	indexMagic    = "vstorIDX"
+	// pebbleFormat pins Pebble's own format: checksummed footers, and log records that tell a torn
+	// tail from rot. The library's newest would change under an upgrade and bar the way back.
+	pebbleFormat = pebble.FormatTableFormatV6
+)
+
+// meta says whose index this is. 88 bytes:
+//
+//	0 magic "vstorIDX"   8 version u32   12 zero u32   16 UUID   32 format number u64
+//	40 incarnation u64   48 its random number u64
+//	56 announced incarnation u64   64 its random number u64   (0: none)   72 zeros
+type meta struct {
+	uuid        [16]byte
+	formatNonce uint64
+	inc, nonce  uint64
+	// next is an incarnation that an Open announced and has not yet confirmed.
+	nextInc, nextNonce uint64
+}
+
+const metaSize = 88
+
+func (m *meta) encode() []byte {
+	b := make([]byte, metaSize)
+	le := binary.LittleEndian
+	copy(b, indexMagic)
+	le.PutUint32(b[8:], indexVersion)
+	copy(b[16:], m.uuid[:])
+	for i, v := range []uint64{m.formatNonce, m.inc, m.nonce, m.nextInc, m.nextNonce} {
+		le.PutUint64(b[32+i*8:], v)
+	}
+	return b
+}
+
+func decodeMeta(b []byte) (m meta, err error) {
+	le := binary.LittleEndian
+	if len(b) < 16 || string(b[:8]) != indexMagic {
+		return m, errs.New(errs.Corrupt, "store: the index folder holds no index of a drive")
+	}
+	if v := le.Uint32(b[8:]); v != indexVersion {
+		return m, errs.New(errs.Version,
+			"store: the index has format version %d; this build reads %d", v, indexVersion)
+	}
+	if len(b) != metaSize {
+		return m, errs.New(errs.Corrupt, "store: the index's first record has %d bytes, not %d",
+			len(b), metaSize)
+	}
+	m.uuid = [16]byte(b[16:32])
+	for i, p := range []*uint64{&m.formatNonce, &m.inc, &m.nonce, &m.nextInc, &m.nextNonce} {
+		*p = le.Uint64(b[32+i*8:])
+	}
+	return m, nil
+}
+
+// fragRecord is what the index knows of a fragment:
+//
+//	0 version u8 = 1   1 count of extents u8   2 class u8   3 zero   4 payload length u32
+//	8 checksum of the fragment u64   16 epoch u64   24 time i64   32 count x (start u64, blocks u32)
+type fragRecord struct {
+	runs  []run
+	class layout.Class
+	len   uint32
+	sum   uint64
+	epoch ids.Epoch
+	time  int64
+}
+
+func (r *fragRecord) append(b []byte) []byte {
+	le := binary.LittleEndian
+	b = append(b, recordVersion, byte(len(r.runs)), byte(r.class), 0)
+	b = le.AppendUint32(b, r.len)
+	b = le.AppendUint64(b, r.sum)
+	b = le.AppendUint64(b, uint64(r.epoch))
+	b = le.AppendUint64(b, uint64(r.time))
+	for _, e := range r.runs {
+		b = le.AppendUint64(b, e.start)
+		b = le.AppendUint32(b, uint32(e.n))
+	}
+	return b
+}
+
+func decodeFragRecord(b []byte) (r fragRecord, err error) {
+	le := binary.LittleEndian
+	if len(b) < 44 || b[0] != recordVersion || len(b) != 32+int(b[1])*12 || b[1] > maxExtents {
+		return r, errs.New(errs.Corrupt, "store: the index has a fragment record that cannot be")
+	}
+	r.class = layout.Class(b[2])
+	r.len, r.sum = le.Uint32(b[4:]), le.Uint64(b[8:])
+	r.epoch, r.time = ids.Epoch(le.Uint64(b[16:])), int64(le.Uint64(b[24:]))
+	r.runs = make([]run, b[1])
+	for i := range r.runs {
+		e := b[32+i*12:]
+		r.runs[i] = run{le.Uint64(e), uint64(le.Uint32(e[8:]))}
+	}
+	if r.len == 0 || r.len > MaxPayload || runsLen(r.runs)<<blockShift != uint64(r.len)+blockSize {
+		return r, errs.New(errs.Corrupt, "store: the index has a fragment record of a wrong length")
+	}
+	return r, nil
+}
+
+func encodeRest(rs []run) []byte {
+	b := []byte{recordVersion, byte(len(rs)), 0, 0}
+	for _, r := range rs {
+		b = binary.LittleEndian.AppendUint64(b, r.start)
+		b = binary.LittleEndian.AppendUint64(b, r.n)
+	}
+	return b
+}
+
+func decodeRest(b []byte) ([]run, error) {
+	if len(b) < 20 || b[0] != recordVersion || len(b) != 4+int(b[1])*16 {
+		return nil, errs.New(errs.Corrupt, "store: the index has a record of resting space that cannot be")
+	}
+	rs := make([]run, b[1])
+	for i := range rs {
+		rs[i].start = binary.LittleEndian.Uint64(b[4+i*16:])
+		rs[i].n = binary.LittleEndian.Uint64(b[12+i*16:])
+	}
+	return rs, nil
+}
+
+func fragDBKey(k layout.FragKey) []byte { return k.Append([]byte{keyFrag}) }
+
+func restDBKey(start uint64) []byte { return binary.BigEndian.AppendUint64([]byte{keyRest}, start) }
+
+func epochDBKey(ns ids.NamespaceID) []byte {
+	return binary.BigEndian.AppendUint64([]byte{keyEpoch}, uint64(ns))
+}
+
+// index is Pebble with its ways of failing turned into errors.
+type index struct {
+	db    *pebble.DB
+	lock  *pebble.Lock
+	cache *pebble.Cache // ours alone, or nil
+	log   indexLog
+	// stuck: Pebble panicked and may hold its own locks; it must not be called again.
+	stuck atomic.Bool
+}
+
+// indexLog keeps Pebble quiet and remembers what it calls fatal. Pebble's own logger ends the process
+// there; with one that returns, the failed commit would be reported as done, so commit asks for it.
+type indexLog struct{ fatal atomic.Pointer[string] }
+
+func (l *indexLog) Infof(string, ...any)  {}
+func (l *indexLog) Errorf(string, ...any) {}
+func (l *indexLog) Fatalf(format string, args ...any) {
+	msg := strings.SplitN(fmt.Sprintf(format, args...), "\n", 2)[0]
+	l.fatal.CompareAndSwap(nil, &msg)
+}
+
+// makeDir makes dir and what is missing above it, and makes their names durable: Pebble syncs what is
+// in its folder, nobody else the folder's own name.
+func makeDir(fs vfs.FS, dir string) error {
+	var parents []string
+	for d := dir; ; {
+		if _, err := fs.Stat(d); err == nil || fs.PathDir(d) == d {
+			break
+		}
+		d = fs.PathDir(d)
+		parents = append(parents, d)
+	}
+	if err := fs.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for _, d := range parents {
+		f, err := fs.OpenDir(d)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// openIndex opens the index in dir; create demands that there is none, else that there is one.
+func openIndex(fs vfs.FS, dir string, cache *pebble.Cache, create bool) (ix *index, err error) {
+	if err := makeDir(fs, dir); err != nil {
+		return nil, errs.Wrap(errs.IO, err, "store: cannot make the index folder %s", dir)
+	}
+	lock, err := pebble.LockDirectory(dir, fs)
+	if err != nil {
+		return nil, errs.Wrap(errs.Busy, err, "store: the index in %s is in use", dir)
+	}
+	ix = &index{lock: lock}
+	if cache == nil {
+		ix.cache = pebble.NewCache(2 << 20)
+		cache = ix.cache
+	}
+	opts := &pebble.Options{
+		FS:                 fs,
+		Lock:               lock,
+		Cache:              cache,
+		Logger:             &ix.log,
+		FormatMajorVersion: pebbleFormat,
+		// Three kilobytes of keys per gigabyte stored: small tables bound the RAM and the replay.
+		MemTableSize:     1 << 20,
+		MaxOpenFiles:     64,
+		ErrorIfExists:    create,
+		ErrorIfNotExists: !create,
+	}
+	// Rot in Pebble's files comes out as an error nearly everywhere; what is left panics here, while
+	// nobody else knows this index yet.
+	defer func() {
+		if p := recover(); p != nil {
+			ix.lock.Close()
+			ix, err = nil, errs.New(errs.Corrupt, "store: the index in %s cannot be read (%v)", dir, p)
+		}
+	}()
+	ix.db, err = pebble.Open(dir, opts)
+	if f := ix.log.fatal.Load(); err == nil && f != nil {
+		ix.db.Close()
+		err = errs.New(errs.IO, "%s", *f)
+	}
+	if err != nil {
+		ix.lock.Close()
+		return nil, ix.openError(fs, dir, err)
+	}
+	return ix, nil
+}
+
+func (ix *index) openError(fs vfs.FS, dir string, err error) error {
+	if ix.cache != nil {
+		ix.cache.Unref()
+	}
+	switch {
+	case isError(err, pebble.ErrDBDoesNotExist):
+		return errs.New(errs.Absent, "store: there is no index in %s; RebuildIndex makes one from the drive",
+			dir)
+	case isError(err, pebble.ErrDBAlreadyExists):
+		return errs.New(errs.Exists, "store: there is an index in %s already", dir)
+	case deviceError(err):
+		return errs.Wrap(errs.IO, err, "store: cannot open the index in %s", dir)
+	}
+	return errs.Wrap(errs.Corrupt, err, "store: the index in %s is damaged; RebuildIndex makes a new one", dir)
+}
+
+// deviceError tells what the machine refused from what Pebble found to be wrong. Pebble marks only a
+// part of the latter as corruption: a file that is missing, or a name that it cannot parse, it does not.
+func deviceError(err error) bool {
+	var no syscall.Errno
+	return errors.As(err, &no) && no != syscall.ENOENT && !pebble.IsCorruptionError(err)
+}
+
+// commit applies a batch; synced, it is durable when commit returns. After an error nobody knows
+// whether it was applied.
+func (ix *index) commit(b *pebble.Batch, sync bool) (err error) {
+	defer func() {
+		// Pebble panics where it cannot start a new log. It may hold its own locks by then.
+		if p := recover(); p != nil {
+			cause, ok := p.(error)
+			if !ok {
+				panic(p)
+			}
+			ix.stuck.Store(true)
+			err = errs.Wrap(errs.IO, cause, "store: the index cannot go on")
+		}
+	}()
+	wo := pebble.NoSync
+	if sync {
+		wo = pebble.Sync
+	}
+	if err := b.Commit(wo); err != nil {
+		return errs.Wrap(errs.IO, err, "store: the index cannot commit")
+	}
+	if f := ix.log.fatal.Load(); f != nil {
+		return errs.New(errs.IO, "store: the index has failed: %s", *f)
+	}
+	return nil
+}
+
+func (ix *index) setMeta(m *meta) error {
+	b := ix.db.NewBatch()
+	defer b.Close()
+	if err := b.Set([]byte{keyMeta}, m.encode(), nil); err != nil {
+		return errs.Wrap(errs.IO, err, "store: the index cannot take its first record")
+	}
+	return ix.commit(b, true)
+}
+
+// close releases the index. flush writes what is in memory to tables first, so that the next Open
+// replays no log.
+func (ix *index) close(flush bool) error {
+	var err error
+	if !ix.stuck.Load() {
+		if flush {
+			err = ix.db.Flush()
+		}
+		if e := ix.db.Close(); err == nil {
+			err = e
+		}
+		if f := ix.log.fatal.Load(); err == nil && f != nil {
+			err = errs.New(errs.IO, "%s", *f)
+		}
+		if ix.cache != nil {
+			ix.cache.Unref()
+		}
+	}
+	if e := ix.lock.Close(); err == nil {
+		err = e
+	}
+	if err != nil {
+		return errs.Wrap(errs.IO, err, "store: cannot close the index")
+	}
+	return nil
+}

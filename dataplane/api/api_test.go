@@ -1,0 +1,249 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"sync"
+	"testing"
+
+	"vstor/dataplane/errs"
+	"vstor/dataplane/stat"
+)
+
+// fake is a System without a deployment.
+type fake struct {
+	mu    sync.Mutex
+	disks map[string]VDisk
+	ready error
+}
+
+func (f *fake) CreateVDisk(_ context.Context, name string, size int64) (VDisk, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, ok := f.disks[name]; ok {
+		return VDisk{}, errs.New(errs.Exists, "the vDisk %s exists", name)
+	}
+	if size > 1<<40 {
+		return VDisk{}, errs.New(errs.Full, "no room for %s", name)
+	}
+	f.disks[name] = VDisk{Name: name, SizeBytes: size}
+	return f.disks[name], nil
+}
+
+func (f *fake) ListVDisks(context.Context) ([]VDisk, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var out []VDisk
+	for _, v := range f.disks {
+		out = append(out, v)
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
+	return out, nil
+}
+
+func (f *fake) ShowVDisk(_ context.Context, name string) (VDisk, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	v, ok := f.disks[name]
+	if !ok {
+		return v, errs.New(errs.Absent, "there is no vDisk %s", name)
+	}
+	return v, nil
+}
+
+func (f *fake) RemoveVDisk(_ context.Context, name string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if name == "busy" {
+		return errs.New(errs.Busy, "the vDisk busy is in use")
+	}
+	delete(f.disks, name)
+	return nil
+}
+
+func (f *fake) ListASDs(context.Context) ([]ASD, error) { return []ASD{{ID: 0}, {ID: 1}}, nil }
+
+func (f *fake) ShowASD(_ context.Context, id uint32) (ASD, error) {
+	if id > 1 {
+		return ASD{}, errs.New(errs.Absent, "there is no ASD %d", id)
+	}
+	return ASD{ID: id, State: StateUp}, nil
+}
+
+func (f *fake) Status(context.Context) (Status, error) { return Status{State: StateUp, ASDs: 2}, nil }
+
+func (f *fake) Memory(context.Context) (Memory, error) {
+	return Memory{Pools: []Pool{{Name: "a", BoundBytes: 5}, {Name: "b", BoundBytes: 7}}}, nil
+}
+
+func (f *fake) WriteMetrics(p *stat.Page) { p.Gauge("vstor_vdisks", "vDisks.", float64(len(f.disks))) }
+func (f *fake) Ready() error              { return f.ready }
+
+func start(t *testing.T) (*fake, *Client, string) {
+	t.Helper()
+	dir := t.TempDir()
+	os.WriteFile(filepath.Join(dir, "format"), []byte("vstor 1\n"), 0o600)
+	l, err := net.Listen("unix", filepath.Join(dir, SocketName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fake{disks: map[string]VDisk{}}
+	s := NewServer(f, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(l) }()
+	c := NewClient(dir)
+	t.Cleanup(func() {
+		c.Close()
+		if err := s.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+		if err := <-done; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+	return f, c, dir
+}
+
+func TestClientAndServer(t *testing.T) {
+	_, c, _ := start(t)
+	ctx := context.Background()
+	v, err := c.CreateVDisk(ctx, "demo", 4097)
+	if err != nil || v.SizeBytes != 8192 {
+		t.Fatal(v, err)
+	}
+	if _, err = c.CreateVDisk(ctx, "demo", 4096); errs.Of(err) != errs.Exists || err.Error() != "the vDisk demo exists" {
+		t.Errorf("a second demo: %v", err)
+	}
+	if _, err = c.CreateVDisk(ctx, "big", 2<<40); errs.Of(err) != errs.Full {
+		t.Errorf("big: %v", err)
+	}
+	for _, size := range []int64{0, -1, 65 << 40} {
+		if _, err = c.CreateVDisk(ctx, "x", size); errs.Of(err) != errs.Invalid {
+			t.Errorf("size %d: %v", size, err)
+		}
+	}
+	if _, err = c.CreateVDisk(ctx, "../etc", 4096); errs.Of(err) != errs.Invalid {
+		t.Errorf("a bad name: %v", err)
+	}
+	list, err := c.ListVDisks(ctx)
+	if err != nil || len(list) != 1 || list[0].Name != "demo" {
+		t.Error(list, err)
+	}
+	if _, err = c.ShowVDisk(ctx, "none"); errs.Of(err) != errs.Absent {
+		t.Errorf("none: %v", err)
+	}
+	if err = c.RemoveVDisk(ctx, "busy"); errs.Of(err) != errs.Busy {
+		t.Errorf("busy: %v", err)
+	}
+	if err = c.RemoveVDisk(ctx, "demo"); err != nil {
+		t.Error(err)
+	}
+	if a, err := c.ListASDs(ctx); err != nil || len(a) != 2 {
+		t.Error(a, err)
+	}
+	if _, err := c.ShowASD(ctx, 9); errs.Of(err) != errs.Absent {
+		t.Error(err)
+	}
+	if s, err := c.Status(ctx); err != nil || s.ASDs != 2 {
+		t.Error(s, err)
+	}
+	m, err := c.Memory(ctx)
+	if err != nil || m.PoolBytes != 12 || m.AllowanceBytes != MemoryAllowance || m.ResidentBytes < 1<<20 {
+		t.Error(m, err)
+	}
+}
+
+// What a stranger may send, and the status, kind and words it gets.
+func TestHTTP(t *testing.T) {
+	f, c, _ := start(t)
+	do := func(method, path, body string) (int, string) {
+		req, err := http.NewRequest(method, "http://vstor"+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := c.http.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, _ := io.ReadAll(resp.Body)
+		return resp.StatusCode, string(b)
+	}
+	for _, q := range []struct {
+		method, path, body string
+		code               int
+		says               string
+	}{
+		{"GET", "/healthz", "", 200, "ok"},
+		{"GET", "/readyz", "", 200, "ready"},
+		{"GET", "/api/v1/vdisks", "", 200, `{"vdisks":[]}`},
+		{"POST", "/api/v1/vdisks", `{"name":"a","size":"10G"}`, 201, `"size_bytes":10737418240`},
+		{"POST", "/api/v1/vdisks", `{"name":"a","size":"10G"}`, 409, `"kind":"exists"`},
+		{"POST", "/api/v1/vdisks", `{"name":"b","size":"10X"}`, 400, `powers of 1024`},
+		{"POST", "/api/v1/vdisks", `{"name":"b","size":"1G","size_bytes":5}`, 400, `give one`},
+		{"POST", "/api/v1/vdisks", `{"name":"b","sise":"1G"}`, 400, `sise`},
+		{"POST", "/api/v1/vdisks", `{"name":"b"`, 400, `the body must be like`},
+		{"POST", "/api/v1/vdisks", strings.Repeat("x", 70<<10), 413, `larger than 64 KiB`},
+		{"PUT", "/api/v1/vdisks", "", 405, `use GET`},
+		{"GET", "/api/v1/vdisks/-x", "", 400, `begins with`},
+		{"GET", "/api/v1/vdisks/zz", "", 404, `"kind":"absent"`},
+		{"DELETE", "/api/v1/vdisks/a", "", 204, ``},
+		{"GET", "/api/v1/asds", "", 200, `"id":1`},
+		{"GET", "/api/v1/asds/1", "", 200, `"state":"up"`},
+		{"GET", "/api/v1/asds/one", "", 400, `a number from 0`},
+		{"DELETE", "/api/v1/asds/1", "", 405, `use GET`},
+		{"GET", "/api/v1/status", "", 200, `"state":"up"`},
+		{"GET", "/api/v1/status/memory", "", 200, `"pool_bytes":12`},
+		{"GET", "/api/v2/status", "", 404, `lies below`},
+		{"GET", "/", "", 404, `lies below`},
+		{"GET", "/debug/pprof/goroutine?debug=1", "", 200, `goroutine profile`},
+		{"GET", "/metrics", "", 200, "# TYPE vstor_vdisks gauge\nvstor_vdisks 0\n"},
+		{"GET", "/metrics", "", 200, "process_resident_memory_bytes "},
+		{"POST", "/metrics", "", 405, `use GET`},
+	} {
+		code, body := do(q.method, q.path, q.body)
+		if code != q.code || !strings.Contains(body, q.says) {
+			t.Errorf("%s %s: %d %.300s; want %d and %s", q.method, q.path, code, body, q.code, q.says)
+		}
+		var e errorBody
+		if code >= 400 && (json.Unmarshal([]byte(body), &e) != nil || e.Error == "" || e.Kind == "") {
+			t.Errorf("%s %s: the error is %s", q.method, q.path, body)
+		}
+	}
+	f.ready = errs.New(errs.Closed, "replaying")
+	if code, body := do("GET", "/readyz", ""); code != 503 || body != "not ready: replaying\n" {
+		t.Errorf("not ready: %d %s", code, body)
+	}
+}
+
+func TestNobodyThere(t *testing.T) {
+	dir := t.TempDir()
+	_, err := NewClient(dir).Status(context.Background())
+	if errs.Of(err) != errs.Unreachable || !strings.Contains(err.Error(), "no running vstor deployment") {
+		t.Error(err)
+	}
+	os.WriteFile(filepath.Join(dir, "format"), []byte("vstor 1\n"), 0o600)
+	_, err = NewClient(dir).Status(context.Background())
+	if errs.Of(err) != errs.Unreachable || !strings.Contains(err.Error(), "vstor up --dir "+dir) {
+		t.Error(err)
+	}
+}
+
+func FuzzParseCreate(f *testing.F) {
+	f.Add([]byte(`{"name":"a","size":"10G"}`))
+	f.Add([]byte(`{"name":"a","size_bytes":1}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := parseCreate(b)
+		if err == nil && (r.SizeBytes <= 0 || r.SizeBytes%4096 != 0 || r.Name == "") {
+			t.Fatalf("%q gives %+v", b, r)
+		}
+	})
+}

@@ -1,0 +1,172 @@
+package api
+
+import (
+	"context"
+	"time"
+
+	"vstor/dataplane/stat"
+)
+
+// System is the deployment behind the API. Every method may be called from any goroutine, at any time
+// between NewServer and the end of Close, and returns soon after its context ends. An error's Kind
+// becomes the HTTP status.
+type System interface {
+	VDisks
+	ASDs
+	Health
+}
+
+// VDisks makes, shows and removes vDisks.
+type VDisks interface {
+	// CreateVDisk makes a vDisk. The name and size were checked; size is a multiple of 4096. When it
+	// returns the vDisk survives power loss. Kinds: Exists, Full.
+	CreateVDisk(ctx context.Context, name string, size int64) (VDisk, error)
+	ListVDisks(ctx context.Context) ([]VDisk, error)
+	// ShowVDisk; Absent if there is none of that name.
+	ShowVDisk(ctx context.Context, name string) (VDisk, error)
+	// RemoveVDisk; Absent, or Busy while a client is connected.
+	RemoveVDisk(ctx context.Context, name string) error
+}
+
+// ASDs shows the drives.
+type ASDs interface {
+	ListASDs(ctx context.Context) ([]ASD, error)
+	ShowASD(ctx context.Context, id uint32) (ASD, error)
+}
+
+// Health tells how the whole is doing.
+type Health interface {
+	Status(ctx context.Context) (Status, error)
+	Memory(ctx context.Context) (Memory, error)
+	// WriteMetrics adds all metrics of the deployment to the page. Those of the process (memory,
+	// descriptors, CPU, the Go runtime) are there already.
+	WriteMetrics(p *stat.Page)
+	// Ready is nil while the deployment serves IO, else the sentence that says why not.
+	Ready() error
+}
+
+// VDisk is what there is to know of a vDisk.
+type VDisk struct {
+	Name      string    `json:"name"`
+	ID        uint64    `json:"id"`
+	SizeBytes int64     `json:"size_bytes"`
+	URI       string    `json:"uri,omitempty"`
+	Created   time.Time `json:"created,omitzero"`
+	// Connections is the number of NBD connections now.
+	Connections int `json:"connections"`
+	// MappedBytes is how much of the address space holds data on the backend.
+	MappedBytes int64 `json:"mapped_bytes"`
+	// StoredBytes is what its objects take on the drives, parity and garbage included.
+	StoredBytes int64 `json:"stored_bytes"`
+	// GarbageBytes is the part of its objects that newer writes have replaced.
+	GarbageBytes int64 `json:"garbage_bytes"`
+	// JournalBytes is acknowledged data that is not on the backend yet.
+	JournalBytes int64  `json:"journal_bytes"`
+	SCOs         int64  `json:"scos"`
+	ReadOps      uint64 `json:"read_ops_total"`
+	WriteOps     uint64 `json:"write_ops_total"`
+	ReadBytes    uint64 `json:"read_bytes_total"`
+	WriteBytes   uint64 `json:"write_bytes_total"`
+	// Problem says what is wrong with it, if anything.
+	Problem string `json:"problem,omitempty"`
+}
+
+// States of an ASD and of a deployment.
+const (
+	StateUp       = "up"
+	StateDown     = "down"     // an ASD that does not answer or failed
+	StateFull     = "full"     // takes no client data any more
+	StateDegraded = "degraded" // a deployment that serves, with less protection than it should have
+)
+
+// ASD is what there is to know of an ASD.
+type ASD struct {
+	ID            uint32 `json:"id"`
+	UUID          string `json:"uuid"`
+	Node          uint32 `json:"node"`
+	State         string `json:"state"`
+	Path          string `json:"path"`
+	SizeBytes     int64  `json:"size_bytes"`
+	UsedBytes     int64  `json:"used_bytes"`
+	FreeBytes     int64  `json:"free_bytes"`
+	DeferredBytes int64  `json:"quarantined_bytes"` // deleted, not reusable yet
+	Fragments     int64  `json:"fragments"`
+	ReadOps       uint64 `json:"read_ops_total"`
+	WriteOps      uint64 `json:"write_ops_total"`
+	ReadBytes     uint64 `json:"read_bytes_total"`
+	WriteBytes    uint64 `json:"write_bytes_total"`
+	Corrupt       uint64 `json:"corrupt_total"`
+	Problem       string `json:"problem,omitempty"`
+}
+
+// Status is how a deployment is doing, all in all.
+type Status struct {
+	State          string   `json:"state"` // up, degraded, full or down
+	Reasons        []string `json:"reasons,omitempty"`
+	Version        string   `json:"version"`
+	Dir            string   `json:"dir"`
+	PID            int      `json:"pid"`
+	UptimeSeconds  float64  `json:"uptime_seconds"`
+	NBD            []string `json:"nbd"` // URIs without an export
+	Policies       []string `json:"policies"`
+	UsablePolicy   string   `json:"usable_policy"` // the first that can be kept now; empty: none
+	VDisks         int      `json:"vdisks"`
+	ASDs           int      `json:"asds"`
+	ASDsUp         int      `json:"asds_up"`
+	CapacityBytes  int64    `json:"capacity_bytes"` // of all ASDs, raw
+	UsedBytes      int64    `json:"used_bytes"`
+	GarbageBytes   int64    `json:"garbage_bytes"`
+	JournalBytes   int64    `json:"journal_bytes"`      // size of all journals
+	JournalUsed    int64    `json:"journal_used_bytes"` // not trimmed yet
+	Connections    int      `json:"connections"`
+	MaxConnections int      `json:"max_connections"`
+	CorruptBlocks  uint64   `json:"corrupt_blocks_total"`
+	// Unprotected names, in sentences, what a lost drive or machine would take with it.
+	Unprotected []string `json:"unprotected"`
+}
+
+// OneCopy is the sentence that Status.Unprotected holds for an embedded deployment.
+const OneCopy = "journal, map and metadata have one copy, on this machine: its loss loses the vDisks, " +
+	"and the loss of the drive under DIR does too"
+
+// Memory is the sum of all pools, term by term.
+type Memory struct {
+	Pools []Pool `json:"pools"`
+	// PoolBytes is the sum of their bounds, AllowanceBytes what the rest of the process may take.
+	PoolBytes      int64 `json:"pool_bytes"`
+	AllowanceBytes int64 `json:"allowance_bytes"`
+	// ResidentBytes is what the kernel counts for the process now. Status may leave it 0: the server
+	// fills it in.
+	ResidentBytes int64 `json:"resident_bytes"`
+}
+
+// MemoryAllowance is what a process may hold beside its pools, in bytes: code, stacks, the Go heap.
+const MemoryAllowance = 128 << 20
+
+// Pool is one bounded user of memory.
+type Pool struct {
+	Name       string `json:"name"`
+	User       string `json:"user"` // who takes from it, in words
+	BoundBytes int64  `json:"bound_bytes"`
+	UsedBytes  int64  `json:"used_bytes"`
+}
+
+// CreateRequest is the body of POST /api/v1/vdisks: one of Size ("10G") and SizeBytes.
+type CreateRequest struct {
+	Name      string `json:"name"`
+	Size      string `json:"size,omitempty"`
+	SizeBytes int64  `json:"size_bytes,omitempty"`
+}
+
+type errorBody struct {
+	Error string `json:"error"`
+	Kind  string `json:"kind"`
+}
+
+type vdiskList struct {
+	VDisks []VDisk `json:"vdisks"`
+}
+
+type asdList struct {
+	ASDs []ASD `json:"asds"`
+}

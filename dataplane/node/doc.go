@@ -1,0 +1,15 @@
+// Package node is the composition root: it makes the parts of a deployment from a configuration, joins
+// them, and takes them down in order. The command, the tests and the benchmarks all start a Node; no
+// other package joins volume, edge, pracc, proxy, nbd and asd.
+//
+//	node.go      start and stop, in order, with the reasons
+//	host.go      the machine: folders and drives, real or in memory
+//	drives.go    the ASDs of this process
+//	backend.go   proxy as the Volume Drivers need it
+//	fetcher.go   PRACC as the Edge needs it
+//	looprig.go   a loop with all that lives on it: pool, journal, PRACC, vDisks
+//	registry.go  names, numbers and states of vDisks in the metadata store
+//	vdisks.go    create, open, remove
+//	exports.go   vDisks as NBD exports
+//	status.go metrics.go memory.go   what the API shows
+package node

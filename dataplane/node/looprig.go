@@ -1,0 +1,157 @@
+package node
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"vstor/dataplane/buf"
+	"vstor/dataplane/dio"
+	"vstor/dataplane/errs"
+	"vstor/dataplane/ids"
+	"vstor/dataplane/ring"
+	"vstor/dataplane/volume"
+	"vstor/dataplane/volume/journal"
+	"vstor/pracc"
+)
+
+// loopRig is a loop with all that lives on it.
+type loopRig struct {
+	n      *Node
+	id     int
+	pool   *buf.Pool
+	loop   *ring.Loop
+	file   dio.File
+	jrn    *journal.Journal
+	keeper *volume.Keeper
+	client *pracc.Client
+	fetch  *fetcher
+}
+
+func (n *Node) journalPath(i int) string {
+	return filepath.Join(n.cfg.Dir, "router", fmt.Sprintf("journal-%d", i))
+}
+
+// journalOptions: segments of 32 MiB, smaller ones where the journal is small, so that there are enough of
+// them to recycle.
+func (n *Node) journalOptions(path string) journal.Options {
+	o := journal.Options{UUID: n.ident.Journal, BootID: n.host.BootID(), NoSyncNeeded: !n.host.SyncNeeded(path)}
+	o.SegmentSize = 32 << 20
+	for o.SegmentSize > journal.SegmentSizeMin && n.journalBytes()/o.SegmentSize < 16 {
+		o.SegmentSize /= 2
+	}
+	return o
+}
+
+// journalBytes is the size of one loop's journal.
+func (n *Node) journalBytes() int64 { return n.cfg.Journal / int64(n.cfg.Loops) }
+
+// createJournals makes the journals of a new deployment, every block written once.
+func (n *Node) createJournals() error {
+	if err := n.host.FS().MkdirAll(filepath.Join(n.cfg.Dir, "router"), 0o700); err != nil {
+		return errs.Wrap(errs.IO, err, "cannot make the router's folder")
+	}
+	for i := range n.cfg.Loops {
+		n.progress("writing journal %d of %d through once", i+1, n.cfg.Loops)
+		path := n.journalPath(i)
+		opts := n.journalOptions(path)
+		f, err := n.host.Create(path, journal.Capacity(n.journalBytes(), opts.SegmentSize), true)
+		if err != nil {
+			return err
+		}
+		err = journal.Create(f, opts)
+		if cerr := f.Close(); err == nil {
+			err = cerr
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// startLoop makes pool, loop and PRACC client number i.
+func (n *Node) startLoop(i int) (*loopRig, error) {
+	pool, err := buf.NewPool(n.plan.pages, n.plan.reserve)
+	if err != nil {
+		return nil, err
+	}
+	l, err := ring.New(ring.Options{Name: fmt.Sprintf("loop-%d", i), Pool: pool,
+		RecvBufs: recvBufs, RecvBufSize: recvBufSize})
+	if err == nil {
+		err = l.Start()
+	}
+	if err != nil {
+		pool.Close()
+		return nil, err
+	}
+	r := &loopRig{n: n, id: i, pool: pool, loop: l}
+	l.Call(func() {
+		r.client, err = pracc.New(l, pracc.Options{Drives: n.praccDrives(), Manifests: n.proxy, CacheBytes: n.plan.manifest,
+			OnRot: n.onRot})
+	})
+	if err != nil {
+		r.stop()
+		return nil, err
+	}
+	r.fetch = &fetcher{client: r.client}
+	return r, nil
+}
+
+// replay opens the journal and collects what it has of each vDisk.
+func (r *loopRig) replay() (map[ids.VolumeID][]volume.LogEntry, error) {
+	path := r.n.journalPath(r.id)
+	f, err := r.n.host.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	r.file = f
+	if r.jrn, err = journal.Open(f, r.n.journalOptions(path)); err != nil {
+		return nil, err
+	}
+	log := map[ids.VolumeID][]volume.LogEntry{}
+	err = r.jrn.Replay(func(e journal.ReplayEntry) error {
+		log[e.Vol] = append(log[e.Vol], volume.LogEntry{Seq: e.Seq, Kind: e.Kind, Addr: e.Addr, Blocks: e.Blocks,
+			Pos: e.Pos, Sums: append([]uint32(nil), e.Sums...)})
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.loop.Call(func() { r.keeper = volume.NewKeeper(r.loop, r.jrn, r.n.cfg.StallTimeout) })
+	return log, nil
+}
+
+// attach hands the journal to the loop.
+func (r *loopRig) attach() error {
+	var err error
+	r.loop.Call(func() { err = r.jrn.Attach(r.loop) })
+	return err
+}
+
+// synced tells a channel of a Sync's end.
+type synced chan errs.Kind
+
+func (c synced) JournalSynced(s *journal.Sync) { c <- s.Err }
+
+// stop closes the journal, PRACC and the loop, in that order: the journal's last root needs the loop.
+func (r *loopRig) stop() error {
+	var err error
+	if r.keeper != nil {
+		done := make(synced, 1)
+		r.loop.Call(func() { r.jrn.Close(&journal.Sync{Done: done}) })
+		if k := <-done; k != errs.OK {
+			err = errs.New(k, "journal %d did not close cleanly; the next start replays it", r.id)
+		}
+	}
+	if r.client != nil {
+		done := make(chan struct{})
+		r.loop.Call(func() { r.client.Close(func() { close(done) }) })
+		<-done
+	}
+	r.loop.Stop()
+	if r.file != nil {
+		r.file.Close()
+	}
+	r.pool.Close()
+	return err
+}

@@ -1,0 +1,85 @@
+package node
+
+import (
+	"context"
+	"time"
+
+	"vstor/dataplane/errs"
+	"vstor/dataplane/ids"
+	"vstor/dataplane/layout"
+)
+
+// rotQueue bounds the fragments that wait to be looked at; more are found again when they are read again.
+const rotQueue = 1024
+
+// rot is a fragment that is not as its manifest says.
+type rot struct {
+	key  layout.FragKey
+	asd  ids.ASDID
+	kind errs.Kind
+}
+
+// onRot notes a fragment that a read found missing, failing or rotten. On a loop: it never blocks.
+func (n *Node) onRot(key layout.FragKey, asd ids.ASDID, kind errs.Kind) {
+	select {
+	case n.rots <- rot{key, asd, kind}:
+	default:
+	}
+}
+
+// repairInterval is how often missing fragments are looked for.
+const repairInterval = time.Minute
+
+// maintain deletes what crashed puts left, writes missing fragments again, and repairs what reads find
+// rotten, one thing at a time.
+func (n *Node) maintain(ctx context.Context) {
+	for _, d := range n.sortedVDisks() {
+		if _, err := n.proxy.CollectGarbage(ctx, d.ID, d.epoch); err != nil && ctx.Err() == nil {
+			n.log.Warn("what crashed puts left stays for now", "vdisk", d.Name, "error", err)
+		}
+	}
+	left := n.repairMissing(ctx)
+	seen := n.proxy.Counters().PutsDegraded
+	tick := time.NewTicker(repairInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case r := <-n.rots:
+			n.repair(ctx, r)
+		case <-tick.C:
+			if now := n.proxy.Counters().PutsDegraded; left > 0 || now != seen {
+				left, seen = n.repairMissing(ctx), now
+			}
+		}
+	}
+}
+
+// repairMissing writes missing fragments again, and says how many could not be.
+func (n *Node) repairMissing(ctx context.Context) (left int) {
+	for _, d := range n.sortedVDisks() {
+		r, err := n.proxy.RepairMissing(ctx, d.ID)
+		if ctx.Err() != nil {
+			return left
+		}
+		if err != nil {
+			n.log.Warn("missing fragments stay missing for now", "vdisk", d.Name, "error", err)
+			r.Left++
+		}
+		if r.Fragments > 0 {
+			n.log.Info("wrote missing fragments again", "vdisk", d.Name, "fragments", r.Fragments, "left", r.Left)
+		}
+		left += r.Left
+	}
+	return left
+}
+
+// repair marks a rotten fragment missing and has the object's missing ones written again from the others.
+func (n *Node) repair(ctx context.Context, r rot) {
+	if err := n.proxy.RepairFragment(ctx, r.key); err != nil && ctx.Err() == nil {
+		n.log.Warn("a damaged fragment is not repaired yet", "fragment", r.key, "asd", r.asd, "found", r.kind, "error", err)
+		return
+	}
+	n.log.Info("repaired a damaged fragment", "fragment", r.key, "asd", r.asd, "found", r.kind)
+}

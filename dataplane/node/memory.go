@@ -1,0 +1,98 @@
+package node
+
+import (
+	"vstor/dataplane/api"
+	"vstor/dataplane/buf"
+	"vstor/dataplane/config"
+	"vstor/dataplane/errs"
+	"vstor/dataplane/layout"
+	"vstor/dataplane/units"
+	"vstor/dataplane/volume"
+)
+
+// memoryPlan divides --memory among its users. What is left after the fixed terms are the pages of the
+// loops: receive, overlay, reads and replies share them.
+type memoryPlan struct {
+	pages    int64 // of each loop
+	reserve  int64 // of them, for reads alone
+	recv     int64 // receive buffers of each loop
+	maps     int64 // pages and deltas of all maps
+	manifest int64 // PRACC's cache on each loop
+	cache    int64 // Pebble's block cache, shared by all databases
+	tables   int64 // memtables of all databases
+	coders   int64 // fragment buffers of the proxy
+	cleaning int64
+	sealing  int64 // indexes of SCOs in the making and on their way into the map
+	overlay  int64 // entries and tables of the overlays
+	stores   int64 // scratch buffers of the ASDs
+	loops    int
+}
+
+const (
+	recvBufs     = 16
+	recvBufSize  = 128 << 10
+	memTable     = 1 << 20
+	manifestMem  = 8 << 20
+	pagesMin     = 96 << 20 // two requests of 32 MiB and room to move
+	storeScratch = 4 << 20
+)
+
+func planMemory(cfg *config.Config, coders int64) (memoryPlan, error) {
+	p := memoryPlan{
+		loops: cfg.Loops, recv: recvBufs * recvBufSize, manifest: manifestMem, coders: coders,
+		maps: min(max(cfg.Memory/12, 8<<20), 64<<20), cache: min(max(cfg.Memory/24, 8<<20), 32<<20),
+		tables:   int64(cfg.ASDs+2) * 2 * memTable,
+		cleaning: volume.CleanBytes, stores: int64(cfg.ASDs) * storeScratch,
+	}
+	blocks := cfg.SCOSize >> 12
+	p.sealing = sealers * blocks * 128
+	p.overlay = (cfg.Journal>>12)*44 + blocks*44
+	fixed := p.maps + p.cache + p.tables + p.coders + p.cleaning + p.stores + p.sealing + p.overlay +
+		int64(cfg.Loops)*(p.recv+p.manifest)
+	p.pages = (cfg.Memory - fixed) / int64(cfg.Loops) / buf.PageSize * buf.PageSize
+	p.reserve = min(p.pages/4, 64<<20)
+	if p.pages < pagesMin {
+		return p, errs.New(errs.Invalid, "memory is %s; with %d ASDs, %d loops and these policies it must be at least %s",
+			units.FormatSize(cfg.Memory), cfg.ASDs, cfg.Loops, units.FormatSize(fixed+int64(cfg.Loops)*pagesMin))
+	}
+	return p, nil
+}
+
+// Memory lists the pools by name, with what they hold now.
+func (n *Node) memory() api.Memory {
+	p := n.plan
+	m := api.Memory{AllowanceBytes: api.MemoryAllowance}
+	add := func(name, user string, bound, used int64) {
+		m.Pools = append(m.Pools, api.Pool{Name: name, User: user, BoundBytes: bound, UsedBytes: used})
+		m.PoolBytes += bound
+	}
+	var used, manifests int64
+	for _, r := range n.rigs {
+		r.loop.Call(func() { used += int64(r.pool.Pages()-r.pool.Free()) * buf.PageSize })
+		manifests += r.client.Stats().CacheBytes.Load()
+	}
+	l := int64(p.loops)
+	add("pages", "payload: received, in the overlay, read, on its way out", l*p.pages, used)
+	add("receive", "socket receive buffers, shared by all connections of a loop", l*p.recv, l*p.recv)
+	add("overlay", "index of blocks in the journal", p.overlay, 0)
+	add("maps", "pages and deltas of the vDisks' maps", p.maps, n.budget.Used())
+	add("manifests", "PRACC's cache of manifests", l*p.manifest, manifests)
+	add("coders", "fragments of chunks being coded and written", p.coders, n.proxy.Counters().BuffersOut*n.fragmentBytes())
+	add("sealing", "indexes of SCOs in the making", p.sealing, 0)
+	add("cleaning", "live blocks on their way into a new SCO", p.cleaning, 0)
+	add("stores", "verified reads of fragments", p.stores, p.stores)
+	add("databases", "Pebble's block cache, shared by all databases", p.cache, n.cache.Metrics().Size)
+	add("memtables", "Pebble's memtables, two for each database", p.tables, 0)
+	return m
+}
+
+// fragmentBytes is what one fragment takes in the proxy's memory.
+func (n *Node) fragmentBytes() int64 { return n.cfg.FragmentSize + layout.FragHeaderSize }
+
+// coderBytes is what the proxy maps at most: chunks being coded and written, as many fragments again as one
+// chunk has for those that slow ASDs still hold, one for repair, and the workers' scratch.
+func (n *Node) coderBytes() int64 {
+	p := n.preset()
+	frags := int64(p.FragsMaxOf())
+	return (int64(chunkBuffers())*frags+frags+1)*n.fragmentBytes() + int64(coderWorkers()+4)*frags*layout.RegionSize
+}

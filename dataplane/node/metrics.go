@@ -1,0 +1,127 @@
+package node
+
+import (
+	"strconv"
+
+	"vstor/dataplane/nbd"
+	"vstor/dataplane/stat"
+	"vstor/pracc"
+)
+
+type praccASD = pracc.ASDStats
+
+// WriteMetrics adds all metrics to a page. They are read without stopping anybody: figures on one page may
+// be a few requests apart.
+func (n *Node) WriteMetrics(p *stat.Page) {
+	n.nbdMetrics(p)
+	for _, d := range n.sortedVDisks() {
+		d.metrics(p)
+	}
+	for _, d := range n.drives {
+		n.asdMetrics(p, d)
+	}
+	for _, r := range n.rigs {
+		r.metrics(p)
+	}
+}
+
+func (n *Node) nbdMetrics(p *stat.Page) {
+	if n.nbd == nil {
+		return
+	}
+	s := n.nbd.Stats()
+	p.Gauge("vstor_nbd_connections", "NBD connections now", float64(s.Connections))
+	p.Counter("vstor_nbd_accepted_total", "NBD connections let in", float64(s.Accepted))
+	p.Counter("vstor_nbd_refused_total", "NBD connections closed for --max-connections", float64(s.Refused))
+	p.Counter("vstor_nbd_handshakes_failed_total", "NBD handshakes that ended in an error", float64(s.HandshakesFailed))
+	p.Counter("vstor_nbd_bad_peers_total", "NBD connections closed for a broken protocol", float64(s.BadPeers))
+	for c, v := range s.Requests {
+		if v > 0 {
+			p.Counter("vstor_nbd_requests_total", "NBD requests", float64(v), "command", nbd.Command(c).String())
+		}
+	}
+	p.Counter("vstor_nbd_errors_total", "NBD requests answered with an error", float64(s.Errors))
+	p.Counter("vstor_nbd_read_bytes_total", "payload sent to NBD clients", float64(s.ReadBytes))
+	p.Counter("vstor_nbd_written_bytes_total", "payload received from NBD clients", float64(s.WrittenBytes))
+	p.Counter("vstor_copied_bytes_total", "payload copied in user space on the NBD side", float64(s.CopiedBytes))
+	if served := s.ReadBytes + s.WrittenBytes; served > 0 {
+		p.Gauge("vstor_copied_per_served", "bytes copied in user space per byte served",
+			float64(s.CopiedBytes)/float64(served))
+	}
+}
+
+func (d *vdisk) metrics(p *stat.Page) {
+	l := []string{"vdisk", d.Name}
+	e, v := &d.disk.Stats, &d.vol.Stats
+	c := func(name, help string, x uint64) { p.Counter(name, help, float64(x), l...) }
+	c("vstor_vdisk_reads_total", "read requests", e.Reads.Load())
+	c("vstor_vdisk_writes_total", "write requests", e.Writes.Load())
+	c("vstor_vdisk_flushes_total", "flush requests", e.Flushes.Load())
+	c("vstor_vdisk_trims_total", "trim and write-zeroes requests", e.Trims.Load())
+	c("vstor_vdisk_read_bytes_total", "bytes read", e.ReadBytes.Load())
+	c("vstor_vdisk_written_bytes_total", "bytes written", e.WriteBytes.Load())
+	c("vstor_vdisk_errors_total", "requests that ended with an error", e.Errors.Load())
+	c("vstor_vdisk_partial_writes_total", "writes of part of a block", e.Partials.Load())
+	c("vstor_vdisk_read_retries_total", "reads whose blocks had moved", e.Retries.Load())
+	c("vstor_sealed_scos_total", "SCOs of client writes committed", v.Sealed.Load())
+	c("vstor_sealed_blocks_total", "blocks in them", v.SealedBlocks.Load())
+	c("vstor_cleaned_scos_total", "SCOs written by cleaning", v.Cleaned.Load())
+	c("vstor_cleaned_blocks_total", "blocks moved by cleaning", v.CleanedBlocks.Load())
+	c("vstor_deleted_scos_total", "SCOs deleted", v.Deleted.Load())
+	c("vstor_journal_copied_blocks_total", "blocks copied forward in the journal", v.Copied.Load())
+	c("vstor_overlay_evicted_blocks_total", "blocks that left RAM for the journal", v.Evicted.Load())
+	c("vstor_seal_retries_total", "stores and commits of SCOs tried again", v.SealRetries.Load())
+	c("vstor_journal_rotten_blocks_total", "blocks lost in the journal", v.Rotten.Load())
+	c("vstor_journal_trimmed_incomplete_total", "journal space freed before all fragments were written",
+		v.TrimIncomplete.Load())
+	p.Gauge("vstor_seal_queue", "batches closed and not yet in the map", float64(v.Queue.Load()), l...)
+}
+
+func (n *Node) asdMetrics(p *stat.Page, d *drive) {
+	a := n.showASD(d)
+	l := []string{"asd", strconv.Itoa(int(d.id))}
+	up := 0.0
+	if a.State != "down" {
+		up = 1
+	}
+	p.Gauge("vstor_asd_up", "1 while the ASD serves", up, l...)
+	p.Gauge("vstor_asd_size_bytes", "what fragments may take", float64(a.SizeBytes), l...)
+	p.Gauge("vstor_asd_used_bytes", "what live fragments take", float64(a.UsedBytes), l...)
+	p.Gauge("vstor_asd_quarantined_bytes", "deleted space that rests", float64(a.DeferredBytes), l...)
+	p.Gauge("vstor_asd_fragments", "fragments", float64(a.Fragments), l...)
+	p.Counter("vstor_asd_reads_total", "range reads and verified reads", float64(a.ReadOps), l...)
+	p.Counter("vstor_asd_puts_total", "fragments put", float64(a.WriteOps), l...)
+	p.Counter("vstor_asd_read_bytes_total", "bytes of range reads", float64(a.ReadBytes), l...)
+	p.Counter("vstor_asd_put_bytes_total", "bytes put", float64(a.WriteBytes), l...)
+	p.Counter("vstor_asd_corrupt_total", "blocks or regions that failed their checksum", float64(a.Corrupt), l...)
+}
+
+func (r *loopRig) metrics(p *stat.Page) {
+	l := []string{"loop", strconv.Itoa(r.id)}
+	s, q := r.loop.Stats(), r.client.Stats()
+	p.Counter("vstor_loop_passes_total", "passes of the loop", float64(s.Passes), l...)
+	p.Counter("vstor_loop_enters_total", "kernel entries", float64(s.Enters), l...)
+	p.Counter("vstor_loop_sleeps_total", "kernel entries that waited", float64(s.Sleeps), l...)
+	p.Counter("vstor_loop_operations_total", "operations submitted", float64(s.SQEs), l...)
+	p.Counter("vstor_pracc_fetches_total", "reads of objects", float64(q.Fetches.Load()), l...)
+	p.Counter("vstor_pracc_failed_total", "reads of objects that failed", float64(q.Failed.Load()), l...)
+	p.Counter("vstor_pracc_bytes_total", "bytes read and verified", float64(q.Bytes.Load()), l...)
+	p.Counter("vstor_pracc_rebuilds_total", "ranges rebuilt from other fragments", float64(q.Rebuilds.Load()), l...)
+	p.Counter("vstor_pracc_manifest_misses_total", "reads whose manifest was not cached", float64(q.Misses.Load()), l...)
+	p.Counter("vstor_corrupt_blocks_total", "blocks that failed their checksum", float64(q.Corrupt.Load()), l...)
+	var jr struct{ records, entries, bytes, syncs, stalls float64 }
+	var free, total float64
+	r.loop.Call(func() {
+		j, pr := r.jrn.Stats(), r.jrn.Pressure()
+		jr.records, jr.entries, jr.bytes = float64(j.Records), float64(j.Entries), float64(j.Bytes)
+		jr.syncs, jr.stalls = float64(j.Syncs), float64(j.Stalls)
+		free, total = float64(pr.Free), float64(pr.Total)
+	})
+	p.Counter("vstor_journal_records_total", "group commits", jr.records, l...)
+	p.Counter("vstor_journal_entries_total", "mutations in them", jr.entries, l...)
+	p.Counter("vstor_journal_written_bytes_total", "bytes written with headers", jr.bytes, l...)
+	p.Counter("vstor_journal_syncs_total", "fdatasyncs", jr.syncs, l...)
+	p.Counter("vstor_journal_stalls_total", "times that writes waited for space", jr.stalls, l...)
+	p.Gauge("vstor_journal_segments", "segments", total, l...)
+	p.Gauge("vstor_journal_segments_free", "segments that are free", free, l...)
+}

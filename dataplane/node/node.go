@@ -1,0 +1,320 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"vstor/dataplane/config"
+	"vstor/dataplane/errs"
+	"vstor/dataplane/ids"
+	"vstor/dataplane/meta"
+	"vstor/dataplane/nbd"
+	"vstor/dataplane/proxy"
+	"vstor/dataplane/volume"
+	"vstor/dataplane/volume/pagemap"
+)
+
+// sealers is how many SCOs are under way at once: one is coded while the other waits for its drives.
+const sealers = 2
+
+// Options start a Node.
+type Options struct {
+	Config config.Config // complete and valid
+	Log    *slog.Logger
+	Host   Host              // nil: the machine itself
+	Fresh  bool              // make the deployment first
+	NoNBD  bool              // tests that use the vDisks directly
+	Hook   func(step string) // fault points of tests
+}
+
+// Node is a running deployment in one process.
+type Node struct {
+	opts    Options
+	cfg     config.Config
+	log     *slog.Logger
+	host    Host
+	ident   ident
+	plan    memoryPlan
+	started time.Time
+
+	cache    *pebble.Cache
+	meta     *meta.Pebble
+	registry registry
+	drives   []*drive
+	proxy    *proxy.Proxy
+	objects  *objects
+	budget   *pagemap.Budget
+	mapDB    *pagemap.DB
+	sealer   *volume.Sealer
+	cleaners *volume.Cleaners
+	rigs     []*loopRig
+	rots     chan rot
+	nbd      *nbd.Server
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	work   sync.WaitGroup // background
+
+	control  sync.Mutex // create, remove: one at a time
+	mu       sync.Mutex // never held across IO
+	vdisks   map[string]*vdisk
+	stopping bool
+}
+
+// Start brings a deployment up. NBD is served when it returns. After an error nothing runs.
+func Start(opts Options) (*Node, error) {
+	if opts.Host == nil {
+		opts.Host = RealHost{}
+	}
+	n := &Node{opts: opts, cfg: opts.Config, log: opts.Log, host: opts.Host, started: time.Now(),
+		vdisks: map[string]*vdisk{}, rots: make(chan rot, rotQueue)}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	if err := n.start(); err != nil {
+		n.Close()
+		return nil, err
+	}
+	return n, nil
+}
+
+func (n *Node) start() error {
+	var err error
+	if n.plan, err = planMemory(&n.cfg, n.coderBytes()); err != nil {
+		return err
+	}
+	n.tuneRuntime()
+	if n.opts.Fresh {
+		if err := n.create(); err != nil {
+			return err
+		}
+	} else if n.ident, err = readIdent(n.host.FS(), n.cfg.Dir); err != nil {
+		return err
+	}
+	if err := n.openBackend(); err != nil {
+		return err
+	}
+	if err := n.openRouter(); err != nil {
+		return err
+	}
+	if n.opts.NoNBD {
+		return nil
+	}
+	return n.serve()
+}
+
+// create makes what a deployment needs once.
+func (n *Node) create() error {
+	var err error
+	if n.ident, err = makeIdent(n.host.FS(), n.cfg.Dir); err != nil {
+		return err
+	}
+	if err := n.formatDrives(); err != nil {
+		return err
+	}
+	return n.createJournals()
+}
+
+// openBackend opens metadata, drives and the proxy over them.
+func (n *Node) openBackend() error {
+	n.cache = pebble.NewCache(n.plan.cache)
+	var err error
+	n.meta, err = meta.OpenPebble(meta.PebbleOptions{Dir: filepath.Join(n.cfg.Dir, "meta"), FS: n.host.FS(),
+		Cache: n.cache, MemTable: memTable})
+	if err != nil {
+		return err
+	}
+	n.registry = registry{n.meta}
+	n.openDrives()
+	return n.openProxy()
+}
+
+// openRouter starts the loops, replays the journals and opens every vDisk.
+func (n *Node) openRouter() error {
+	var err error
+	n.mapDB, err = pagemap.OpenDB(filepath.Join(n.cfg.Dir, "router", "map"), pagemap.DBOptions{FS: n.host.FS(),
+		Cache: n.cache, MemTable: memTable})
+	if err != nil {
+		return err
+	}
+	n.budget = pagemap.NewBudget(n.plan.maps)
+	n.sealer = volume.NewSealer(sealers)
+	n.cleaners = volume.NewCleaners(n.tight)
+	logs := make([]map[ids.VolumeID][]volume.LogEntry, n.cfg.Loops)
+	for i := range n.cfg.Loops {
+		r, err := n.startLoop(i)
+		if err != nil {
+			return err
+		}
+		n.rigs = append(n.rigs, r)
+		if logs[i], err = r.replay(); err != nil {
+			return err
+		}
+	}
+	if err := n.openVDisks(logs); err != nil {
+		return err
+	}
+	gone, err := n.registry.gone(n.ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range gone {
+		n.background(func(ctx context.Context) { n.bury(ctx, r) })
+	}
+	n.background(n.maintain)
+	return nil
+}
+
+// openVDisks opens all vDisks, then lets writes in: a journal that is attached writes behind what was
+// replayed, so all of that must be in the overlays first.
+func (n *Node) openVDisks(logs []map[ids.VolumeID][]volume.LogEntry) error {
+	list, err := n.registry.list(n.ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range list {
+		if r.Loop >= len(n.rigs) {
+			return errs.New(errs.Invalid, "vDisk %s lives on loop %d, there are %d; start with as many loops as before",
+				r.Name, r.Loop, len(n.rigs))
+		}
+		d, err := n.openVDisk(n.ctx, r, logs[r.Loop][r.ID])
+		if err != nil {
+			return err
+		}
+		delete(logs[r.Loop], r.ID)
+		n.vdisks[r.Name] = d
+	}
+	for i, rig := range n.rigs {
+		if err := rig.attach(); err != nil {
+			return err
+		}
+		for id := range logs[i] { // of vDisks that were removed
+			rig.loop.Call(func() { rig.jrn.ForgetVolume(id) })
+		}
+	}
+	return nil
+}
+
+// serve opens the NBD sockets.
+func (n *Node) serve() error {
+	srv, err := nbd.New(nbd.Options{Exports: exports{n}, Log: n.log, MaxConnections: n.cfg.MaxConnections})
+	if err != nil {
+		return err
+	}
+	n.nbd = srv
+	unix, err := config.ListenUnix(filepath.Join(n.cfg.Dir, "nbd.sock"))
+	if err != nil {
+		return err
+	}
+	n.listen(unix)
+	if n.cfg.NBDListen == "" {
+		return nil
+	}
+	tcp, err := net.Listen("tcp", n.cfg.NBDListen)
+	if err != nil {
+		return errs.Wrap(errs.IO, err, "cannot serve NBD on %s", n.cfg.NBDListen)
+	}
+	n.listen(tcp)
+	return nil
+}
+
+func (n *Node) listen(l net.Listener) {
+	n.work.Add(1)
+	go func() {
+		defer n.work.Done()
+		if err := n.nbd.Serve(l); err != nil {
+			n.log.Error("NBD is not served any more", "address", l.Addr(), "error", err)
+		}
+	}()
+}
+
+// background runs f until it ends or the node closes.
+func (n *Node) background(f func(context.Context)) {
+	n.work.Add(1)
+	go func() {
+		defer n.work.Done()
+		f(n.ctx)
+	}()
+}
+
+// shutdownTimeout bounds how long clients get to take their last replies.
+const shutdownTimeout = 10 * time.Second
+
+// Close makes everything acknowledged durable and stops. From the outside in: no new requests; then
+// nobody seals or cleans any more, what they had is in the journal; then the vDisks, whose last entries
+// the journal takes; then journal and loops; then what they stood on.
+func (n *Node) Close() error {
+	n.mu.Lock()
+	n.stopping = true
+	n.mu.Unlock()
+	if n.nbd != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
+		if err := n.nbd.Shutdown(ctx); err != nil {
+			n.log.Warn("some clients did not take their last replies", "error", err)
+		}
+		cancel()
+		config.RemoveSocket(filepath.Join(n.cfg.Dir, "nbd.sock"))
+	}
+	n.cancel()
+	if n.sealer != nil {
+		n.sealer.Close()
+	}
+	n.work.Wait()
+	for _, d := range n.vdisks {
+		d.close()
+	}
+	var err error
+	for _, r := range n.rigs {
+		if rerr := r.stop(); err == nil {
+			err = rerr
+		}
+	}
+	n.closeBackend()
+	return err
+}
+
+func (n *Node) closeBackend() {
+	warn := func(what string, err error) {
+		if err != nil {
+			n.log.Warn("closing "+what, "error", err)
+		}
+	}
+	if n.mapDB != nil {
+		warn("the map database", n.mapDB.Sync())
+		warn("the map database", n.mapDB.Close())
+	}
+	if n.proxy != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
+		warn("the proxy", n.proxy.Close(ctx))
+		cancel()
+	}
+	n.closeDrives()
+	if n.meta != nil {
+		warn("the metadata store", n.meta.Close())
+	}
+	if n.cache != nil {
+		n.cache.Unref()
+	}
+}
+
+// tuneRuntime gives the kernel all threads that may want to run: a loop that returns from the kernel must
+// not queue for a P behind a coding worker (measured: 27k requests/s where 55k were possible). The heap
+// may grow freely below its limit, since it is small beside the pools.
+func (n *Node) tuneRuntime() {
+	runtime.GOMAXPROCS(runtime.NumCPU() + n.cfg.Loops + coderWorkers())
+	debug.SetGCPercent(400)
+	debug.SetMemoryLimit(256 << 20)
+}
+
+func coderWorkers() int { return runtime.NumCPU() }
+
+func (n *Node) progress(format string, args ...any) {
+	n.log.Info("creating: " + fmt.Sprintf(format, args...))
+}

@@ -1,0 +1,236 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"vstor/dataplane/api"
+	"vstor/dataplane/errs"
+	"vstor/dataplane/ids"
+	"vstor/dataplane/layout"
+	"vstor/dataplane/volume/pagemap"
+)
+
+// Version is what `vstor version` and the status say.
+const Version = "0.1.0"
+
+// CreateVDisk makes a vDisk that survives power loss when it returns.
+func (n *Node) CreateVDisk(ctx context.Context, name string, size int64) (api.VDisk, error) {
+	d, err := n.createVDisk(ctx, name, size)
+	if err != nil {
+		return api.VDisk{}, err
+	}
+	return n.show(d), nil
+}
+
+// ListVDisks shows all of them by name.
+func (n *Node) ListVDisks(context.Context) ([]api.VDisk, error) {
+	out := []api.VDisk{}
+	for _, d := range n.sortedVDisks() {
+		out = append(out, n.show(d))
+	}
+	return out, nil
+}
+
+func (n *Node) sortedVDisks() []*vdisk {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var list []*vdisk
+	for _, d := range n.vdisks {
+		list = append(list, d)
+	}
+	slices.SortFunc(list, func(a, b *vdisk) int { return strings.Compare(a.Name, b.Name) })
+	return list
+}
+
+// ShowVDisk shows one.
+func (n *Node) ShowVDisk(_ context.Context, name string) (api.VDisk, error) {
+	n.mu.Lock()
+	d := n.vdisks[name]
+	n.mu.Unlock()
+	if d == nil {
+		return api.VDisk{}, noSuchVDisk(name)
+	}
+	return n.show(d), nil
+}
+
+// RemoveVDisk removes one that is not in use.
+func (n *Node) RemoveVDisk(ctx context.Context, name string) error { return n.removeVDisk(ctx, name) }
+
+func (n *Node) show(d *vdisk) api.VDisk {
+	v := api.VDisk{Name: d.Name, ID: uint64(d.ID), SizeBytes: d.Size, Created: d.Created,
+		URI:     fmt.Sprintf("nbd+unix:///%s?socket=%s/nbd.sock", d.Name, n.cfg.Dir),
+		ReadOps: d.disk.Stats.Reads.Load(), WriteOps: d.disk.Stats.Writes.Load(),
+		ReadBytes: d.disk.Stats.ReadBytes.Load(), WriteBytes: d.disk.Stats.WriteBytes.Load()}
+	n.mu.Lock()
+	v.Connections = d.conns
+	n.mu.Unlock()
+	var stored int64
+	d.rig.loop.Call(func() {
+		d.m.EachSCO(func(s pagemap.SCO, live int) bool {
+			v.SCOs++
+			stored += int64(s.Blocks) * ids.BlockSize
+			v.MappedBytes += int64(live) * ids.BlockSize
+			return true
+		})
+		dirty, _ := d.vol.Dirty()
+		v.JournalBytes = int64(dirty) * ids.BlockSize
+		v.Problem = d.vol.Problem()
+	})
+	v.GarbageBytes = stored - v.MappedBytes
+	p := n.cfg.Policies[0]
+	v.StoredBytes = stored * int64(p.N()) / int64(p.K)
+	return v
+}
+
+// ListASDs shows the drives.
+func (n *Node) ListASDs(context.Context) ([]api.ASD, error) {
+	out := []api.ASD{}
+	for _, d := range n.drives {
+		out = append(out, n.showASD(d))
+	}
+	return out, nil
+}
+
+// ShowASD shows one.
+func (n *Node) ShowASD(_ context.Context, id uint32) (api.ASD, error) {
+	if int(id) >= len(n.drives) {
+		return api.ASD{}, errs.New(errs.Absent, "there is no ASD %d; they are numbered 0 to %d", id, len(n.drives)-1)
+	}
+	return n.showASD(n.drives[id]), nil
+}
+
+func (n *Node) showASD(d *drive) api.ASD {
+	a := api.ASD{ID: uint32(d.id), Node: uint32(d.node), Path: d.path, UUID: uuid(n.ident.asdUUID(int(d.id))).String()}
+	if d.store == nil {
+		a.State, a.Problem = api.StateDown, d.err.Error()
+		return a
+	}
+	s := d.store.Stat()
+	a.State = api.StateUp
+	a.SizeBytes, a.UsedBytes, a.FreeBytes = s.Capacity, s.Used, s.Free
+	a.DeferredBytes, a.Fragments = s.Quarantined, int64(s.Fragments)
+	a.ReadOps, a.WriteOps, a.WriteBytes, a.Corrupt = s.Gets, s.Puts, s.PutBytes, s.Corrupt
+	for _, r := range n.rigs {
+		r.client.EachASD(func(id ids.ASDID, c *praccASD) {
+			if id == d.id {
+				a.ReadOps += c.Reads.Load()
+				a.ReadBytes += c.Bytes.Load()
+				a.Corrupt += c.Corrupt.Load()
+			}
+		})
+	}
+	switch {
+	case s.Failed != "":
+		a.State, a.Problem = api.StateDown, s.Failed
+	case s.Free <= s.Reserve:
+		a.State = api.StateFull
+	}
+	return a
+}
+
+// Status is how the deployment is doing.
+func (n *Node) Status(ctx context.Context) (api.Status, error) {
+	s := api.Status{State: api.StateUp, Version: Version, Dir: n.cfg.Dir, PID: os.Getpid(),
+		UptimeSeconds: time.Since(n.started).Seconds(), ASDs: len(n.drives), MaxConnections: n.cfg.MaxConnections,
+		NBD: []string{"nbd+unix:///?socket=" + n.cfg.Dir + "/nbd.sock"}, Unprotected: []string{api.OneCopy}}
+	if n.cfg.NBDListen != "" {
+		s.NBD = append(s.NBD, "nbd://"+n.cfg.NBDListen+"/")
+	}
+	for _, p := range n.cfg.Policies {
+		s.Policies = append(s.Policies, fmt.Sprintf("%d,%d,%d,%d", p.K, p.M, p.C, p.X))
+	}
+	full := n.statusASDs(&s)
+	n.statusVDisks(&s)
+	for _, r := range n.rigs {
+		r.loop.Call(func() {
+			p := r.jrn.Pressure()
+			size := r.file.Size()
+			s.JournalBytes += size
+			s.JournalUsed += size * int64(p.Total-p.Free) / int64(max(p.Total, 1))
+		})
+		s.CorruptBlocks += r.client.Stats().Corrupt.Load()
+	}
+	if n.nbd != nil {
+		s.Connections = int(n.nbd.Stats().Connections)
+	}
+	n.judge(&s, full)
+	return s, nil
+}
+
+func (n *Node) statusASDs(s *api.Status) (full int) {
+	for _, d := range n.drives {
+		a := n.showASD(d)
+		s.CapacityBytes += a.SizeBytes
+		s.UsedBytes += a.UsedBytes + a.DeferredBytes
+		switch a.State {
+		case api.StateUp:
+			s.ASDsUp++
+		case api.StateFull:
+			s.ASDsUp++
+			full++
+			s.Reasons = append(s.Reasons, fmt.Sprintf("ASD %d is full", a.ID))
+		default:
+			s.Reasons = append(s.Reasons, fmt.Sprintf("ASD %d is down: %s", a.ID, a.Problem))
+		}
+	}
+	return full
+}
+
+func (n *Node) statusVDisks(s *api.Status) {
+	for _, d := range n.sortedVDisks() {
+		v := n.show(d)
+		s.VDisks++
+		s.GarbageBytes += v.GarbageBytes
+		if v.Problem != "" {
+			s.Reasons = append(s.Reasons, "vDisk "+v.Name+": "+v.Problem)
+		}
+	}
+}
+
+// judge names the state: the policy that can be kept now decides.
+func (n *Node) judge(s *api.Status, full int) {
+	i := slices.IndexFunc(n.cfg.Policies, func(p layout.Policy) bool { return n.usable(p) })
+	if i >= 0 {
+		s.UsablePolicy = s.Policies[i]
+	}
+	switch {
+	case i < 0:
+		s.State = api.StateDown
+		s.Reasons = append(s.Reasons, "too few ASDs are up for any policy: writes wait")
+	case full > 0:
+		s.State = api.StateFull
+	case s.ASDsUp < s.ASDs || i > 0 || len(s.Reasons) > 0:
+		s.State = api.StateDegraded
+	}
+}
+
+// usable reports whether enough ASDs are up on enough nodes for p's c fragments.
+func (n *Node) usable(p layout.Policy) bool {
+	perNode := map[ids.NodeID]int{}
+	up := 0
+	for _, d := range n.drives {
+		if d.store != nil && d.store.Stat().Failed == "" && perNode[d.node] < int(p.X) {
+			perNode[d.node]++
+			up++
+		}
+	}
+	return up >= int(p.C)
+}
+
+// Memory is the sum of all pools by name.
+func (n *Node) Memory(context.Context) (api.Memory, error) { return n.memory(), nil }
+
+// Ready is nil while IO is served.
+func (n *Node) Ready() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.stopping {
+		return errs.New(errs.Closed, "vstor is stopping")
+	}
+	return nil
+}

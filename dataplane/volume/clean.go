@@ -1,0 +1,320 @@
+package volume
+
+import (
+	"context"
+	"time"
+
+	"vstor/dataplane/buf"
+	"vstor/dataplane/errs"
+	"vstor/dataplane/ids"
+	"vstor/dataplane/layout"
+	"vstor/dataplane/volume/pagemap"
+	"vstor/dataplane/volume/sco"
+)
+
+// The cleaner of a vDisk runs in a goroutine that sleeps until a SCO was applied or became empty. It
+// deletes empty SCOs, writes the map back where only that keeps dead ones from going, and moves the live
+// blocks of sparse SCOs together: greedily, the emptiest first, since those give most space back per
+// block copied.
+//
+// A move names the place it came from and counts only if the block is still there when it is applied, so
+// the cleaner needs no lock against the writes that go on meanwhile.
+const (
+	// cleanSparse is the live part, in percent, below which a SCO is worth cleaning; cleanTight is the
+	// same when drives run full.
+	cleanSparse = 50
+	cleanTight  = 90
+	// cleanSlack is the garbage, in percent of all blocks stored, that is left alone: the last percents
+	// cost most.
+	cleanSlack = 15
+	// cleanBlocks bounds a cleaning SCO, and with it the memory of a cleaner.
+	cleanBlocks = 4096
+	// CleanBytes is the memory that one cleaner at work holds: its data and one window.
+	CleanBytes = cleanBlocks*ids.BlockSize + cleanWindow
+	// cleanWindow is how much of a victim is read at once.
+	cleanWindow = 1 << 20
+	// deadMin is how many dead SCOs may wait for the map's own write back.
+	deadMin = 4
+)
+
+// Cleaners shares the memory for cleaning among all vDisks: one at work at a time. tight reports whether
+// drives run full.
+type Cleaners struct {
+	slot  chan struct{}
+	tight func() bool
+}
+
+// NewCleaners makes the place for one cleaner.
+func NewCleaners(tight func() bool) *Cleaners {
+	return &Cleaners{slot: make(chan struct{}, 1), tight: tight}
+}
+
+// Kick wakes the cleaner. Any goroutine.
+func (v *Volume) Kick() {
+	select {
+	case v.kick <- struct{}{}:
+	default:
+	}
+}
+
+// StartCleaning begins the vDisk's cleaner, after Recover.
+func (v *Volume) StartCleaning(c *Cleaners) {
+	v.opts.Sealer.background(func(ctx context.Context) {
+		for {
+			select {
+			case <-v.kick:
+			case <-ctx.Done():
+				return
+			case <-v.ended:
+				return
+			}
+			if err := v.cleanRound(ctx, c); err != nil && ctx.Err() == nil {
+				v.opts.Log.Warn("cleaning was put off", "vdisk", v.opts.Name, "error", err)
+				if !sleep(ctx, time.Second) {
+					return
+				}
+				v.Kick()
+			}
+		}
+	})
+	v.Kick()
+}
+
+// survey is what the cleaner decides on.
+type survey struct {
+	empty         []ids.SCONum
+	victims       []pagemap.Victim
+	blocks, live  int
+	dead, objects int
+	closed        bool
+}
+
+func (v *Volume) survey() survey {
+	var s survey
+	ok := v.loop.Call(func() {
+		if s.closed = v.closed; s.closed {
+			return
+		}
+		s.empty = v.m.TakeEmpty(nil)
+		v.m.EachSCO(func(x pagemap.SCO, live int) bool {
+			s.blocks += int(x.Blocks)
+			s.live += live
+			s.objects++
+			if live == 0 {
+				s.dead++
+			}
+			return true
+		})
+		s.victims = v.m.Victims(nil, 32)
+	})
+	s.closed = s.closed || !ok
+	return s
+}
+
+func (v *Volume) cleanRound(ctx context.Context, c *Cleaners) error {
+	for {
+		s := v.survey()
+		if s.closed {
+			return nil
+		}
+		todo := append(v.again, s.empty...)
+		v.again = nil
+		for i, n := range todo {
+			if err := v.deleteSCO(ctx, n); err != nil {
+				// TakeEmpty gives a SCO out once.
+				v.again = append(v.again, todo[i:]...)
+				return err
+			}
+		}
+		tight := c.tight()
+		waiting := s.dead - len(s.empty)
+		if waiting > 0 && (tight || waiting >= max(deadMin, s.objects/8)) {
+			if err := v.flushMap(ctx); err != nil {
+				return err
+			}
+			if len(s.empty) > 0 || waiting >= deadMin {
+				continue
+			}
+		}
+		victims := worth(&s, tight)
+		if len(victims) == 0 {
+			return nil
+		}
+		if err := v.cleanSome(ctx, c, victims); err != nil {
+			return err
+		}
+	}
+}
+
+// worth picks the victims whose cleaning pays.
+func worth(s *survey, tight bool) []pagemap.Victim {
+	limit := cleanSparse
+	if tight {
+		limit = cleanTight
+	} else if (s.blocks-s.live)*100 < s.blocks*cleanSlack {
+		return nil
+	}
+	var out []pagemap.Victim
+	for _, x := range s.victims {
+		if x.Live > 0 && x.Live*100 <= int(x.Blocks)*limit {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
+// deleteSCO removes an object that no block lies in any more, durably.
+func (v *Volume) deleteSCO(ctx context.Context, n ids.SCONum) error {
+	v.hook("delete")
+	err := v.opts.Objects.Delete(ctx, v.opts.ID, v.opts.Epoch, n)
+	if err != nil && errs.Of(err) != errs.Absent {
+		return err
+	}
+	v.loop.Call(func() {
+		if !v.closed {
+			v.m.RemoveSCO(n)
+			v.opts.Reader.Forget(v.opts.ID, n)
+			v.Stats.Deleted.Inc()
+		}
+	})
+	return nil
+}
+
+// flushMap writes all of the map back and waits until that is durable.
+func (v *Volume) flushMap(ctx context.Context) error {
+	done := make(chan error, 1)
+	if !v.loop.Call(func() {
+		if v.closed {
+			done <- errs.Closed
+			return
+		}
+		v.m.FlushAll(func(err error) { done <- err })
+	}) {
+		return errs.Closed
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// cleanSome moves live blocks of the victims, in order, into one cleaning SCO, and waits until the map
+// knows.
+func (v *Volume) cleanSome(ctx context.Context, c *Cleaners, victims []pagemap.Victim) error {
+	select {
+	case c.slot <- struct{}{}:
+		defer func() { <-c.slot }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	content, err := newCleanContent(v)
+	if err != nil {
+		return err
+	}
+	defer content.close()
+	for _, x := range victims {
+		full, err := content.gather(ctx, x.Num)
+		if err != nil {
+			return err
+		}
+		if full {
+			break
+		}
+	}
+	if len(content.index) == 0 {
+		// Counts were too high: all of it was dead. They are exact once the map is written back.
+		return v.flushMap(ctx)
+	}
+	return v.commitMoves(ctx, content)
+}
+
+func (v *Volume) commitMoves(ctx context.Context, content *cleanContent) error {
+	n, err := v.scos.take(ctx)
+	if err != nil {
+		return err
+	}
+	content.finish(n)
+	v.hook("clean")
+	stored, err := v.opts.Objects.Put(ctx, PutSpec{Namespace: v.opts.ID, SCO: n, Epoch: v.opts.Epoch,
+		Class: layout.ClassCleaning, Content: content})
+	if err != nil {
+		return err
+	}
+	var t *turn
+	if !v.loop.Call(func() { t = v.chain.enter() }) {
+		return errs.Closed
+	}
+	if err := t.wait(ctx); err != nil {
+		return err
+	}
+	if kind := v.commit(ctx, stored, t); kind != errs.OK {
+		if kind == errs.Canceled {
+			stored.Abandon()
+			t.pass()
+		}
+		return kind
+	}
+	done := make(chan struct{})
+	a := &applied{v: v, manifest: stored.Manifest(), commit: t.c.commit, header: content.header,
+		index: content.head[ids.BlockSize:], done: func() { close(done) }}
+	if err := a.decode(); err != nil {
+		return err
+	}
+	v.loop.PostFunc(a.enqueue)
+	t.pass()
+	v.hook("cleaned")
+	select {
+	case <-done:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-v.ended:
+		return errs.Closed
+	}
+	v.Stats.Cleaned.Add(1)
+	v.Stats.CleanedBlocks.Add(uint64(content.header.Entries))
+	return v.flushMap(ctx)
+}
+
+// cleanContent is a cleaning SCO in the making.
+type cleanContent struct {
+	v      *Volume
+	index  []sco.Entry
+	data   []byte // the blocks, in the order of index
+	window []byte
+	header sco.Header
+	head   []byte
+	start  int
+}
+
+func newCleanContent(v *Volume) (*cleanContent, error) {
+	mem, err := buf.AlignedBytes(CleanBytes)
+	if err != nil {
+		return nil, errs.Wrap(errs.IO, err, "no memory to clean with")
+	}
+	return &cleanContent{v: v, data: mem[: 0 : cleanBlocks*ids.BlockSize], window: mem[cleanBlocks*ids.BlockSize:]}, nil
+}
+
+func (c *cleanContent) close() { _ = buf.FreeAligned(c.data[:0:cap(c.data)][:CleanBytes:CleanBytes]) }
+
+// finish fixes the order and builds the head. The blocks stay in the order they were gathered in, by
+// victim and address: sorting them over all victims would mean to hold them twice.
+func (c *cleanContent) finish(n ids.SCONum) {
+	c.header = sco.Header{Kind: sco.Cleaning, Volume: c.v.opts.ID, SCO: n, Epoch: c.v.opts.Epoch}
+	c.head = sco.Head(&c.header, c.index, nil)
+	c.start = c.header.DataStart()
+}
+
+// Size is the object's size in bytes.
+func (c *cleanContent) Size() int64 { return int64(len(c.head) + len(c.data)) }
+
+// Fill copies the object's bytes. They were verified when they were read.
+func (c *cleanContent) Fill(dst []byte, off int64) error {
+	if off < int64(len(c.head)) {
+		n := copy(dst, c.head[off:])
+		dst, off = dst[n:], off+int64(n)
+	}
+	copy(dst, c.data[off-int64(len(c.head)):])
+	return nil
+}

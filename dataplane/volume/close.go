@@ -1,0 +1,20 @@
+package volume
+
+import "vstor/dataplane/ring"
+
+// timerFunc is a Timer of its own, for what happens rarely.
+type timerFunc struct{ ring.Timer }
+
+// Close stops the vDisk: done runs on the loop once nothing of it is in the journal's queue any more. What
+// is not sealed stays in the journal. The Sealer is closed before. On the loop.
+func (v *Volume) Close(done func()) {
+	v.closed = true
+	close(v.ended)
+	v.loop.StopTimer(&v.ageTimer)
+	v.idle = append(v.idle, func() {
+		v.keeper.Remove(v)
+		v.ov.DropAll()
+		v.m.Close(done)
+	})
+	v.whenIdle()
+}

@@ -1,0 +1,153 @@
+package volume
+
+import (
+	"context"
+
+	"vstor/dataplane/errs"
+	"vstor/dataplane/ids"
+	"vstor/dataplane/layout"
+	"vstor/dataplane/volume/pagemap"
+	"vstor/dataplane/volume/sco"
+)
+
+// candidate is a block of a victim.
+type candidate struct {
+	sco.Entry
+	off  uint16
+	live bool
+}
+
+// gather adds the live blocks of a victim. True: the SCO is full.
+func (c *cleanContent) gather(ctx context.Context, n ids.SCONum) (full bool, err error) {
+	v := c.v
+	m, err := v.opts.Objects.Manifest(ctx, v.opts.ID, n)
+	if err != nil {
+		return false, err
+	}
+	h, index, err := readIndex(ctx, v.opts.Objects, m)
+	if err != nil {
+		return false, err
+	}
+	all := make([]candidate, 0, h.Entries)
+	err = h.ParseIndex(index, func(off uint16, e sco.Entry) {
+		all = append(all, candidate{Entry: e, off: off})
+	}, func(sco.Hole) {})
+	if err != nil {
+		return false, err
+	}
+	if err := v.findLive(ctx, n, all); err != nil {
+		return false, err
+	}
+	return c.read(ctx, m, n, all)
+}
+
+// findLive marks the candidates that the map still finds in SCO n. The loop looks them up in slices, and
+// loads what pages it lacks.
+func (v *Volume) findLive(ctx context.Context, n ids.SCONum, all []candidate) error {
+	for len(all) > 0 {
+		k := min(applySlice, len(all))
+		if err := v.findLiveSlice(ctx, n, all[:k]); err != nil {
+			return err
+		}
+		all = all[k:]
+	}
+	return nil
+}
+
+func (v *Volume) findLiveSlice(ctx context.Context, n ids.SCONum, all []candidate) error {
+	errc := make(chan error, 1)
+	missing := 1
+	var failed error
+	end := func(err error) {
+		if err != nil {
+			failed = err
+		}
+		if missing--; missing == 0 {
+			errc <- failed
+		}
+	}
+	ok := v.loop.Call(func() {
+		if v.closed {
+			errc <- errs.Closed
+			return
+		}
+		for i := 0; i < len(all); {
+			p := pagemap.PageOf(all[i].Addr)
+			j := i
+			for j < len(all) && pagemap.PageOf(all[j].Addr) == p {
+				j++
+			}
+			part := all[i:j]
+			i = j
+			if v.markLive(n, part) {
+				continue
+			}
+			missing++
+			v.m.Load(p, func(err error) {
+				if err == nil && !v.markLive(n, part) {
+					err = errs.Busy
+				}
+				end(err)
+			})
+		}
+		end(nil)
+	})
+	if !ok {
+		return errs.Closed
+	}
+	select {
+	case err := <-errc:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-v.ended:
+		return errs.Closed
+	}
+}
+
+// markLive looks up candidates of one page; false if the page is not in RAM.
+func (v *Volume) markLive(n ids.SCONum, part []candidate) bool {
+	for i := range part {
+		loc, ok := v.m.Lookup(part[i].Addr)
+		if !ok {
+			return false
+		}
+		part[i].live = loc.SCO == n && loc.Off == part[i].off && loc.NS == 0
+	}
+	return true
+}
+
+// read copies the live blocks, window by window.
+func (c *cleanContent) read(ctx context.Context, m *layout.Manifest, n ids.SCONum, all []candidate) (full bool, err error) {
+	const perWindow = cleanWindow / ids.BlockSize
+	for i := 0; i < len(all); {
+		first := int(all[i].off)
+		j, live := i, false
+		for j < len(all) && int(all[j].off) < first+perWindow {
+			live = live || all[j].live
+			j++
+		}
+		part := all[i:j]
+		i = j
+		if !live {
+			continue
+		}
+		window := c.window[:len(part)*ids.BlockSize]
+		if err := c.v.opts.Objects.Get(ctx, m, int64(first)*ids.BlockSize, window); err != nil {
+			return false, err
+		}
+		for k := range part {
+			if !part[k].live {
+				continue
+			}
+			if len(c.index) == min(cleanBlocks, c.v.batchMax) {
+				return true, nil
+			}
+			c.data = append(c.data, window[k*ids.BlockSize:(k+1)*ids.BlockSize]...)
+			e := part[k].Entry
+			e.Old = layout.Location{SCO: n, Off: part[k].off, Sum: e.Sum}
+			c.index = append(c.index, e)
+		}
+	}
+	return len(c.index) == min(cleanBlocks, c.v.batchMax), nil
+}

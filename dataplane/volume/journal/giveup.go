@@ -1,0 +1,17 @@
+package journal
+
+import "vstor/dataplane/errs"
+
+// FailWaiting ends every entry that waits for space with kind: its caller decided that they waited long
+// enough. What is under way, and copies, are left alone; while something is, nothing is ended, so that
+// entries keep ending in order. It calls JournalDone before it returns. Loop only.
+func (j *Journal) FailWaiting(kind errs.Kind) {
+	if j.stalled == 0 || j.ended+1 != j.next {
+		return
+	}
+	j.stalled = 0
+	for list := j.queue.take(); list.head != nil; {
+		j.end(list.pop(), kind)
+	}
+	j.wake()
+}

@@ -1,0 +1,146 @@
+package volume
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"vstor/dataplane/errs"
+	"vstor/dataplane/ids"
+	"vstor/dataplane/layout"
+	"vstor/dataplane/volume/journal"
+	"vstor/dataplane/volume/overlay"
+	"vstor/dataplane/volume/sco"
+)
+
+// LogEntry is what the journal holds of one mutation of a vDisk, collected while it was replayed.
+type LogEntry struct {
+	Seq    ids.Seq
+	Kind   journal.Kind
+	Addr   ids.BlockAddr
+	Blocks uint32
+	Pos    journal.Pos
+	Sums   []uint32
+}
+
+// Recover brings a new Volume to where it was: SCOs committed after the map's checkpoint are applied
+// again, then what the journal has above them enters the overlay. It is called once, from a goroutine, before
+// the first Mutate; the journal is replayed and not yet attached.
+func (v *Volume) Recover(ctx context.Context, log []LogEntry) error {
+	ckpt, _ := v.m.Checkpoint()
+	last := ckpt.Commit
+	seq := ckpt.Seq
+	v.loop.Call(func() { v.appliedSeq = seq })
+	for {
+		list, err := v.opts.Objects.Committed(ctx, v.opts.ID, last, 256)
+		if err != nil {
+			return err
+		}
+		for _, m := range list {
+			if m.Commit != last+1 {
+				return errs.New(errs.Corrupt, "vDisk %s: SCO %d has commit %d, after %d; one between them is lost",
+					v.opts.Name, m.SCO, m.Commit, last)
+			}
+			if err := v.applyAgain(ctx, m); err != nil {
+				return err
+			}
+			last, seq = m.Commit, max(seq, m.SeqLast)
+		}
+		if len(list) < 256 {
+			break
+		}
+	}
+	v.loop.Call(func() {
+		v.chain.commit = last
+		v.committed, v.seq, v.entered = seq, seq, seq
+	})
+	v.enterLog(log)
+	return nil
+}
+
+// applyAgain reads a SCO's index and applies it to the map.
+func (v *Volume) applyAgain(ctx context.Context, m *layout.Manifest) error {
+	header, index, err := readIndex(ctx, v.opts.Objects, m)
+	if err != nil {
+		return errs.Wrap(errs.Of(err), err, "vDisk %s: the index of SCO %d cannot be read", v.opts.Name, m.SCO)
+	}
+	done := make(chan struct{})
+	a := &applied{v: v, manifest: m, commit: m.Commit, header: header, index: index, done: func() { close(done) }}
+	if err := a.decode(); err != nil {
+		return err
+	}
+	if !v.loop.PostFunc(a.enqueue) {
+		return errs.Closed
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// readIndex reads header and index of a SCO and checks that they are the ones named. Blocking.
+func readIndex(ctx context.Context, o Objects, m *layout.Manifest) (sco.Header, []byte, error) {
+	first := make([]byte, ids.BlockSize)
+	if err := o.Get(ctx, m, 0, first); err != nil {
+		return sco.Header{}, nil, err
+	}
+	h, err := sco.ParseHeader(first)
+	if err != nil {
+		return h, nil, err
+	}
+	if h.Volume != m.Namespace || h.SCO != m.SCO {
+		return h, nil, errs.New(errs.Corrupt, "the object says that it is SCO %d of vDisk %d", h.SCO, h.Volume)
+	}
+	index := make([]byte, (h.DataStart()-1)*ids.BlockSize)
+	if len(index) == 0 {
+		return h, nil, nil
+	}
+	if err := o.Get(ctx, m, ids.BlockSize, index); err != nil {
+		return h, nil, err
+	}
+	return h, index, nil
+}
+
+// enterLog puts what the journal has above the committed SCOs into the overlay, in the order of
+// sequences; of copies of one entry the last counts, its place lives longest.
+func (v *Volume) enterLog(log []LogEntry) {
+	slices.SortStableFunc(log, func(a, b LogEntry) int { return cmp.Compare(a.Seq, b.Seq) })
+	const slice = 1024
+	for len(log) > 0 {
+		n := min(slice, len(log))
+		part := log[:n]
+		v.loop.Call(func() {
+			for i := range part {
+				v.enterLogged(&part[i])
+			}
+		})
+		log = log[n:]
+	}
+}
+
+func (v *Volume) enterLogged(e *LogEntry) {
+	if e.Seq <= v.committed {
+		return
+	}
+	v.seq, v.entered = max(v.seq, e.Seq), max(v.entered, e.Seq)
+	open := v.ov.Open()
+	_, hi := open.SeqRange()
+	fits := len(open.Entries())+int(e.Blocks) <= v.batchMax
+	if e.Kind != journal.Write {
+		fits = len(open.Holes()) < holesMax
+	}
+	if !fits && e.Seq > hi {
+		v.closeBatch()
+	}
+	if e.Kind != journal.Write {
+		v.ov.PutHole(overlay.Hole{Addr: e.Addr, Count: uint64(e.Blocks), Seq: e.Seq, Kind: holeKind(e.Kind)}, v.loop.Now())
+	} else {
+		for i := range e.Blocks {
+			v.ov.Put(overlay.Entry{Addr: e.Addr + ids.BlockAddr(i), Seq: e.Seq, Sum: e.Sums[i],
+				Pos: uint32(e.Pos) + i}, v.loop.Now())
+		}
+	}
+	v.armAge()
+}

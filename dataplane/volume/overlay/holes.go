@@ -1,0 +1,75 @@
+package overlay
+
+import (
+	"slices"
+	"sort"
+
+	"vstor/dataplane/ids"
+)
+
+// HoleKind says how a range came to read as zeros; it is layout.OffZero or layout.OffTrimmed.
+type HoleKind uint8
+
+// Hole is a range that reads as zeros unless it was written later.
+type Hole struct {
+	Addr  ids.BlockAddr
+	Count uint64 // blocks
+	Seq   ids.Seq
+	Kind  HoleKind
+}
+
+func (h Hole) end() ids.BlockAddr { return h.Addr + ids.BlockAddr(h.Count) }
+
+// holeSet is a list of ranges by address that do not overlap: a newer range cuts older ones. A trim of
+// a terabyte is one element. Insertion moves the tail of the list, which the Volume Driver keeps
+// short by closing a batch at HolesMax.
+type holeSet struct {
+	list []Hole
+}
+
+// at returns the hole that covers addr.
+func (s *holeSet) at(addr ids.BlockAddr) *Hole {
+	i := sort.Search(len(s.list), func(i int) bool { return s.list[i].end() > addr })
+	if i < len(s.list) && s.list[i].Addr <= addr {
+		return &s.list[i]
+	}
+	return nil
+}
+
+// next returns the first hole that ends above addr.
+func (s *holeSet) next(addr ids.BlockAddr) *Hole {
+	i := sort.Search(len(s.list), func(i int) bool { return s.list[i].end() > addr })
+	if i < len(s.list) {
+		return &s.list[i]
+	}
+	return nil
+}
+
+// add puts h over what is there. REQUIRES: h.Seq is higher than every Seq in the set.
+func (s *holeSet) add(h Hole) {
+	i := sort.Search(len(s.list), func(i int) bool { return s.list[i].end() > h.Addr })
+	j := i
+	var keep [3]Hole
+	n := 0
+	if i < len(s.list) && s.list[i].Addr < h.Addr {
+		left := s.list[i]
+		left.Count = uint64(h.Addr - left.Addr)
+		keep[n] = left
+		n++
+	}
+	keep[n] = h
+	n++
+	for j < len(s.list) && s.list[j].Addr < h.end() {
+		j++
+	}
+	if j > i {
+		if last := s.list[j-1]; last.end() > h.end() {
+			right := last
+			right.Addr = h.end()
+			right.Count = uint64(last.end() - h.end())
+			keep[n] = right
+			n++
+		}
+	}
+	s.list = slices.Replace(s.list, i, j, keep[:n]...)
+}

@@ -1,0 +1,228 @@
+package overlay
+
+import (
+	"vstor/dataplane/buf"
+	"vstor/dataplane/ids"
+)
+
+// Overlay is the list of a vDisk's batches. It owns one reference to every page in its entries.
+type Overlay struct {
+	pool   *buf.Pool
+	open   *Batch
+	closed []*Batch // oldest first
+	spare  *Batch   // memory of the last dropped batch
+}
+
+// New makes an empty overlay whose pages come from pool.
+func New(pool *buf.Pool) *Overlay {
+	return &Overlay{pool: pool, open: newBatch()}
+}
+
+// Open is the batch that takes writes; Closed are those that wait or are being sealed, oldest first.
+func (o *Overlay) Open() *Batch     { return o.open }
+func (o *Overlay) Closed() []*Batch { return o.closed }
+
+// Empty reports whether the overlay knows nothing.
+func (o *Overlay) Empty() bool { return len(o.closed) == 0 && o.open.Empty() }
+
+// Put makes e the newest version of its block; the page's reference passes to the overlay.
+// REQUIRES: e.Seq is at least every sequence put before.
+func (o *Overlay) Put(e Entry, now int64) {
+	b := o.open
+	if b.Empty() {
+		b.Since = now
+	}
+	b.touch(e.Seq)
+	if e.Page != 0 {
+		b.resident++
+	}
+	old, slot := b.find(e.Addr)
+	if old == nil {
+		b.insert(e, slot)
+		b.live++
+		return
+	}
+	o.leaveRAM(b, old)
+	if old.dead {
+		b.live++
+	}
+	*old = e
+}
+
+func (o *Overlay) leaveRAM(b *Batch, e *Entry) {
+	if e.Page == 0 {
+		return
+	}
+	o.pool.Release(e.Page)
+	e.Page = 0
+	b.resident--
+}
+
+// PutHole makes a range read as zeros.
+// REQUIRES: h.Seq is higher than every sequence put before, h.Count > 0.
+func (o *Overlay) PutHole(h Hole, now int64) {
+	b := o.open
+	if b.Empty() {
+		b.Since = now
+	}
+	b.touch(h.Seq)
+	o.kill(b, h)
+	b.holes.add(h)
+}
+
+// kill marks the entries under h dead, by address or by entry, whichever are fewer.
+func (o *Overlay) kill(b *Batch, h Hole) {
+	if h.Count < uint64(len(b.entries)) {
+		for a := h.Addr; a < h.end(); a++ {
+			if e, _ := b.find(a); e != nil {
+				o.killEntry(b, e)
+			}
+		}
+		return
+	}
+	for i := range b.entries {
+		if e := &b.entries[i]; e.Addr >= h.Addr && e.Addr < h.end() {
+			o.killEntry(b, e)
+		}
+	}
+}
+
+func (o *Overlay) killEntry(b *Batch, e *Entry) {
+	if e.dead {
+		return
+	}
+	o.leaveRAM(b, e)
+	e.dead = true
+	b.live--
+}
+
+// Kind says what the overlay knows of a block.
+type Kind uint8
+
+const (
+	Unknown Kind = iota // ask the map
+	Data
+	Zeros
+)
+
+// Lookup returns the newest version of a block. The Entry is valid until the overlay changes.
+func (o *Overlay) Lookup(addr ids.BlockAddr) (Kind, *Entry) {
+	for i := len(o.closed); i >= 0; i-- {
+		b := o.open
+		if i < len(o.closed) {
+			b = o.closed[i]
+		}
+		if len(b.entries) > 0 {
+			if e, _ := b.find(addr); e != nil && !e.dead {
+				return Data, e
+			}
+		}
+		if len(b.holes.list) > 0 && b.holes.at(addr) != nil {
+			return Zeros, nil
+		}
+	}
+	return Unknown, nil
+}
+
+// HoleAt is the kind of hole that Lookup's Zeros answer stems from. REQUIRES: Lookup(addr) is Zeros.
+func (o *Overlay) HoleAt(addr ids.BlockAddr) HoleKind {
+	if h := o.open.holes.at(addr); h != nil {
+		return h.Kind
+	}
+	for i := len(o.closed) - 1; i >= 0; i-- {
+		if h := o.closed[i].holes.at(addr); h != nil {
+			return h.Kind
+		}
+	}
+	return 0
+}
+
+// Close ends the open batch and begins a new one. REQUIRES: the open batch is not empty.
+func (o *Overlay) Close() *Batch {
+	b := o.open
+	o.closed = append(o.closed, b)
+	o.open = o.spare
+	o.spare = nil
+	if o.open == nil {
+		o.open = newBatch()
+	}
+	return b
+}
+
+// DropOldest forgets the oldest closed batch, b, and releases its pages: its SCO is in the map.
+// REQUIRES: no goroutine reads b any more.
+func (o *Overlay) DropOldest(b *Batch) {
+	if len(o.closed) == 0 || o.closed[0] != b {
+		panic("BUG: overlay: batches are dropped in order")
+	}
+	o.releasePages(b)
+	copy(o.closed, o.closed[1:])
+	o.closed[len(o.closed)-1] = nil
+	o.closed = o.closed[:len(o.closed)-1]
+	if o.spare == nil {
+		b.reset()
+		o.spare = b
+	}
+}
+
+func (o *Overlay) releasePages(b *Batch) {
+	for i := range b.entries {
+		o.leaveRAM(b, &b.entries[i])
+	}
+}
+
+// Evict drops up to want pages of batches that nobody seals from RAM, oldest batches first, and
+// returns how many. The blocks are read back from the journal.
+func (o *Overlay) Evict(want int) int {
+	n := 0
+	for i := 0; i <= len(o.closed) && n < want; i++ {
+		b := o.open
+		if i < len(o.closed) {
+			b = o.closed[i]
+		}
+		if b.Sealing || b.resident == 0 {
+			continue
+		}
+		for j := range b.entries {
+			if e := &b.entries[j]; e.Page != 0 {
+				o.leaveRAM(b, e)
+				if n++; n == want {
+					break
+				}
+			}
+		}
+	}
+	return n
+}
+
+// Resident is the number of pages the overlay holds that Evict could drop.
+func (o *Overlay) Resident() int {
+	n := 0
+	for i := 0; i <= len(o.closed); i++ {
+		b := o.open
+		if i < len(o.closed) {
+			b = o.closed[i]
+		}
+		if !b.Sealing {
+			n += b.resident
+		}
+	}
+	return n
+}
+
+// Moved tells that the version seq of a block was copied to pos in the journal. A block of a batch
+// that is being sealed keeps its old place: the seal holds it.
+func (o *Overlay) Moved(addr ids.BlockAddr, seq ids.Seq, pos uint32) {
+	if e, _ := o.open.find(addr); e != nil && !e.dead && e.Seq == seq {
+		e.Pos = pos
+	}
+}
+
+// DropAll releases every page. Nobody may use the overlay afterwards.
+func (o *Overlay) DropAll() {
+	for _, b := range o.closed {
+		o.releasePages(b)
+	}
+	o.releasePages(o.open)
+	o.closed, o.open = nil, newBatch()
+}

@@ -1,0 +1,185 @@
+package overlay
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"vstor/dataplane/buf"
+	"vstor/dataplane/ids"
+)
+
+func testPool(t testing.TB) *buf.Pool {
+	p, err := buf.NewPool(16<<20, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if p.Free() != p.Pages() {
+			t.Errorf("%d pages leaked", p.Pages()-p.Free())
+		}
+		p.Close()
+	})
+	return p
+}
+
+func page(t testing.TB, p *buf.Pool) buf.Page {
+	var v buf.Vec
+	if !p.Alloc(&v, 1) {
+		t.Fatal("pool empty")
+	}
+	return v.Segs[0].Page
+}
+
+type version struct {
+	kind Kind
+	seq  ids.Seq
+}
+
+// Random writes, holes, closes, drops and evictions against a plain map. A dropped batch's content goes
+// to a second map, which stands for the vDisk's map: what the overlay does not know must be there.
+func TestOverlayModel(t *testing.T) {
+	for seed := range uint64(20) {
+		runModel(t, seed)
+	}
+}
+
+func runModel(t *testing.T, seed uint64) {
+	const space = 600
+	pool := testPool(t)
+	rng := rand.New(rand.NewPCG(seed, 1))
+	o := New(pool)
+	var want, base [space]version
+	var seq ids.Seq
+	for step := range 4000 {
+		switch r := rng.IntN(100); {
+		case r < 60:
+			seq++
+			a := ids.BlockAddr(rng.IntN(space))
+			o.Put(Entry{Addr: a, Seq: seq, Page: page(t, pool), Pos: uint32(seq)}, 0)
+			want[a] = version{Data, seq}
+		case r < 75:
+			seq++
+			a := rng.IntN(space)
+			n := 1 + rng.IntN(min(space-a, 1<<rng.IntN(10)))
+			o.PutHole(Hole{Addr: ids.BlockAddr(a), Count: uint64(n), Seq: seq, Kind: 2}, 0)
+			for i := a; i < a+n; i++ {
+				want[i] = version{Zeros, seq}
+			}
+		case r < 80:
+			o.Evict(rng.IntN(50))
+		case r < 83 && !o.Open().Empty():
+			o.Close()
+		case r < 86 && len(o.Closed()) > 0:
+			applyOldest(o, base[:])
+		}
+		if step%50 == 0 {
+			checkModel(t, seed, o, want[:], base[:])
+		}
+	}
+	o.DropAll()
+}
+
+func applyOldest(o *Overlay, base []version) {
+	b := o.Closed()[0]
+	for _, h := range b.Holes() {
+		for i := h.Addr; i < h.end(); i++ {
+			base[i] = version{Zeros, h.Seq}
+		}
+	}
+	for _, e := range b.Entries() {
+		if e.Live() {
+			base[e.Addr] = version{Data, e.Seq}
+		}
+	}
+	o.DropOldest(b)
+}
+
+func checkModel(t *testing.T, seed uint64, o *Overlay, want, base []version) {
+	t.Helper()
+	for a := range want {
+		kind, e := o.Lookup(ids.BlockAddr(a))
+		got := version{kind, want[a].seq}
+		switch kind {
+		case Data:
+			got.seq = e.Seq
+		case Unknown:
+			got = base[a]
+		}
+		if got != want[a] {
+			t.Fatalf("seed %d: block %d is %v, want %v", seed, a, got, want[a])
+		}
+	}
+}
+
+func TestMovedAndEvict(t *testing.T) {
+	pool := testPool(t)
+	o := New(pool)
+	o.Put(Entry{Addr: 5, Seq: 1, Page: page(t, pool), Pos: 10}, 0)
+	o.Put(Entry{Addr: 6, Seq: 2, Page: page(t, pool), Pos: 11}, 0)
+	o.Moved(5, 1, 99)
+	o.Moved(6, 1, 99) // an older version was copied: the newer one stays where it is
+	if n := o.Evict(10); n != 2 || o.Resident() != 0 || pool.Free() != pool.Pages() {
+		t.Fatalf("evicted %d, resident %d", n, o.Resident())
+	}
+	if _, e := o.Lookup(5); e.Pos != 99 || e.Page != 0 {
+		t.Errorf("block 5: %+v", e)
+	}
+	if _, e := o.Lookup(6); e.Pos != 11 {
+		t.Errorf("block 6: %+v", e)
+	}
+	b := o.Close()
+	b.Sealing = true
+	o.DropOldest(b)
+	if !o.Empty() {
+		t.Error("not empty after the drop")
+	}
+}
+
+func TestLargeHoleIsOneElement(t *testing.T) {
+	o := New(testPool(t))
+	o.PutHole(Hole{Addr: 0, Count: 1 << 34, Seq: 1, Kind: 2}, 0)
+	o.Put(Entry{Addr: 1 << 33, Seq: 2}, 0)
+	o.PutHole(Hole{Addr: 100, Count: 1, Seq: 3, Kind: 1}, 0)
+	if n := len(o.Open().Holes()); n != 3 {
+		t.Errorf("%d holes", n)
+	}
+	if k, _ := o.Lookup(1 << 33); k != Data {
+		t.Error("the write into the hole is lost")
+	}
+	if k := o.HoleAt(100); k != 1 {
+		t.Errorf("hole kind %d", k)
+	}
+}
+
+func TestPutAllocs(t *testing.T) {
+	pool := testPool(t)
+	o := New(pool)
+	for a := range ids.BlockAddr(4096) {
+		o.Put(Entry{Addr: a, Seq: 1}, 0)
+	}
+	var seq ids.Seq = 1
+	if n := testing.AllocsPerRun(1000, func() {
+		seq++
+		o.Put(Entry{Addr: ids.BlockAddr(seq % 4096), Seq: seq}, 0)
+		o.Lookup(ids.BlockAddr(seq*7) % 5000)
+	}); n != 0 {
+		t.Errorf("%v allocations per overwrite and lookup", n)
+	}
+}
+
+func BenchmarkLookup(b *testing.B) {
+	pool, _ := buf.NewPool(1<<20, 0)
+	o := New(pool)
+	rng := rand.New(rand.NewPCG(1, 1))
+	var seq ids.Seq
+	for range 4 {
+		for range 16000 {
+			seq++
+			o.Put(Entry{Addr: ids.BlockAddr(rng.IntN(1 << 19)), Seq: seq}, 0)
+		}
+		o.Close()
+	}
+	for b.Loop() {
+		o.Lookup(ids.BlockAddr(rng.IntN(1 << 19)))
+	}
+}

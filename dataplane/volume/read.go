@@ -1,0 +1,50 @@
+package volume
+
+import (
+	"vstor/dataplane/block"
+	"vstor/dataplane/ids"
+	"vstor/dataplane/layout"
+	"vstor/dataplane/volume/overlay"
+)
+
+// Resolve says where n blocks from addr lie: what the overlay knows is newest, the map knows the rest.
+// False means that a page of the map is not in RAM: it is being loaded, and l is told. On the loop.
+func (v *Volume) Resolve(addr ids.BlockAddr, n int, r *block.Resolution, l block.Loaded) bool {
+	empty := v.ov.Empty()
+	for i := range n {
+		a := addr + ids.BlockAddr(i)
+		if !empty {
+			kind, e := v.ov.Lookup(a)
+			if kind == overlay.Data {
+				addEntry(r, e)
+				continue
+			}
+			if kind == overlay.Zeros {
+				r.Add(block.Piece{Kind: block.Zeros}, 0)
+				continue
+			}
+		}
+		loc, ok := v.m.Lookup(a)
+		if !ok {
+			v.loadPage(a, l)
+			return false
+		}
+		if loc.Hole() {
+			r.Add(block.Piece{Kind: block.Zeros}, 0)
+			continue
+		}
+		r.Add(block.Piece{Kind: block.Stored, NS: v.namespace(loc), SCO: loc.SCO, Off: loc.Off}, loc.Sum)
+	}
+	return true
+}
+
+func addEntry(r *block.Resolution, e *overlay.Entry) {
+	if e.Page != 0 {
+		r.Add(block.Piece{Kind: block.InRAM, Page: e.Page}, e.Sum)
+		return
+	}
+	r.Add(block.Piece{Kind: block.Logged, Pos: e.Pos}, e.Sum)
+}
+
+// namespace is where a location's object lies. Index 0 of every clone family's table is the vDisk's own.
+func (v *Volume) namespace(layout.Location) ids.NamespaceID { return v.opts.ID }

@@ -1,0 +1,236 @@
+package volume
+
+import (
+	"time"
+
+	"vstor/dataplane/block"
+	"vstor/dataplane/buf"
+	"vstor/dataplane/errs"
+	"vstor/dataplane/ids"
+	"vstor/dataplane/ring"
+	"vstor/dataplane/volume/journal"
+	"vstor/dataplane/volume/overlay"
+)
+
+// Keeper frees the tail of a journal for the vDisks that share it. On their loop only.
+//
+// A segment is free once every vDisk in it has committed what it has there. A busy vDisk does that by
+// itself: its batches fill and are sealed. An idle one holds the tail with a few old blocks. To seal them
+// would make a tiny SCO, which costs a round over all drives now and cleaning later; so they are written
+// to the journal's head once more, under their old sequences, and the segment goes.
+type Keeper struct {
+	loop  *ring.Loop
+	jrn   *journal.Journal
+	vols  map[ids.VolumeID]*Volume
+	timer ring.Timer
+	armed bool
+
+	// StallTimeout bounds how long writes wait for journal space; 0 is for ever. Then those that wait
+	// end with why: Full if space lacks, IO if ASDs do.
+	StallTimeout time.Duration
+	why          errs.Kind // of the last failed put
+}
+
+// keeperTick is how often a journal in use is looked at.
+const keeperTick = 20 * time.Millisecond
+
+// NewKeeper watches j. On the loop.
+func NewKeeper(l *ring.Loop, j *journal.Journal, stall time.Duration) *Keeper {
+	k := &Keeper{loop: l, jrn: j, vols: map[ids.VolumeID]*Volume{}, StallTimeout: stall, why: errs.Full}
+	k.timer.Fire = k.tick
+	return k
+}
+
+// Add and Remove enter and take a vDisk out.
+func (k *Keeper) Add(v *Volume) {
+	k.vols[v.opts.ID] = v
+	v.keeper = k
+	k.arm()
+}
+
+func (k *Keeper) Remove(v *Volume) { delete(k.vols, v.opts.ID) }
+
+// arm starts the clock; it runs only while the journal holds something, so an idle system sleeps.
+func (k *Keeper) arm() {
+	if !k.armed {
+		k.armed = true
+		k.loop.After(&k.timer, keeperTick)
+	}
+}
+
+func (k *Keeper) tick() {
+	k.armed = false
+	p := k.jrn.Pressure()
+	if p.Pinned <= 1 && k.jrn.Stalled() == 0 {
+		return // the next entry arms the clock again
+	}
+	k.arm()
+	if k.short(p) {
+		k.relieve()
+	}
+	if k.desperate() {
+		for _, v := range k.vols {
+			v.releaseReady()
+		}
+	}
+	if since := k.jrn.Stalled(); since != 0 && k.StallTimeout > 0 &&
+		time.Duration(k.loop.Now()-since) > k.StallTimeout {
+		k.jrn.FailWaiting(k.why)
+	}
+}
+
+// trouble notes why SCOs cannot be stored now.
+func (k *Keeper) trouble(kind errs.Kind) {
+	k.why = errs.IO
+	if kind == errs.Full {
+		k.why = errs.Full
+	}
+}
+
+// short reports whether the tail should move: a quarter of the journal is left, or less.
+func (k *Keeper) short(p journal.Pressure) bool { return p.Free-p.Reserve <= max(1, p.Total/4) }
+
+// desperate reports whether writes already wait for space.
+func (k *Keeper) desperate() bool { return k.jrn.Stalled() != 0 }
+
+// relieve asks every vDisk that pins the tail to let go of it.
+func (k *Keeper) relieve() {
+	tail, ok := k.jrn.Tail()
+	if !ok {
+		return
+	}
+	var holders []*Volume
+	k.jrn.TailHolders(func(id ids.VolumeID, seq ids.Seq, _ int64) {
+		v := k.vols[id]
+		if v == nil || v.entered < seq {
+			return // what it has there is not all in the overlay yet
+		}
+		if lo, _ := v.ov.Open().SeqRange(); lo != 0 && lo <= seq {
+			holders = append(holders, v)
+		}
+	})
+	for _, v := range holders {
+		v.letGo(tail)
+	}
+}
+
+// letGo seals the open batch if that is worth a SCO, else copies what it has in the tail forward.
+func (v *Volume) letGo(tail journal.Tail) {
+	if v.ov.Open().Blocks() >= v.batchMax/4 {
+		v.closeBatch()
+		return
+	}
+	if len(v.ov.Closed()) > 0 {
+		return // older batches hold the tail, too, and are on their way
+	}
+	if v.copying == nil {
+		v.startCopy(tail)
+	}
+}
+
+// copyForward is one vDisk's blocks of the tail segment on their way to the head.
+type copyForward struct {
+	v       *Volume
+	tail    journal.Tail
+	closes  uint64 // Volume.closes at the start
+	entries []overlay.Entry
+	holes   []overlay.Hole
+	left    int
+	failed  bool
+}
+
+func (v *Volume) startCopy(tail journal.Tail) {
+	c := &copyForward{v: v, tail: tail, closes: v.closes, left: 1}
+	for _, e := range v.ov.Open().Entries() {
+		if e.Live() && journal.Pos(e.Pos) >= tail.Lo && journal.Pos(e.Pos) < tail.Hi {
+			c.entries = append(c.entries, e)
+		}
+	}
+	// Holes have no place in the journal: all of them go, they are few.
+	c.holes = append(c.holes, v.ov.Open().Holes()...)
+	v.copying = c
+	for i := range c.entries {
+		c.copyEntry(&c.entries[i])
+	}
+	for i := range c.holes {
+		c.copyHole(&c.holes[i])
+	}
+	c.done(false)
+}
+
+// copied is one entry of a copyForward.
+type copied struct {
+	journal.Entry
+	c     *copyForward
+	fetch block.Fetch
+	dst   buf.Vec
+	sum   [1]uint32
+}
+
+func (c *copyForward) copyEntry(e *overlay.Entry) {
+	x := &copied{c: c, sum: [1]uint32{e.Sum}}
+	x.Vol, x.Seq, x.Kind, x.Addr, x.Blocks = c.v.opts.ID, e.Seq, journal.Write, e.Addr, 1
+	x.Sums, x.Done = x.sum[:], x
+	c.left++
+	if e.Page != 0 {
+		c.v.pool.Retain(e.Page)
+		x.Data.Add(buf.Seg{Page: e.Page, Len: ids.BlockSize})
+		c.v.jrn.AppendCopy(&x.Entry)
+		return
+	}
+	if !c.v.pool.AllocReserved(&x.dst, 1) {
+		c.done(true)
+		return
+	}
+	x.fetch = block.Fetch{Off: e.Pos, Count: 1, Sums: x.sum[:], Dst: &x.dst, Done: x}
+	c.v.ReadLogged(&x.fetch)
+}
+
+// FetchDone goes on with a block that had left RAM.
+func (x *copied) FetchDone(f *block.Fetch) {
+	x.Data, x.dst = x.dst, buf.Vec{}
+	if f.Err != errs.OK {
+		x.c.v.pool.ReleaseVec(&x.Data)
+		x.c.done(true)
+		return
+	}
+	x.c.v.jrn.AppendCopy(&x.Entry)
+}
+
+func (c *copyForward) copyHole(h *overlay.Hole) {
+	for off := uint64(0); off < h.Count; off += holeCopyMax {
+		x := &copied{c: c}
+		x.Vol, x.Seq, x.Kind = c.v.opts.ID, h.Seq, journalKind(h.Kind)
+		x.Addr, x.Blocks = h.Addr+ids.BlockAddr(off), uint32(min(h.Count-off, holeCopyMax))
+		x.Done = x
+		c.left++
+		c.v.jrn.AppendCopy(&x.Entry)
+	}
+}
+
+// JournalDone tells the overlay the block's new place.
+func (x *copied) JournalDone(*journal.Entry) {
+	v := x.c.v
+	failed := x.Err != errs.OK
+	if x.Kind == journal.Write {
+		v.pool.ReleaseVec(&x.Data)
+		if !failed {
+			v.ov.Moved(x.Addr, x.Seq, uint32(x.Pos))
+			v.Stats.Copied.Add(1)
+		}
+	}
+	x.c.done(failed)
+}
+
+// done counts the copies that ended; after the last one the vDisk lets go of the segment. If the batch was
+// closed meanwhile it keeps the old places, which its seal may read, and lets go when it is committed.
+func (c *copyForward) done(failed bool) {
+	c.failed = c.failed || failed
+	if c.left--; c.left > 0 {
+		return
+	}
+	c.v.copying = nil
+	if !c.failed && c.closes == c.v.closes {
+		c.v.jrn.Moved(c.v.opts.ID, c.tail)
+	}
+}

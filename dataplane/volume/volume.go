@@ -1,0 +1,211 @@
+package volume
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"vstor/dataplane/block"
+	"vstor/dataplane/buf"
+	"vstor/dataplane/errs"
+	"vstor/dataplane/ids"
+	"vstor/dataplane/layout"
+	"vstor/dataplane/ring"
+	"vstor/dataplane/stat"
+	"vstor/dataplane/volume/journal"
+	"vstor/dataplane/volume/overlay"
+	"vstor/dataplane/volume/pagemap"
+	"vstor/dataplane/volume/sco"
+)
+
+// Objects is the backend as a Volume needs it. Blocking; called from goroutines only.
+type Objects interface {
+	// ReserveSCOs gives n SCO numbers that were never used, consecutive from first.
+	ReserveSCOs(ctx context.Context, ns ids.NamespaceID, epoch ids.Epoch, n int) (first ids.SCONum, err error)
+	// Put stores an object so that it survives power loss. It is not part of the vDisk until Commit.
+	Put(ctx context.Context, spec PutSpec) (Stored, error)
+	// Commit makes the object part of the namespace, asserting the epoch. After errs.Refused a higher
+	// epoch owns it.
+	Commit(ctx context.Context, s Stored, commit ids.CommitNum) error
+	// Committed lists the manifests with commit numbers above after, in commit order, at most limit.
+	Committed(ctx context.Context, ns ids.NamespaceID, after ids.CommitNum, limit int) ([]*layout.Manifest, error)
+	// Get reads a committed object's bytes, verified and rebuilt where need be.
+	Get(ctx context.Context, m *layout.Manifest, off int64, dst []byte) error
+	// Manifest finds a committed object.
+	Manifest(ctx context.Context, ns ids.NamespaceID, n ids.SCONum) (*layout.Manifest, error)
+	// Delete removes a committed object for good.
+	Delete(ctx context.Context, ns ids.NamespaceID, epoch ids.Epoch, n ids.SCONum) error
+}
+
+// PutSpec is an object to store.
+type PutSpec struct {
+	Namespace    ids.NamespaceID
+	SCO          ids.SCONum
+	Epoch        ids.Epoch
+	Class        layout.Class
+	SeqLo, SeqHi ids.Seq
+	Content      Content
+}
+
+// Content is the bytes of an object to be stored.
+type Content interface {
+	Size() int64
+	// Fill copies the object's bytes from off into dst and verifies every block on the way.
+	Fill(dst []byte, off int64) error
+}
+
+// Stored is an object that was put.
+type Stored interface {
+	Manifest() *layout.Manifest
+	// Complete is closed once all k+m fragments are written, or those that lack are known to be lost.
+	Complete() <-chan struct{}
+	// Abandon gives it up before Commit: what was written is deleted.
+	Abandon()
+}
+
+// Reader is PRACC's cache of manifests, on the loop.
+type Reader interface {
+	Install(*layout.Manifest)
+	Forget(ids.NamespaceID, ids.SCONum)
+}
+
+// Options make a Volume.
+type Options struct {
+	ID      ids.VolumeID
+	Name    string // for messages
+	Size    int64  // bytes, a multiple of 4096
+	Epoch   ids.Epoch
+	SCOSize int64 // bytes with index, default 64 MiB
+
+	Loop    *ring.Loop
+	Journal *journal.Journal
+	Map     *pagemap.Map
+	Objects Objects
+	Reader  Reader
+	Sealer  *Sealer
+	Log     *slog.Logger
+	Hook    func(step string) // fault points of tests; nil otherwise
+
+	SealAge time.Duration // a batch older than this is sealed though it is small; default 60 s
+}
+
+// holesMax bounds the holes of a batch; one more closes it.
+const holesMax = 4096
+
+// Volume is one vDisk. On its loop only, except where said.
+type Volume struct {
+	opts Options
+	loop *ring.Loop
+	pool *buf.Pool
+	jrn  *journal.Journal
+	ov   *overlay.Overlay
+	m    *pagemap.Map
+
+	seq      ids.Seq // last one given out
+	entered  ids.Seq // last one that ended in the journal
+	closes   uint64  // batches closed so far
+	batchMax int     // data blocks of a SCO
+	partMax  int     // blocks of one journal entry
+
+	free     *part
+	inFlight int // parts in the journal
+
+	chain      chain      // order of commits
+	scos       scoNumbers // given out to goroutines
+	applyQ     []*applied // SCOs committed and not yet in the map, in commit order
+	applying   bool
+	appliedSeq ids.Seq    // highest sequence in the map
+	waiting    []*applied // in the map, their journal space not given back
+	committed  ids.Seq    // every sequence up to here is in a committed SCO
+	jobs       int        // batches on their way
+
+	ageTimer  ring.Timer
+	ageArmed  bool
+	keeper    *Keeper
+	copying   *copyForward
+	freeReads *logRead
+
+	kick   chan struct{} // wakes the cleaner
+	again  []ids.SCONum  // the cleaner's own: SCOs whose deletion failed
+	fenced errs.Kind     // why no mutation is taken any more; OK while healthy
+	closed bool
+	ended  chan struct{} // closed by Close
+	idle   []func()      // run once nothing is in the journal's queue
+
+	Stats Stats
+}
+
+// Stats counts what a Volume did. The loop writes, anyone reads.
+type Stats struct {
+	Blocks         stat.Counter // data blocks that entered the overlay
+	Sealed         stat.Counter // SCOs committed
+	SealedBlocks   stat.Counter
+	Cleaned        stat.Counter // cleaning SCOs committed
+	CleanedBlocks  stat.Counter
+	Deleted        stat.Counter // SCOs deleted
+	Copied         stat.Counter // blocks copied forward in the journal
+	Evicted        stat.Counter // overlay pages dropped from RAM
+	SealRetries    stat.Shared
+	Rotten         stat.Shared  // blocks sealed without a good copy
+	TrimIncomplete stat.Counter // journal space freed before all fragments were written
+	Queue          stat.Gauge   // batches closed and not yet in the map
+}
+
+func (o *Options) ensureDefaults() {
+	if o.SCOSize == 0 {
+		o.SCOSize = 64 << 20
+	}
+	if o.SealAge == 0 {
+		o.SealAge = 60 * time.Second
+	}
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+}
+
+// New makes a Volume that has nothing yet; Recover fills it. Call it on the loop.
+func New(opts Options) *Volume {
+	opts.ensureDefaults()
+	v := &Volume{
+		opts: opts, loop: opts.Loop, pool: opts.Loop.Pool(), jrn: opts.Journal, m: opts.Map,
+		ov: overlay.New(opts.Loop.Pool()), kick: make(chan struct{}, 1), ended: make(chan struct{}),
+	}
+	v.batchMax = sco.Capacity(sco.Write, opts.SCOSize, holesMax)
+	v.partMax = max(1, min(journal.MaxEntryBlocks, v.batchMax/4))
+	v.scos.init(opts.Objects, opts.ID, opts.Epoch)
+	v.ageTimer.Fire = v.age
+	return v
+}
+
+// ID is the vDisk's number; Size its size in bytes.
+func (v *Volume) ID() ids.VolumeID { return v.opts.ID }
+func (v *Volume) Size() int64      { return v.opts.Size }
+
+// Dirty is how many blocks the overlay holds that no SCO has, and how many batches wait or are under way.
+func (v *Volume) Dirty() (blocks, batches int) {
+	for _, b := range v.ov.Closed() {
+		blocks += b.Blocks()
+	}
+	return blocks + v.ov.Open().Blocks(), len(v.ov.Closed())
+}
+
+func (v *Volume) hook(step string) {
+	if v.opts.Hook != nil {
+		v.opts.Hook(step)
+	}
+}
+
+var _ interface{ Mutate(*block.Mutation) } = (*Volume)(nil)
+
+// Problem says what is wrong with the vDisk, or nothing. On the loop.
+func (v *Volume) Problem() string {
+	switch {
+	case v.fenced != errs.OK:
+		return "another owner has taken it: it takes no writes here"
+	case v.jrn.Failed() != nil:
+		return "its journal failed: it takes no writes until a restart"
+	case v.jrn.Stalled() != 0:
+		return "writes wait for space in the journal"
+	}
+	return ""
+}

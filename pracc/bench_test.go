@@ -1,0 +1,170 @@
+package pracc
+
+import (
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"vstor/dataplane/buf"
+	"vstor/dataplane/dio"
+	"vstor/dataplane/ids"
+	"vstor/dataplane/ring"
+)
+
+// directFile reads a real file past the page cache.
+type directFile struct {
+	memFile
+	fd int
+}
+
+func (f *directFile) ReadV(l *ring.Loop, op *ring.Op, v *buf.Vec, off int64) {
+	l.ReadV(op, f.fd, v, off)
+}
+
+// directDrive is a memDrive whose bytes are in a directFile.
+type directDrive struct {
+	memDrive
+	direct *directFile
+}
+
+func (d *directDrive) File() dio.File { return d.direct }
+
+// openDirect moves what the drives hold to real files.
+func openDirect(b *testing.B, w *world) []*directDrive {
+	var out []*directDrive
+	for i, d := range w.drives {
+		name := filepath.Join(b.TempDir(), ids.ASDID(i).String())
+		if err := os.WriteFile(name, d.file.mem, 0o600); err != nil {
+			b.Fatal(err)
+		}
+		fd, err := syscall.Open(name, syscall.O_RDONLY|syscall.O_DIRECT|syscall.O_CLOEXEC, 0)
+		if err != nil {
+			b.Skipf("no O_DIRECT here: %v", err)
+		}
+		b.Cleanup(func() { syscall.Close(fd) })
+		syscall.Fsync(fd)
+		out = append(out, &directDrive{memDrive{frags: d.frags, file: d.file}, &directFile{fd: fd}})
+	}
+	return out
+}
+
+// lane keeps one fetch of random place going.
+type lane struct {
+	c    *Client
+	o    *object
+	f    Fetch
+	rng  *rand.Rand
+	n    int // blocks
+	left *int
+	live *int
+	done chan struct{}
+}
+
+func (l *lane) next() {
+	off := l.rng.IntN(l.o.blocks() - l.n)
+	l.f.NS, l.f.SCO, l.f.Off, l.f.Blocks = l.o.m.Namespace, l.o.m.SCO, uint32(off), uint32(l.n)
+	l.f.Sums, l.f.Done = l.o.sums[off:off+l.n], l
+	l.c.Fetch(&l.f)
+}
+
+func (l *lane) FetchDone(f *Fetch) {
+	if f.Err != 0 {
+		panic(f.Err)
+	}
+	if *l.left--; *l.left >= 0 {
+		l.next()
+		return
+	}
+	if *l.live--; *l.live == 0 {
+		close(l.done)
+	}
+}
+
+// rawLane is lane without PRACC: the loop and the drive alone.
+type rawLane struct {
+	lane
+	op     ring.Op
+	drives []*directDrive
+	w      *world
+}
+
+func (r *rawLane) start() {
+	d := r.drives[r.rng.IntN(len(r.drives))]
+	off := int64(r.rng.IntN(len(d.file.mem)/4096-r.n)) * 4096
+	d.direct.ReadV(r.w.loop, &r.op, &r.f.Dst, off)
+}
+
+func (r *rawLane) RingDone(*ring.Op, int32) {
+	if *r.left--; *r.left >= 0 {
+		r.start()
+		return
+	}
+	if *r.live--; *r.live == 0 {
+		close(r.done)
+	}
+}
+
+func loopCPU(w *world) (d time.Duration) {
+	w.loop.Call(func() {
+		var ru syscall.Rusage
+		syscall.Getrusage(1, &ru) // RUSAGE_THREAD
+		d = time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
+	})
+	return d
+}
+
+func benchFetch(b *testing.B, blocks, depth int, direct, raw, lost bool) {
+	drives := []*directDrive(nil)
+	w := newWorld(b, 6, 64<<20, func(o *Options) {
+		find := o.Drives
+		o.Drives = func(id ids.ASDID) Drive {
+			if lost && id == 1 {
+				return nil
+			}
+			if drives != nil {
+				return drives[id]
+			}
+			return find(id)
+		}
+	})
+	o := w.put(1, 16384, pol42, 4<<20, 1<<30)
+	if direct {
+		drives = openDirect(b, w)
+	}
+	w.loop.Call(func() { w.c.Install(o.m) })
+	left, live, done := b.N, depth, make(chan struct{})
+	var pages buf.Vec
+	before := loopCPU(w)
+	b.ResetTimer()
+	w.loop.Call(func() {
+		for i := range depth {
+			l := &rawLane{lane: lane{c: w.c, o: o, rng: rand.New(rand.NewPCG(uint64(i), 7)), n: blocks,
+				left: &left, live: &live, done: done}, drives: drives, w: w}
+			w.pool.Alloc(&l.f.Dst, blocks)
+			pages.Segs = append(pages.Segs, l.f.Dst.Segs...)
+			if l.op.Done = l; raw {
+				l.start()
+			} else {
+				l.next()
+			}
+		}
+	})
+	<-done
+	b.StopTimer()
+	b.ReportMetric(float64(loopCPU(w)-before)/float64(b.N+depth), "cpu-ns/op")
+	b.SetBytes(int64(blocks) * 4096)
+	w.loop.Call(func() { w.pool.ReleaseVec(&pages) })
+}
+
+func BenchmarkFetch(b *testing.B) {
+	b.Run("4K/QD32/direct/loop-alone", func(b *testing.B) { benchFetch(b, 1, 32, true, true, false) })
+	b.Run("4K/QD32/direct", func(b *testing.B) { benchFetch(b, 1, 32, true, false, false) })
+	b.Run("4K/QD32/direct/one-drive-lost", func(b *testing.B) { benchFetch(b, 1, 32, true, false, true) })
+	b.Run("1M/QD8/direct/loop-alone", func(b *testing.B) { benchFetch(b, 256, 8, true, true, false) })
+	b.Run("1M/QD8/direct", func(b *testing.B) { benchFetch(b, 256, 8, true, false, false) })
+	b.Run("1M/QD8/direct/one-drive-lost", func(b *testing.B) { benchFetch(b, 256, 8, true, false, true) })
+	b.Run("4K/QD32/memory", func(b *testing.B) { benchFetch(b, 1, 32, false, false, false) })
+}

@@ -1,0 +1,94 @@
+package pracc
+
+import (
+	"time"
+
+	"vstor/dataplane/erasure"
+	"vstor/dataplane/errs"
+	"vstor/dataplane/ids"
+	"vstor/dataplane/layout"
+)
+
+// Options of a Client. Zero fields take the defaults in EnsureDefaults.
+type Options struct {
+	// Drives finds an ASD's drive, or nil where this process cannot reach it now. It is called on the
+	// loop for every range read, answers from RAM and never blocks.
+	Drives func(ids.ASDID) Drive
+	// Manifests is asked where the cache does not know an object.
+	Manifests Manifests
+
+	CacheBytes    int64         // manifests kept, in bytes
+	Lookups       int           // goroutines that ask Manifests at a time
+	LookupTimeout time.Duration // after which a lookup is Unreachable
+
+	Ranges       int   // parts of fetches under way
+	Rebuilds     int   // rebuild steps under way
+	ScratchBytes int64 // pages that rebuilds may hold together, beside the few kept back
+	Workers      int   // goroutines that do rebuilds too large for the loop
+	MaxFragments int   // k+m of the widest policy; wider objects are Unsupported
+	Combinations int   // of sources tried for one block before it is called corrupt
+
+	// Codecs is shared by the clients of a process; nil makes one for this Client.
+	Codecs *erasure.Registry
+
+	// OnRot, if set, is told of a fragment that the manifest names and that is not as it should be:
+	// Absent (the drive says that it has none), Corrupt (blocks of it do not match) or IO (the drive
+	// failed to read it). It is called on the loop and must not block: it puts the key in a bounded
+	// queue for repair and drops it when that is full. A key is told at most once in rotEvery as long as
+	// it is remembered, so a rotten fragment under load does not flood the queue.
+	OnRot func(key layout.FragKey, asd ids.ASDID, kind errs.Kind)
+}
+
+// EnsureDefaults fills in zero fields.
+func (o *Options) EnsureDefaults() {
+	def := func(p *int, v int) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	if o.CacheBytes == 0 {
+		o.CacheBytes = 8 << 20
+	}
+	if o.LookupTimeout == 0 {
+		o.LookupTimeout = 20 * time.Second
+	}
+	if o.ScratchBytes == 0 {
+		o.ScratchBytes = 4 << 20
+	}
+	if o.Codecs == nil {
+		o.Codecs = new(erasure.Registry)
+	}
+	def(&o.Lookups, 4)
+	def(&o.Ranges, 256)
+	def(&o.Rebuilds, 8)
+	def(&o.Workers, 1)
+	def(&o.MaxFragments, 24)
+	def(&o.Combinations, 1024)
+}
+
+// Validate says what is wrong with o, if anything.
+func (o *Options) Validate() error {
+	switch {
+	case o.Drives == nil:
+		return errs.New(errs.Invalid, "pracc: Drives is not set; it must find an ASD's drive")
+	case o.Manifests == nil:
+		return errs.New(errs.Invalid, "pracc: Manifests is not set; it must find an object's manifest")
+	case o.CacheBytes < 4096:
+		return errs.New(errs.Invalid, "pracc: CacheBytes is %d; at least 4096 hold a manifest", o.CacheBytes)
+	case o.ScratchBytes < 0:
+		return errs.New(errs.Invalid, "pracc: ScratchBytes is %d; it must not be negative", o.ScratchBytes)
+	case o.Lookups < 1 || o.Ranges < 1 || o.Rebuilds < 1 || o.Workers < 1 || o.Combinations < 1:
+		return errs.New(errs.Invalid,
+			"pracc: Lookups, Ranges, Rebuilds, Workers and Combinations must be positive")
+	case o.MaxFragments < 2 || o.MaxFragments > layout.FragsMax:
+		return errs.New(errs.Invalid, "pracc: MaxFragments is %d; it must be 2 to %d",
+			o.MaxFragments, layout.FragsMax)
+	case o.LookupTimeout < 0:
+		return errs.New(errs.Invalid, "pracc: LookupTimeout is %v; it must not be negative", o.LookupTimeout)
+	}
+	return nil
+}
+
+// FloorBytes is what a Client with these options takes from the loop's pool for good: one page for
+// each source of a rebuild. ScratchBytes comes on top while rebuilds run. For the sum of the pool.
+func (o *Options) FloorBytes() int64 { return int64(o.MaxFragments) * ids.BlockSize }

@@ -1,0 +1,67 @@
+package pracc
+
+import (
+	"vstor/dataplane/ids"
+	"vstor/dataplane/stat"
+)
+
+// Stats are a Client's counters. The loop writes, anyone may Load.
+type Stats struct {
+	Fetches stat.Counter // asked for
+	Failed  stat.Counter // ended with anything but OK
+	Blocks  stat.Counter // given out, verified
+	Bytes   stat.Counter
+
+	Rebuilds      stat.Counter // steps of at most 64 blocks that were rebuilt from other fragments
+	RebuiltBlocks stat.Counter
+	RebuildFailed stat.Counter // steps for which no combination of fragments was left
+	Waited        stat.Counter // steps that stood in line for a slot or for scratch pages
+	Corrupt       stat.Counter // blocks that did not match; by ASD in ASDStats
+
+	Hits        stat.Counter // fetches whose manifest was cached
+	Misses      stat.Counter // fetches whose manifest was not
+	Lookups     stat.Counter // times that Manifests was asked
+	Refreshes   stat.Counter // fetches that failed and asked for their manifest again
+	Retries     stat.Counter // of those, the ones that found it changed and began anew
+	Evictions   stat.Counter // manifests that were dropped for room
+	Unreachable stat.Counter // reads of an ASD that has no drive here
+
+	CacheBytes    stat.Gauge // manifests kept
+	CacheEntries  stat.Gauge
+	RangesFlying  stat.Gauge
+	ScratchPages  stat.Gauge // held by rebuilds
+	RebuildsGoing stat.Gauge
+}
+
+// ASDStats are the counters of one ASD. The loop writes, anyone may Load.
+type ASDStats struct {
+	Reads   stat.Counter // range reads that brought their bytes
+	Bytes   stat.Counter
+	Errors  stat.Counter // range reads that failed, and answers of Locate that are neither OK nor Absent
+	Absent  stat.Counter // fragments that the manifest names and the ASD does not have
+	Corrupt stat.Counter // blocks that came from it and did not match
+}
+
+// Stats are the Client's counters; they live as long as it does. Any goroutine.
+func (c *Client) Stats() *Stats { return &c.stats }
+
+// EachASD calls f for every ASD that was ever read, in the order of first use. Any goroutine.
+func (c *Client) EachASD(f func(ids.ASDID, *ASDStats)) {
+	list := c.asds.Load()
+	if list == nil {
+		return
+	}
+	for _, t := range *list {
+		f(t.id, &t.stats)
+	}
+}
+
+// publish adds t to the list that EachASD walks: a new list, as readers may walk the old one.
+func (c *Client) publish(t *target) {
+	var list []*target
+	if old := c.asds.Load(); old != nil {
+		list = append(list, *old...)
+	}
+	list = append(list, t)
+	c.asds.Store(&list)
+}

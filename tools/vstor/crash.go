@@ -1,0 +1,33 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+)
+
+// bugReport turns a panic into a sentence. People get no stack: it goes to a file, and the sentence
+// says where that is.
+func bugReport(v any) string {
+	f, err := os.CreateTemp("", "vstor-bug-*.txt")
+	if err != nil {
+		return fmt.Sprintf("%v (this is a bug in vstor; its stack could not be kept: %v)", v, err)
+	}
+	defer f.Close()
+	fmt.Fprintf(f, "vstor %s, %s\n%v\n\n%s", version, time.Now().UTC().Format(time.RFC3339), v, debug.Stack())
+	return fmt.Sprintf("%v (this is a bug in vstor; the stack is in %s)", v, f.Name())
+}
+
+// keepCrashes has the Go runtime write the stacks of an assertion that fails on any goroutine to
+// DIR/crash.txt, beside what it prints: recovering there would leave a process that runs on with a
+// broken invariant.
+func keepCrashes(dir string) {
+	f, err := os.OpenFile(filepath.Join(dir, "crash.txt"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return // a convenience: the deployment runs without
+	}
+	defer f.Close() // the runtime keeps a descriptor of its own
+	debug.SetCrashOutput(f, debug.CrashOptions{})
+}

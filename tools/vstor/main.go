@@ -1,0 +1,15 @@
+// Command vstor is distributed block storage: it runs a deployment and talks to running ones.
+// `vstor help` lists what it does.
+package main
+
+import (
+	"os"
+)
+
+// version is set by the linker: make build gives it the commit.
+var version = "dev"
+
+func main() {
+	a := &app{stdout: os.Stdout, stderr: os.Stderr, environ: os.Environ(), start: startEmbedded}
+	os.Exit(a.run(os.Args[1:]))
+}

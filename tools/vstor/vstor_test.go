@@ -1,0 +1,236 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"vstor/dataplane/api"
+	"vstor/dataplane/config"
+	"vstor/dataplane/errs"
+	"vstor/dataplane/stat"
+)
+
+// fake is a deployment of nothing.
+type fake struct {
+	mu     sync.Mutex
+	cfg    config.Config
+	disks  []api.VDisk
+	closed int
+}
+
+func (f *fake) CreateVDisk(_ context.Context, name string, size int64) (api.VDisk, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.disks) > 0 {
+		return api.VDisk{}, errs.New(errs.Exists, "the vDisk %s exists", name)
+	}
+	f.disks = append(f.disks, api.VDisk{Name: name, SizeBytes: size, URI: nbdURI(f.cfg.Dir, name)})
+	return f.disks[0], nil
+}
+
+func (f *fake) ListVDisks(context.Context) ([]api.VDisk, error) { return f.disks, nil }
+func (f *fake) ShowVDisk(_ context.Context, name string) (api.VDisk, error) {
+	return api.VDisk{}, errs.New(errs.Absent, "there is no vDisk %s", name)
+}
+func (f *fake) RemoveVDisk(context.Context, string) error { f.disks = nil; return nil }
+func (f *fake) ListASDs(context.Context) ([]api.ASD, error) {
+	return []api.ASD{{ID: 0, State: api.StateUp, SizeBytes: 8 << 30}}, nil
+}
+func (f *fake) ShowASD(context.Context, uint32) (api.ASD, error) { return api.ASD{ID: 3}, nil }
+func (f *fake) Status(context.Context) (api.Status, error) {
+	return api.Status{State: api.StateUp, Unprotected: []string{api.OneCopy}}, nil
+}
+func (f *fake) Memory(context.Context) (api.Memory, error) {
+	return api.Memory{Pools: []api.Pool{{Name: "pages", User: "loops", BoundBytes: 1 << 20}}}, nil
+}
+func (f *fake) WriteMetrics(*stat.Page) {}
+func (f *fake) Ready() error            { return nil }
+func (f *fake) Close() error            { f.closed++; return nil }
+
+// runVstor runs a command line as the shell would.
+func runVstor(env []string, args ...string) (code int, stdout, stderr string) {
+	var out, errOut bytes.Buffer
+	a := &app{stdout: &out, stderr: &errOut, environ: env, start: startEmbedded}
+	code = a.run(args)
+	return code, out.String(), errOut.String()
+}
+
+// up runs a deployment until the test ends.
+func up(t *testing.T, dir string, args ...string) *fake {
+	t.Helper()
+	f := &fake{}
+	pr, pw, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &app{stdout: pw, stderr: os.Stderr}
+	a.start = func(_ context.Context, cfg config.Config, _ *slog.Logger) (deployment, error) {
+		f.cfg = cfg
+		return f, nil
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cmd := a.upCommand()
+	cmd.Flags().StringVar(&a.dir, "dir", "", "")
+	if err := cmd.ParseFlags(append(args, "--dir", dir)); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- a.up(ctx, flagSource(cmd, config.Keys())) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil || f.closed != 1 {
+			t.Errorf("up ended with %v, closed %d times", err, f.closed)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "api.sock")); !os.IsNotExist(err) {
+			t.Error("the API's socket is still there")
+		}
+	})
+	line := make([]byte, 300)
+	n, _ := pr.Read(line)
+	if want := "ready nbd+unix:///?socket=" + dir + "/nbd.sock\n"; string(line[:n]) != want {
+		t.Errorf("up printed %q, want %q", line[:n], want)
+	}
+	return f
+}
+
+func TestCommandLine(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "d")
+	f := up(t, dir, "--asds", "6", "--asd-size", "64M", "--policy", "4,2,5,1", "--policy=2,2,3,1")
+	if f.cfg.ASDSize != 64<<20 || len(f.cfg.Policies) != 2 || f.cfg.Dir != dir {
+		t.Errorf("started with %+v", f.cfg)
+	}
+	env := []string{"VSTOR_DIR=" + dir}
+	for _, c := range []struct {
+		args string
+		code int
+		out  string // what stdout, or for a failure stderr, contains
+	}{
+		{"vdisk create demo --size 10G", 0, "created"},
+		{"vdisk create demo --size 10G", 1, "the vDisk demo exists"},
+		{"vdisk ls", 0, "demo  10.0 GiB"},
+		{"vdisk ls --json", 0, `"size_bytes": 10737418240`},
+		{"--json vdisk ls", 0, `"size_bytes": 10737418240`},
+		{"vdisk --json ls", 0, `"size_bytes": 10737418240`},
+		{"vdisk show nope", 1, "there is no vDisk nope"},
+		{"vdisk show .nope", 1, "begins with"},
+		{"vdisk create -x --size 1G", 2, "unknown shorthand flag"},
+		{"vdisk create x --size banana", 1, "powers of 1024"},
+		{"vdisk create x --size 65T", 1, "at most 64T"},
+		{"vdisk create x", 2, "--size 10G"},
+		{"vdisk create", 2, "needs NAME"},
+		{"vdisk rm demo extra", 2, "one word too many"},
+		{"vdisk rm demo", 0, "removed"},
+		{"vdisk frobnicate", 2, "it has create, ls, rm, show"},
+		{"asd ls", 0, "8.00 GiB"},
+		{"asd show 3", 0, "fragments"},
+		{"asd show three", 1, "a number from 0"},
+		{"status", 0, "one copy, on this machine"},
+		{"status --memory", 0, "pages"},
+		{"status --memory --json", 0, `"allowance_bytes": 134217728`},
+		{"status --frob", 2, "unknown flag: --frob"},
+		{"frob", 2, `no command "frob"`},
+		{"version", 0, "vstor dev"},
+		{"up", 1, "is run by process"},
+		{"up --asds 5", 1, "is run by process"},
+		{"up now", 2, "one word too many"},
+		{"--dir /nowhere/at/all status", 1, "no running vstor deployment"},
+		{"help", 0, "Available Commands"},
+		{"", 0, "Available Commands"},
+	} {
+		code, stdout, stderr := runVstor(env, strings.Fields(c.args)...)
+		text, other := stdout, stderr
+		if c.code != 0 {
+			text, other = stderr, stdout
+		}
+		if code != c.code || !strings.Contains(text, c.out) || other != "" {
+			t.Errorf("vstor %s: exit code %d, stdout %q, stderr %q; want %d and %q", c.args, code, stdout, stderr, c.code, c.out)
+		}
+		if c.code == exitError && strings.Count(stderr, "\n") != 1 {
+			t.Errorf("vstor %s: the error is not one line: %q", c.args, stderr)
+		}
+		if c.code == 0 && strings.Contains(c.args, "--json") && !json.Valid([]byte(stdout)) {
+			t.Errorf("vstor %s: %q is no JSON", c.args, stdout)
+		}
+	}
+}
+
+// A start that fails leaves nothing; one that differs is refused.
+func TestUpRefused(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "d")
+	for _, c := range []struct{ args, says string }{
+		{"--asd-size 64M --asds x", "whole number"},
+		{"--asd-size 64M --processes", "ASD daemons"},
+		{"--asd-size 64M --policy 8,2,9,1", "have room for 6"},
+		{"--asd-size 64M --nbd-listen nonsense", "address with a port"},
+		{"--asd-size 64M", "no node"},
+	} {
+		code, _, stderr := runVstor(nil, append([]string{"up", "--dir", dir}, strings.Fields(c.args)...)...)
+		if c.says == "no node" && code == 0 {
+			t.Skip("needs a build without a node")
+		}
+		if code != exitError || !strings.Contains(stderr, c.says) {
+			t.Errorf("up %s: %d %q; want %q", c.args, code, stderr, c.says)
+		}
+		if _, err := os.Stat(dir); !os.IsNotExist(err) {
+			t.Errorf("up %s left %s behind", c.args, dir)
+		}
+	}
+	t.Run("first", func(t *testing.T) { up(t, dir, "--asd-size", "64M") })
+	code, _, stderr := runVstor([]string{"VSTOR_ASDS=8"}, "up", "--dir", dir, "--asd-size", "128M")
+	if code != exitError || !strings.Contains(stderr, "asds is 6 and cannot become 8") {
+		t.Errorf("%d %q", code, stderr)
+	}
+	t.Run("again", func(t *testing.T) {
+		if f := up(t, dir, "--asds", "6", "--memory", "99M"); f.cfg.ASDSize != 64<<20 {
+			t.Errorf("the second start has %+v", f.cfg)
+		}
+	})
+	t.Run("third", func(t *testing.T) {
+		if f := up(t, dir); f.cfg.Memory != 99<<20 {
+			t.Errorf("the third start has %+v", f.cfg)
+		}
+	})
+}
+
+func TestPanicBecomesASentence(t *testing.T) {
+	var out, errOut bytes.Buffer
+	a := &app{stdout: &out, stderr: &errOut}
+	a.start = func(context.Context, config.Config, *slog.Logger) (deployment, error) {
+		panic("BUG: test: seven is odd")
+	}
+	code := a.run([]string{"up", "--asd-size", "64M", "--dir", filepath.Join(t.TempDir(), "d")})
+	text := errOut.String()
+	if code != exitError || !strings.HasPrefix(text, "vstor: BUG: test: seven is odd") || strings.Count(text, "\n") != 1 {
+		t.Fatalf("%d %q", code, text)
+	}
+	path := strings.TrimSuffix(text[strings.LastIndex(text, " ")+1:], ")\n")
+	defer os.Remove(path)
+	if b, err := os.ReadFile(path); err != nil || !strings.Contains(string(b), "TestPanicBecomesASentence") {
+		t.Errorf("the stack file %s: %v %.80s", path, err, b)
+	}
+}
+
+func TestUpStopsWhileStarting(t *testing.T) {
+	a := &app{stdout: &bytes.Buffer{}, stderr: &bytes.Buffer{}, dir: filepath.Join(t.TempDir(), "d")}
+	a.start = func(ctx context.Context, _ config.Config, _ *slog.Logger) (deployment, error) {
+		<-ctx.Done()
+		return nil, errs.New(errs.Canceled, "stopped while starting")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	defer cancel()
+	err := a.up(ctx, config.Source{Values: map[string][]string{"asd-size": {"64M"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(a.dir); !os.IsNotExist(err) {
+		t.Error("a first start that was stopped left its folder behind")
+	}
+}
