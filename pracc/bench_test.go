@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"vstor/dataplane/buf"
-	"vstor/dataplane/dio"
 	"vstor/dataplane/ids"
 	"vstor/dataplane/ring"
 )
@@ -24,17 +23,8 @@ func (f *directFile) ReadV(l *ring.Loop, op *ring.Op, v *buf.Vec, off int64) {
 	l.ReadV(op, f.fd, v, off)
 }
 
-// directDrive is a memDrive whose bytes are in a directFile.
-type directDrive struct {
-	memDrive
-	direct *directFile
-}
-
-func (d *directDrive) File() dio.File { return d.direct }
-
-// openDirect moves what the drives hold to real files.
-func openDirect(b *testing.B, w *world) []*directDrive {
-	var out []*directDrive
+// openDirect copies what the drives hold to real files, which are read instead.
+func openDirect(b *testing.B, w *world) {
 	for i, d := range w.drives {
 		name := filepath.Join(b.TempDir(), ids.ASDID(i).String())
 		if err := os.WriteFile(name, d.file.mem, 0o600); err != nil {
@@ -46,9 +36,8 @@ func openDirect(b *testing.B, w *world) []*directDrive {
 		}
 		b.Cleanup(func() { syscall.Close(fd) })
 		syscall.Fsync(fd)
-		out = append(out, &directDrive{memDrive{frags: d.frags, file: d.file}, &directFile{fd: fd}})
+		d.over = &directFile{fd: fd}
 	}
-	return out
 }
 
 // lane keeps one fetch of random place going.
@@ -86,15 +75,14 @@ func (l *lane) FetchDone(f *Fetch) {
 // rawLane is lane without PRACC: the loop and the drive alone.
 type rawLane struct {
 	lane
-	op     ring.Op
-	drives []*directDrive
-	w      *world
+	op ring.Op
+	w  *world
 }
 
 func (r *rawLane) start() {
-	d := r.drives[r.rng.IntN(len(r.drives))]
+	d := r.w.drives[r.rng.IntN(len(r.w.drives))]
 	off := int64(r.rng.IntN(len(d.file.mem)/4096-r.n)) * 4096
-	d.direct.ReadV(r.w.loop, &r.op, &r.f.Dst, off)
+	d.over.ReadV(r.w.loop, &r.op, &r.f.Dst, off)
 }
 
 func (r *rawLane) RingDone(*ring.Op, int32) {
@@ -117,22 +105,11 @@ func loopCPU(w *world) (d time.Duration) {
 }
 
 func benchFetch(b *testing.B, blocks, depth int, direct, raw, lost bool) {
-	drives := []*directDrive(nil)
-	w := newWorld(b, 6, 64<<20, func(o *Options) {
-		find := o.Drives
-		o.Drives = func(id ids.ASDID) Drive {
-			if lost && id == 1 {
-				return nil
-			}
-			if drives != nil {
-				return drives[id]
-			}
-			return find(id)
-		}
-	})
+	w := newWorld(b, 6, 64<<20, nil)
+	w.drives[1].gone = lost
 	o := w.put(1, 16384, pol42, 4<<20, 1<<30)
 	if direct {
-		drives = openDirect(b, w)
+		openDirect(b, w)
 	}
 	w.loop.Call(func() { w.c.Install(o.m) })
 	left, live, done := b.N, depth, make(chan struct{})
@@ -142,7 +119,7 @@ func benchFetch(b *testing.B, blocks, depth int, direct, raw, lost bool) {
 	w.loop.Call(func() {
 		for i := range depth {
 			l := &rawLane{lane: lane{c: w.c, o: o, rng: rand.New(rand.NewPCG(uint64(i), 7)), n: blocks,
-				left: &left, live: &live, done: done}, drives: drives, w: w}
+				left: &left, live: &live, done: done}, w: w}
 			w.pool.Alloc(&l.f.Dst, blocks)
 			pages.Segs = append(pages.Segs, l.f.Dst.Segs...)
 			if l.op.Done = l; raw {

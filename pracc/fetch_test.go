@@ -121,8 +121,8 @@ func (w *world) hurt(o *object, chunk, frag int, mode string) {
 // Every set of at most m fragments, each lost in every way; and every set of m+1.
 func TestEveryPattern(t *testing.T) {
 	modes := []string{"absent", "eio", "rot", "unwritten", "gone", "unreachable", "short"}
-	wantKind := map[string]errs.Kind{"absent": errs.IO, "eio": errs.IO, "rot": errs.Corrupt, "unwritten": errs.IO,
-		"gone": errs.Unreachable, "unreachable": errs.Unreachable, "short": errs.IO}
+	wantKind := map[string]errs.Kind{"absent": errs.IO, "eio": errs.IO, "rot": errs.Corrupt,
+		"unwritten": errs.IO, "gone": errs.Unreachable, "unreachable": errs.Unreachable, "short": errs.IO}
 	for _, mode := range modes {
 		t.Run(mode, func(t *testing.T) {
 			w := newWorld(t, 6, 16<<20, nil)

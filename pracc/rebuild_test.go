@@ -12,7 +12,8 @@ import (
 
 // Rot anywhere, at most m blocks of each stripe: every byte is right, and the rotten fragments are named.
 func TestRotEverywhere(t *testing.T) {
-	for _, pol := range []layout.Policy{pol42, {K: 2, M: 2, C: 3, X: 1}, {K: 8, M: 3, C: 9, X: 1}, {K: 1, M: 2, C: 2, X: 1}} {
+	for _, pol := range []layout.Policy{pol42, {K: 2, M: 2, C: 3, X: 1}, {K: 8, M: 3, C: 9, X: 1},
+		{K: 1, M: 2, C: 2, X: 1}} {
 		t.Run(pol.String(), func(t *testing.T) {
 			w := newWorld(t, pol.N(), 32<<20, nil)
 			for sco := ids.SCONum(1); sco <= 12; sco++ {

@@ -101,7 +101,8 @@ func (w *world) checkLeaks() {
 			w.t.Errorf("drive %d: %d pins are left", i, d.pins)
 		}
 	}
-	if c := w.c; c.live != 0 || c.flying != 0 || c.rebuild.going != 0 || c.rebuild.pages != 0 || c.jobs.busy != 0 {
+	c := w.c
+	if c.live+c.flying+c.rebuild.going+c.rebuild.pages+c.jobs.busy != 0 {
 		w.t.Errorf("left over: live %d flying %d rebuilds %d pages %d jobs %d",
 			c.live, c.flying, c.rebuild.going, c.rebuild.pages, c.jobs.busy)
 	}
@@ -156,13 +157,15 @@ func (a *authority) count() int {
 type memDrive struct {
 	frags  map[layout.FragKey][]layout.Extent
 	file   *memFile
+	over   dio.File  // read instead of file, if set
 	gone   bool      // no drive
 	answer errs.Kind // what Locate says, if not OK
 	pins   int
 	asked  int
 }
 
-func (d *memDrive) Locate(key layout.FragKey, off, n uint32, dst []layout.Extent) ([]layout.Extent, uint64, errs.Kind) {
+func (d *memDrive) Locate(key layout.FragKey, off, n uint32, dst []layout.Extent) (
+	[]layout.Extent, uint64, errs.Kind) {
 	d.asked++
 	if d.answer != errs.OK {
 		return dst, 0, d.answer
@@ -198,7 +201,12 @@ func (d *memDrive) Unpin(pin uint64) {
 	d.pins--
 }
 
-func (d *memDrive) File() dio.File { return d.file }
+func (d *memDrive) File() dio.File {
+	if d.over != nil {
+		return d.over
+	}
+	return d.file
+}
 
 // put stores a fragment, cut into extents of at most cut bytes with gaps between them.
 func (d *memDrive) put(key layout.FragKey, data []byte, cut int) {

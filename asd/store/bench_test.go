@@ -51,8 +51,8 @@ func benchPuts(b *testing.B, s *Store, writers int) {
 			for i := int(next.Add(1)); i <= b.N; i = int(next.Add(1)) {
 				p.Key = fkey(i)
 				err := s.Put(bg, p)
-				if errs.Of(err) == errs.Full {
-					infos, _ := s.List(layout.FragKey{}, 64)
+				for errs.Of(err) == errs.Full {
+					infos, _ := s.List(layout.FragKey{}, 32)
 					var keys []layout.FragKey
 					for _, in := range infos {
 						keys = append(keys, in.Key)

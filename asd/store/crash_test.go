@@ -134,7 +134,7 @@ func (c *crasher) workload(s *Store, clk *clock, base, ops, workers int) {
 	var wg sync.WaitGroup
 	for w := range workers {
 		wg.Add(1)
-		seed := c.rng.Uint64()
+		seed := uint64(base*10 + w)
 		go func() {
 			defer wg.Done()
 			rng := rand.New(rand.NewPCG(seed, 0))

@@ -63,7 +63,7 @@
 //
 // # Memory
 //
-// A fragment costs 32 bytes in a map without pointers, 40 to 60 with the map's slack: the key, where it
+// A fragment costs 32 bytes in a map without pointers, 40 to 85 with the map's slack: the key, where it
 // lies, how many pins it has. Region sums (512 bytes for 4 MiB) stay in the header on the drive: a
 // verified read, used by repair and scrub, pays one 4 KiB read for them, and the short path does not need
 // them, for every block has a checksum in its location.

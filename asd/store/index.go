@@ -185,6 +185,15 @@ func (l *indexLog) Fatalf(format string, args ...any) {
 	l.fatal.CompareAndSwap(nil, &msg)
 }
 
+// notInUse refuses an index that somebody has open.
+func notInUse(fs vfs.FS, dir string) error {
+	lock, err := pebble.LockDirectory(dir, fs)
+	if err != nil {
+		return errs.Wrap(errs.Busy, err, "store: the index in %s is in use", dir)
+	}
+	return lock.Close()
+}
+
 // makeDir makes dir and what is missing above it, and makes their names durable: Pebble syncs what is
 // in its folder, nobody else the folder's own name.
 func makeDir(fs vfs.FS, dir string) error {

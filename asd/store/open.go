@@ -44,6 +44,11 @@ func Format(opts Options) error {
 		Size: opts.Data.Size() &^ (blockSize - 1), Start: dataStart, Incarnation: 1, Nonce: random64(),
 		FormatNonce: random64(), Created: opts.Now().UnixNano(),
 	}
+	if _, err := opts.FS.Stat(opts.Dir); err == nil {
+		if err := notInUse(opts.FS, opts.Dir); err != nil {
+			return err
+		}
+	}
 	if err := opts.FS.RemoveAll(opts.Dir); err != nil {
 		return errs.Wrap(errs.IO, err, "store: cannot clear the index folder %s", opts.Dir)
 	}

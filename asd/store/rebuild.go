@@ -1,11 +1,12 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
+	"slices"
 
 	"github.com/cespare/xxhash/v2"
-	"github.com/cockroachdb/pebble/v2"
 
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
@@ -28,16 +29,20 @@ type RebuildReport struct {
 	Unreadable   int64 // bytes that the drive would not read
 }
 
-// rebuild is one scan. The place in the scan is pos; claimed are the later extents of fragments found,
-// by first block.
+// rebuild is one scan. claims are the later extents of fragments found, which lie ahead, by address.
 type rebuild struct {
-	opts    *Options
-	sb      Superblock
-	c       *scratch
-	buf     []byte
-	found   map[ramKey]foundFrag
-	claimed map[uint64]uint64
-	report  RebuildReport
+	opts   *Options
+	sb     Superblock
+	c      *scratch
+	buf    []byte
+	found  map[ramKey]foundFrag
+	claims []claim
+	report RebuildReport
+}
+
+type claim struct {
+	run
+	key ramKey
 }
 
 type foundFrag struct {
@@ -66,7 +71,7 @@ func RebuildIndex(ctx context.Context, opts Options, progress func(done, total i
 	if err := checkIdentity(&opts, &sb); err != nil {
 		return nil, err
 	}
-	r := &rebuild{opts: &opts, sb: sb, found: map[ramKey]foundFrag{}, claimed: map[uint64]uint64{}}
+	r := &rebuild{opts: &opts, sb: sb, found: map[ramKey]foundFrag{}}
 	if r.c, err = newScratch(); err != nil {
 		return nil, err
 	}
@@ -96,11 +101,9 @@ func RebuildIndex(ctx context.Context, opts Options, progress func(done, total i
 func (r *rebuild) makeRoom() (*index, error) {
 	fs, dir := r.opts.FS, r.opts.Dir
 	if _, err := fs.Stat(dir); err == nil {
-		lock, err := pebble.LockDirectory(dir, fs)
-		if err != nil {
-			return nil, errs.Wrap(errs.Busy, err, "store: the index in %s is in use", dir)
+		if err := notInUse(fs, dir); err != nil {
+			return nil, err
 		}
-		lock.Close()
 		if err := fs.RemoveAll(dir + ".old"); err != nil {
 			return nil, errs.Wrap(errs.IO, err, "store: cannot remove %s.old", dir)
 		}
@@ -116,11 +119,13 @@ func (r *rebuild) scan(ctx context.Context, progress func(done, total int64)) er
 	var have int64 // first byte behind what buf holds
 	var told int64
 	for pos := r.sb.Start; pos < r.sb.Size; {
-		if n, ok := r.claimed[uint64(pos)>>blockShift]; ok {
-			delete(r.claimed, uint64(pos)>>blockShift)
-			pos += int64(n) << blockShift
+		for len(r.claims) > 0 && r.claims[0].start <= uint64(pos)>>blockShift {
+			pos = max(pos, int64(r.claims[0].end())<<blockShift)
+			r.claims = r.claims[1:]
 			have = 0
-			continue
+		}
+		if pos >= r.sb.Size {
+			break
 		}
 		if ctx.Err() != nil {
 			return errs.Wrap(errs.Canceled, ctx.Err(), "store: the rebuild was given up")
@@ -177,32 +182,57 @@ func (r *rebuild) look(b []byte, pos int64) int64 {
 	for _, e := range h.Extents {
 		rec.runs = append(rec.runs, run{uint64(e.Off) >> blockShift, uint64(e.Len) >> blockShift})
 	}
-	// Two copies of one key: a put that crashed and was repeated. The later one is the acknowledged
-	// one; the space of the other is free, and its header goes (write).
-	old, ok := r.found[packKey(h.Key)]
 	f := foundFrag{rec: rec, inc: h.Incarnation, seq: h.Seq}
-	if ok && (old.inc > f.inc || (old.inc == f.inc && old.seq > f.seq)) {
-		r.bury(h)
+	if !r.wins(packKey(h.Key), f) {
+		r.bury(h.Key, f)
 		return blockSize
-	}
-	if ok {
-		r.bury(&Header{UUID: h.UUID, Key: h.Key, FormatNonce: h.FormatNonce, Incarnation: old.inc,
-			Seq: old.seq, Self: int64(old.rec.runs[0].start) << blockShift})
 	}
 	r.found[packKey(h.Key)] = f
 	for _, e := range rec.runs[1:] {
-		r.claimed[e.start] = e.n
+		i, _ := slices.BinarySearchFunc(r.claims, e.start, claimAt)
+		r.claims = slices.Insert(r.claims, i, claim{e, packKey(h.Key)})
 	}
 	return int64(rec.runs[0].n) << blockShift
 }
 
-// bury overwrites the header of a copy that does not count.
-func (r *rebuild) bury(h *Header) {
-	dead := Header{UUID: h.UUID, Key: h.Key, Dead: true, Self: h.Self, Incarnation: h.Incarnation,
-		Seq: h.Seq, FormatNonce: h.FormatNonce}
+func claimAt(c claim, start uint64) int { return cmp.Compare(c.start, start) }
+
+// wins decides between f and those found before that cannot be beside it; the later put counts. They
+// are a copy of the same key, from a put that crashed and was repeated; or, where payloads are alike
+// (zeros), one whose header outlived a crash and whose space f has taken in part. f's rivals go.
+func (r *rebuild) wins(k ramKey, f foundFrag) bool {
+	rivals := map[ramKey]foundFrag{}
+	if old, ok := r.found[k]; ok {
+		rivals[k] = old
+	}
+	for _, e := range f.rec.runs {
+		i, _ := slices.BinarySearchFunc(r.claims, e.start, claimAt)
+		for i = max(i-1, 0); i < len(r.claims) && r.claims[i].start < e.end(); i++ {
+			if c := r.claims[i]; e.start < c.end() {
+				rivals[c.key] = r.found[c.key]
+			}
+		}
+	}
+	for _, old := range rivals {
+		if old.inc > f.inc || (old.inc == f.inc && old.seq > f.seq) {
+			return false
+		}
+	}
+	for key, old := range rivals {
+		r.bury(key.unpack(), old)
+		delete(r.found, key)
+		r.claims = slices.DeleteFunc(r.claims, func(c claim) bool { return c.key == key })
+	}
+	return true
+}
+
+// bury overwrites the header of one that does not count. If the drive refuses, the next rebuild decides
+// the same way again.
+func (r *rebuild) bury(key layout.FragKey, f foundFrag) {
+	dead := Header{UUID: r.sb.UUID, Key: key, Dead: true, Self: int64(f.rec.runs[0].start) << blockShift,
+		Incarnation: f.inc, Seq: f.seq, FormatNonce: r.sb.FormatNonce}
 	dead.Encode(r.c.hbuf)
-	// If the drive refuses, the next rebuild decides the same way again.
-	_ = r.opts.Data.WriteAt(r.c.hbuf, h.Self)
+	_ = r.opts.Data.WriteAt(r.c.hbuf, dead.Self)
 }
 
 // whole reads a fragment's payload and checks every region.
@@ -213,11 +243,6 @@ func (r *rebuild) whole(h *Header) bool {
 			return false
 		}
 		rs[i] = run{uint64(e.Off) >> blockShift, uint64(e.Len) >> blockShift}
-		for start, n := range r.claimed {
-			if rs[i].start < start+n && start < rs[i].end() {
-				return false // a fragment that is whole has this block: here is none
-			}
-		}
 	}
 	var ext [maxExtents]layout.Extent
 	for at := uint32(0); at < h.Len; {

@@ -256,10 +256,12 @@ func testRanges(t *testing.T, f File) {
 		}
 		v := l.pages(t, make([]byte, 2*BlockSize))
 		cut := &buf.Vec{Segs: []buf.Seg{{Page: v.Segs[0].Page, Len: uint32(c.n)}}}
-		if r := l.do(t, func(l *ring.Loop, op *ring.Op) { f.ReadV(l, op, cut, c.off) }); r != -int32(syscall.EINVAL) {
+		read := func(l *ring.Loop, op *ring.Op) { f.ReadV(l, op, cut, c.off) }
+		if r := l.do(t, read); r != -int32(syscall.EINVAL) {
 			t.Errorf("read of %d at %d on a loop: %d", c.n, c.off, r)
 		}
-		if r := l.do(t, func(l *ring.Loop, op *ring.Op) { f.WriteV(l, op, cut, c.off) }); r != -int32(syscall.EINVAL) {
+		write := func(l *ring.Loop, op *ring.Op) { f.WriteV(l, op, cut, c.off) }
+		if r := l.do(t, write); r != -int32(syscall.EINVAL) {
 			t.Errorf("write of %d at %d on a loop: %d", c.n, c.off, r)
 		}
 		l.release(v)

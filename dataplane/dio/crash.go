@@ -1,6 +1,7 @@
 package dio
 
 import (
+	"cmp"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -92,5 +93,7 @@ func (m *Mem) Clone() *Mem {
 
 // inflightWrites lists the writes under way, in an order that does not depend on the map's.
 func (m *Mem) inflightWrites() []*memOp {
-	return slices.SortedFunc(maps.Keys(m.inflight), func(a, b *memOp) int { return int(a.order) - int(b.order) })
+	return slices.SortedFunc(maps.Keys(m.inflight), func(a, b *memOp) int {
+		return cmp.Compare(a.order, b.order)
+	})
 }

@@ -93,8 +93,8 @@ func adopt(f *os.File, path string, device bool, o Options) (*Disk, error) {
 		size -= size % BlockSize
 	}
 	if size%BlockSize != 0 {
-		return nil, errs.New(errs.Invalid, "dio: %s holds %d bytes, which is no multiple of %d: vstor did not make it",
-			path, size, BlockSize)
+		return nil, errs.New(errs.Invalid, "dio: %s holds %d bytes, which is no multiple of %d: "+
+			"vstor did not make it", path, size, BlockSize)
 	}
 	return &Disk{f: f, fd: fd, path: path, size: size}, nil
 }
@@ -103,7 +103,8 @@ func adopt(f *os.File, path string, device bool, o Options) (*Disk, error) {
 // no file. Errors: errs.Exists, Full if the space lacks, Unsupported where there is no direct IO.
 func Create(path string, size int64, o Options) (d *Disk, err error) {
 	if size <= 0 || size%BlockSize != 0 {
-		return nil, errs.New(errs.Invalid, "dio: a file of %d bytes; a positive multiple of %d would be right", size, BlockSize)
+		return nil, errs.New(errs.Invalid, "dio: a file of %d bytes; a positive multiple of %d would be right",
+			size, BlockSize)
 	}
 	if o.ReadOnly {
 		return nil, errs.New(errs.Invalid, "dio: a file cannot be created read-only")

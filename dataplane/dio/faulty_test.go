@@ -118,7 +118,9 @@ func TestFaultMisdirect(t *testing.T) {
 	bothHalves(t, func(t *testing.T, rw func(File, access, []byte, int64) error) {
 		for seed := range uint64(20) {
 			m := NewMem(16 * BlockSize)
-			f := NewFaulty(m, seed, Rule{On: Writes, Do: Misdirect, Nth: 1}, Rule{On: Reads, Do: Misdirect, Nth: 2})
+			f := NewFaulty(m, seed,
+				Rule{On: Writes, Do: Misdirect, Nth: 1},
+				Rule{On: Reads, Do: Misdirect, Nth: 2})
 			if err := rw(f, onWrite, fill(t, 1, 1), 5*BlockSize); err != nil {
 				t.Fatal(err)
 			}
@@ -158,7 +160,9 @@ func TestFaultFlipBit(t *testing.T) {
 func TestFaultLostWriteAndDelay(t *testing.T) {
 	bothHalves(t, func(t *testing.T, rw func(File, access, []byte, int64) error) {
 		m := NewMem(16 * BlockSize)
-		f := NewFaulty(m, 7, Rule{On: Writes, Do: LostWrite, Nth: 1}, Rule{Do: Delay, Chance: 1, Delay: time.Millisecond})
+		f := NewFaulty(m, 7,
+			Rule{On: Writes, Do: LostWrite, Nth: 1},
+			Rule{Do: Delay, Chance: 1, Delay: time.Millisecond})
 		for i := range 2 {
 			if err := rw(f, onWrite, fill(t, 1, 1), int64(i)*BlockSize); err != nil {
 				t.Fatal(err)

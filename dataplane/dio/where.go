@@ -68,7 +68,8 @@ func spaceError(err error, path string, size int64) error {
 		}
 		return errs.Wrap(errs.Full, err, "dio: no room for the %d bytes of %s%s", size, path, free)
 	case errors.Is(err, unix.EFBIG):
-		return errs.Wrap(errs.Invalid, err, "dio: %d bytes are more than a file can hold where %s lies", size, path)
+		return errs.Wrap(errs.Invalid, err, "dio: %d bytes are more than a file can hold where %s lies",
+			size, path)
 	}
 	return errs.Wrap(errs.IO, err, "dio: cannot reserve %d bytes for %s", size, path)
 }

@@ -52,7 +52,7 @@ func TestNoAllocation(t *testing.T) {
 		in := make([]byte, 1<<20)
 		left := out
 		got := 0
-		step := func(fd uintptr) bool {
+		step := func(fd uintptr) {
 			for len(left) > 0 || got < want {
 				if len(left) > 0 {
 					if n, err := syscall.Write(int(fd), left[:min(len(left), 1<<20)]); n > 0 {
@@ -60,22 +60,21 @@ func TestNoAllocation(t *testing.T) {
 						continue
 					} else if err != syscall.EAGAIN {
 						t.Errorf("write: %v", err)
-						return true
+						return
 					}
 				}
 				if n, err := syscall.Read(int(fd), in); n > 0 {
 					got += n
 				} else if err != syscall.EAGAIN {
 					t.Errorf("read: %v", err)
-					return true
+					return
 				}
 				runtime.Gosched()
 			}
-			return true
 		}
 		round := func() {
 			left, got = out, 0
-			raw.Control(func(fd uintptr) { step(fd) })
+			raw.Control(step)
 		}
 		for range 10 {
 			round()

@@ -12,10 +12,11 @@ import (
 // share is what the connections of one loop have in common: its memory, and the line of those that
 // wait for it. Loop only, but for counts.
 //
-// Read payload and pages of payload being received are given out by dynamic thresholds: a connection
-// may hold at most as much as is still free. One greedy or sleeping client then gets half of all, the
-// next a quarter, and there is always something left for a newcomer with a small request, which no
-// fixed limit per connection gives without being too small for the client that is alone.
+// Read payload and pages of payload being received are given out by dynamic thresholds: with its next
+// request a connection may hold at most half (for payload being received: a quarter) of what is free.
+// One greedy or sleeping client then gets a third of all, the next a third of the rest, and whatever is
+// given out leaves as much again: a newcomer with a small request finds room. A fixed limit per
+// connection that did this would be far too small for the client that is alone.
 //
 // Waiting for pages is strictly first come, first served: while anyone waits for them, nobody else gets
 // any. Nothing tells when pages come back to the pool (journal and caches hold them too), so while
@@ -104,7 +105,7 @@ func (c *conn) takeRead(n int64) bool {
 		c.stall = stallOwn
 		return false
 	}
-	if s.readHeld > 0 && c.readBytes+n > s.readMax-s.readHeld {
+	if s.readHeld > 0 && 2*(c.readBytes+n) > s.readMax-s.readHeld {
 		s.wait(c, false)
 		return false
 	}

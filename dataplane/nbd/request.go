@@ -96,9 +96,9 @@ func (r *request) Completed(b *block.Request) {
 		invariants.Assert(r.Data.Empty(), "nbd: a device gave back the pages of a write")
 		c.writeBytes -= int64(r.Len)
 	}
-	if r.Op == block.Read && kind == errs.OK {
-		invariants.Assert(r.Data.Len() == int(r.Len), "nbd: a device answered a read of %d bytes with %d",
-			r.Len, r.Data.Len())
+	if r.Op == block.Read && kind == errs.OK && r.Data.Len() != int(r.Len) {
+		// Behind an if: the arguments of a plain Assert are allocated whether it holds or not.
+		invariants.Assert(false, "nbd: a device answered a read of %d bytes with %d", r.Len, r.Data.Len())
 	}
 	first := r
 	if r.first != nil {

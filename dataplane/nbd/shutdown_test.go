@@ -9,6 +9,7 @@ import (
 
 	"vstor/dataplane/errs"
 	"vstor/dataplane/nbd"
+	"vstor/dataplane/nbd/nbdtest"
 )
 
 func TestShutdownAnswers(t *testing.T) {
@@ -85,7 +86,7 @@ func TestLoopStops(t *testing.T) {
 }
 
 func TestOptions(t *testing.T) {
-	good := nbd.Options{Exports: newRig(t, rigOptions{}).exports}
+	good := nbd.Options{Exports: &nbdtest.Exports{}}
 	for name, change := range map[string]func(*nbd.Options){
 		"exports":  func(o *nbd.Options) { o.Exports = nil },
 		"inflight": func(o *nbd.Options) { o.MaxInflight = 257 },

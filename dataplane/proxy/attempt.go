@@ -31,30 +31,46 @@ type chunk struct {
 // run codes and writes chunk by chunk. While one chunk is written the next is coded; the third waits, so
 // one put holds two leases at most. It returns nil when every chunk has c fragments on ASDs and was
 // given its grace.
+//
+// A put never blocks on a lease while it holds one: many puts with one each would wait for each other
+// for ever, since a lease is given up only by the put that waits here. If there is no second one to be
+// had, the chunk before is finished first, and nothing overlaps.
 func (p *Pending) run(ctx context.Context) error {
 	start := time.Now()
+	waited := -1 // last chunk that was awaited
 	for i := range p.chunks {
-		if err := p.codeAndWrite(ctx, i); err != nil {
+		l := p.px.mem.tryLease()
+		if l == nil {
+			if i > 0 {
+				if err := p.await(ctx, i-1, start); err != nil {
+					return err
+				}
+				waited = i - 1
+			}
+			var err error
+			if l, err = p.px.mem.lease(ctx); err != nil {
+				return err
+			}
+		}
+		if err := p.codeAndWrite(ctx, l, i); err != nil {
 			return err
 		}
-		if i > 0 {
+		if waited < i-1 {
 			if err := p.await(ctx, i-1, start); err != nil {
 				return err
 			}
+			waited = i - 1
 		}
 	}
 	return p.await(ctx, len(p.chunks)-1, start)
 }
 
-func (p *Pending) codeAndWrite(ctx context.Context, i int) error {
-	l, err := p.px.mem.lease(ctx)
-	if err != nil {
-		return err
-	}
+// codeAndWrite codes chunk i and hands its fragments to the ASDs. The lease is the chunk's from here on.
+func (p *Pending) codeAndWrite(ctx context.Context, l *lease, i int) error {
 	n := p.man.Policy.N()
 	t := &codeTask{codec: p.codec, src: p.spec.Source, geo: p.geo, chunk: i,
 		frags: make([]*fragBuf, n), sums: make([]uint64, n), done: make(chan struct{})}
-	err = p.takeBuffers(l, t)
+	err := p.takeBuffers(l, t)
 	if err == nil {
 		err = p.code(ctx, t)
 	}

@@ -15,7 +15,7 @@ import (
 const deleteBatch = 1024
 
 // keysByASD are the keys under which fragments of an object may lie, by ASD: every version up to the
-// manifest's, since an older one may have survived its repair.
+// manifest's, since an older one may have survived its repair, and the next, of a repair that crashed.
 func (px *Proxy) keysByASD(m *layout.Manifest) map[ids.ASDID][]layout.FragKey {
 	out := make(map[ids.ASDID][]layout.FragKey)
 	n := m.Policy.N()
@@ -25,7 +25,7 @@ func (px *Proxy) keysByASD(m *layout.Manifest) map[ids.ASDID][]layout.FragKey {
 		if t.Kind != layout.TargetASD {
 			continue
 		}
-		for v := range int(m.Frags[i].Version) + 1 {
+		for v := range min(int(m.Frags[i].Version)+2, 256) {
 			out[t.ASD] = append(out[t.ASD], m.FragKeyVersion(c, f, uint8(v)))
 		}
 	}

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"sync"
 
 	"vstor/dataplane/erasure"
@@ -61,7 +60,8 @@ func (px *Proxy) get(ctx context.Context, m *layout.Manifest, off int64, dst []b
 // getMany reads a range of several fragments, some at a time. The first error ends it.
 func (px *Proxy) getMany(ctx context.Context, m *layout.Manifest, g layout.Geometry, off int64, dst []byte,
 	read readFunc) error {
-	ctx, cancel := context.WithCancelCause(ctx)
+	parent := ctx
+	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, getParallel)
@@ -79,13 +79,10 @@ func (px *Proxy) getMany(ctx context.Context, m *layout.Manifest, g layout.Geome
 		off, dst = off+n, dst[n:]
 	}
 	wg.Wait()
-	if err := context.Cause(ctx); err != nil {
-		if errs.Of(err) == errs.IO && errors.Is(err, context.Canceled) {
-			return errs.Wrap(errs.Canceled, err, "proxy: read of SCO %d/%d", m.Namespace, m.SCO)
-		}
-		return err
+	if err := parent.Err(); err != nil {
+		return errs.Wrap(errs.Canceled, err, "proxy: read of SCO %d/%d", m.Namespace, m.SCO)
 	}
-	return nil
+	return context.Cause(ctx)
 }
 
 // readOne reads a range of one fragment from its ASD, or says why that cannot be.
@@ -213,7 +210,8 @@ func (s *sources) choose() error {
 func (s *sources) drop(i int, err error) {
 	s.because(err)
 	s.have = append(s.have[:i], s.have[i+1:]...)
-	s.bufs = append(append(s.bufs[:i], s.bufs[i+1:]...), s.bufs[i])
+	b := s.bufs[i]
+	s.bufs = append(append(s.bufs[:i], s.bufs[i+1:]...), b)
 }
 
 // read fetches [off, off+n) of every source, all at once, replacing those that fail.

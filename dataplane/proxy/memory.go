@@ -116,6 +116,16 @@ func (m *memory) lease(ctx context.Context) (*lease, error) {
 	}
 }
 
+// tryLease is lease that does not wait; nil if there is no token.
+func (m *memory) tryLease() *lease {
+	select {
+	case <-m.tokens:
+		return &lease{mem: m}
+	default:
+		return nil
+	}
+}
+
 func (l *lease) get() (*fragBuf, error) {
 	fb, err := l.mem.get()
 	if err == nil {

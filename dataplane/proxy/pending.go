@@ -2,11 +2,11 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"vstor/dataplane/erasure"
 	"vstor/dataplane/errs"
-	"vstor/dataplane/ids"
 	"vstor/dataplane/layout"
 	"vstor/dataplane/meta"
 )
@@ -57,15 +57,6 @@ func (p *Pending) Manifest() *layout.Manifest {
 	return p.man.Clone()
 }
 
-// SetCommit sets the commit number, where it was not known at the Put. Before Commit only.
-func (p *Pending) SetCommit(n ids.CommitNum) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.phase == phaseOpen {
-		p.man.Commit = n
-	}
-}
-
 // Missing is how many fragments are not on their ASDs, now.
 func (p *Pending) Missing() int {
 	p.mu.Lock()
@@ -81,7 +72,8 @@ func (p *Pending) Outstanding() int {
 }
 
 // Settled is closed once nothing more will happen: no write is under way, and what landed is in the
-// manifest, or cleaned up after Abandon. Before Commit or Abandon it stays open.
+// manifest, or cleaned up after Abandon. Before Commit or Abandon it stays open, and it may stay open
+// for ever once the Proxy is closed.
 func (p *Pending) Settled() <-chan struct{} { return p.settled }
 
 // Commit makes the object exist: one transaction that asserts the owner's epoch, that the put id is not
@@ -177,7 +169,7 @@ func (p *Pending) cleanUp() {
 	m := p.man.Clone()
 	p.mu.Unlock()
 	err := p.px.condemn(ctx, m.Namespace, m.SCO, m.Put, m.Epoch)
-	if err == nil {
+	if err == nil || errors.Is(err, ErrFenced) { // fenced: epochs only grow, so it can never be committed
 		err = p.px.deleteFragments(ctx, p.px.keysByASD(m))
 	}
 	if err != nil && p.px.ctx.Err() == nil {

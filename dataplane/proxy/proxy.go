@@ -57,7 +57,6 @@ func New(opts Options) (*Proxy, error) {
 	}
 	px.ctx, px.cancel = context.WithCancel(context.Background())
 	px.coder = startCoder(opts.Workers, n, &px.count.codingNanos)
-	px.count.deletesLeft.Store(1) // unknown: look once
 	if opts.RetryInterval > 0 {
 		px.wg.Add(1)
 		go px.resumeLoop()
@@ -219,9 +218,6 @@ func (px *Proxy) resumeLoop() {
 		case <-px.stop:
 			return
 		case <-t.C:
-		}
-		if px.count.deletesLeft.Load() == 0 {
-			continue
 		}
 		if _, err := px.resumeDeletes(px.ctx); err != nil {
 			px.opts.Log("proxy: resuming deletes: %v", err)

@@ -75,19 +75,22 @@ func (px *Proxy) repairObject(ctx context.Context, m *layout.Manifest, epoch ids
 	if done == 0 {
 		return nil
 	}
-	old := m.Clone() // what Amend must still find
+	dropUnused(m, fixed)
+	entered := false
 	_, err := px.Amend(ctx, m.Namespace, m.SCO, func(now *layout.Manifest) bool {
-		if now.Put != old.Put || now.Version != old.Version {
-			return false
+		if entered = now.Put == m.Put && now.Version == m.Version; entered {
+			now.Targets, now.Frags = fixed.Targets, fixed.Frags
 		}
-		keepEmptySlots(fixed)
-		now.Targets, now.Frags = fixed.Targets, fixed.Frags
-		return true
+		return entered
 	})
 	switch errs.Of(err) {
 	case errs.OK:
+		if !entered { // amended elsewhere: the next repair starts from what it is now
+			r.Left += done
+			return nil
+		}
 		r.Fragments += done
-		px.deleteOlder(ctx, old, fixed)
+		px.deleteOlder(ctx, m, fixed)
 		return nil
 	case errs.Absent: // deleted meanwhile, perhaps before we wrote
 		return px.deleteFragments(ctx, px.keysByASD(fixed))
@@ -95,18 +98,18 @@ func (px *Proxy) repairObject(ctx context.Context, m *layout.Manifest, epoch ids
 	return err
 }
 
-// keepEmptySlots takes back the targets of slots that got an ASD and then nothing.
-func keepEmptySlots(m *layout.Manifest) {
-	n := m.Policy.N()
-	for s := range m.Targets {
-		used := false
-		for i := range m.Frags {
-			if layout.Slot(i/n, i%n, n) == s && (m.Frags[i].State == layout.FragPresent || m.Frags[i].Version > 0) {
-				used = true
-			}
+// dropUnused takes back the ASDs of slots that had none before and on which then nothing was put.
+func dropUnused(old, now *layout.Manifest) {
+	n := now.Policy.N()
+	used := make([]bool, n)
+	for i := range now.Frags {
+		if now.Frags[i].State == layout.FragPresent {
+			used[layout.Slot(i/n, i%n, n)] = true
 		}
-		if !used {
-			m.Targets[s] = layout.Target{}
+	}
+	for s := range now.Targets {
+		if old.Targets[s].Kind == layout.TargetNone && !used[s] {
+			now.Targets[s] = layout.Target{}
 		}
 	}
 }

@@ -129,7 +129,8 @@ func TestLoopOverMoodyEngine(t *testing.T) {
 			wg.Done() // panics if it is one too many
 		})
 		v := pages(t, l, 3*buf.PageSize, 1)
-		v.Segs = []buf.Seg{{Page: v.Segs[0].Page, Len: 100}, {Page: v.Segs[0].Page, Off: 100, Len: 3*buf.PageSize - 100}}
+		pg := v.Segs[0].Page
+		v.Segs = []buf.Seg{{Page: pg, Len: 100}, {Page: pg, Off: 100, Len: 3*buf.PageSize - 100}}
 		for i := range ops {
 			ask := i%7 == 0
 			l.PostFunc(func() {

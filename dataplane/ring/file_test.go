@@ -156,7 +156,8 @@ func TestTenThousandOps(t *testing.T) {
 	}
 }
 
-// A pipe hands out less than a file transfer wants: the loop goes on by itself, and the pipe's end is an error.
+// A pipe hands out less than a file transfer wants: the loop goes on by itself, and the end of the
+// pipe is an error.
 func TestShortTransfersGoOn(t *testing.T) {
 	l := startLoop(t, Options{})
 	var p [2]int

@@ -89,7 +89,8 @@ func (l *Loop) run(ready func()) error {
 	l.mu.Lock()
 	if l.started || l.stopping.Load() {
 		l.mu.Unlock()
-		return errs.New(errs.Closed, "ring: loop %s was started or stopped before; make a new one", l.opts.Name)
+		return errs.New(errs.Closed, "ring: loop %s was started or stopped before; make a new one",
+			l.opts.Name)
 	}
 	l.started = true
 	l.mu.Unlock()

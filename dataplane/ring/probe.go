@@ -51,9 +51,13 @@ func needed() []struct {
 	}
 }
 
+// wanted is the kernel that we need, said the same way everywhere.
+const wanted = "vstor needs Linux 5.19 or newer, 6.6 is best"
+
+const allow = "allow io_uring_setup, io_uring_enter and io_uring_register"
+
 func missing(what string) error {
-	return errs.New(errs.Unsupported, "ring: this kernel (%s) lacks io_uring's %s; vstor needs Linux 5.19 or newer, "+
-		"6.6 is best", kernelRelease(), what)
+	return errs.New(errs.Unsupported, "ring: this kernel (%s) lacks io_uring's %s; %s", kernelRelease(), what, wanted)
 }
 
 // Probe says whether loops can run here: nil, or an error that tells a kernel which is too old from
@@ -77,26 +81,24 @@ func setupError(errno syscall.Errno, release, disabled string) error {
 	switch errno {
 	case syscall.ENOSYS:
 		if kernelAtLeast(release, 5, 1) {
-			return errs.Wrap(errs.Unsupported, errno, "ring: io_uring is forbidden here: Linux %s has it, but the call is "+
-				"hidden, as a container's seccomp filter does; allow io_uring_setup, _enter and _register", release)
+			return errs.Wrap(errs.Unsupported, errno, "ring: io_uring is forbidden here: Linux %s has it, "+
+				"but the call is hidden, as a container's seccomp filter does; %s", release, allow)
 		}
-		return errs.Wrap(errs.Unsupported, errno, "ring: Linux %s has no io_uring; vstor needs 5.19 or newer, 6.6 is best",
-			release)
+		return errs.Wrap(errs.Unsupported, errno, "ring: Linux %s has no io_uring; %s", release, wanted)
 	case syscall.EPERM, syscall.EACCES:
-		switch strings.TrimSpace(disabled) {
-		case "1", "2":
-			return errs.Wrap(errs.Unsupported, errno, "ring: io_uring is forbidden here: sysctl kernel.io_uring_disabled is %s; "+
-				"set it to 0", strings.TrimSpace(disabled))
+		if level := strings.TrimSpace(disabled); level == "1" || level == "2" {
+			return errs.Wrap(errs.Unsupported, errno, "ring: io_uring is forbidden here: "+
+				"sysctl kernel.io_uring_disabled is %s; set it to 0", level)
 		}
-		return errs.Wrap(errs.Unsupported, errno, "ring: io_uring is forbidden here, by a seccomp filter (containers have "+
-			"one) or a security module; allow io_uring_setup, _enter and _register")
+		return errs.Wrap(errs.Unsupported, errno, "ring: io_uring is forbidden here, by a seccomp "+
+			"filter (containers have one) or a security module; %s", allow)
 	case syscall.ENOMEM:
-		return errs.Wrap(errs.Unsupported, errno, "ring: no memory for the rings; raise the locked-memory limit (ulimit -l)")
+		return errs.Wrap(errs.Unsupported, errno, "ring: no memory for the rings; "+
+			"raise the locked-memory limit (ulimit -l)")
 	case syscall.EMFILE, syscall.ENFILE:
 		return errs.Wrap(errs.Busy, errno, "ring: no descriptor left for a ring; raise the limit (ulimit -n)")
 	}
-	return errs.Wrap(errs.Unsupported, errno, "ring: the kernel (Linux %s) refuses to set up an io_uring; vstor needs "+
-		"5.19 or newer, 6.6 is best", release)
+	return errs.Wrap(errs.Unsupported, errno, "ring: Linux %s refuses to set up an io_uring; %s", release, wanted)
 }
 
 func kernelRelease() string {

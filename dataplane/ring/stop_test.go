@@ -173,7 +173,8 @@ func TestAdvance(t *testing.T) {
 		steps []step
 	}{
 		{"whole", codeRead, []step{{12288, 12288, false}}},
-		{"parts", codeWrite, []step{{100, 100, true}, {eintr, eintr, true}, {3996, 4096, true}, {8192, 12288, false}}},
+		{"parts", codeWrite, []step{
+			{100, 100, true}, {eintr, eintr, true}, {3996, 4096, true}, {8192, 12288, false}}},
 		{"end of file", codeRead, []step{{4096, 4096, true}, {0, eio, false}}},
 		{"end within a sector", codeRead, []step{{100, 100, true}, {einval, eio, false}}},
 		{"misaligned", codeRead, []step{{einval, einval, false}}},

@@ -231,7 +231,8 @@ func (u *uring) dispatch(c cqe, landed func(*Op, int32, []byte)) {
 	i := uint32(c.userData)
 	s := &u.slots[i]
 	op := s.op
-	invariants.Assert(op != nil && s.gen == uint32(c.userData>>32), "ring: a completion of an operation that had ended")
+	invariants.Assert(op != nil && s.gen == uint32(c.userData>>32),
+		"ring: a completion of an operation that had ended")
 	s.op = nil
 	s.gen++
 	u.free[u.nfree] = int32(i)
@@ -261,7 +262,8 @@ func (u *uring) armWake() {
 		return
 	}
 	e := u.nextSQE()
-	*e = sqe{opcode: iouring.IORING_OP_READ, fd: int32(u.wakes.fd), addr: u.wakeBuf(), len: 8, userData: userWake}
+	*e = sqe{opcode: iouring.IORING_OP_READ, fd: int32(u.wakes.fd), addr: u.wakeBuf(), len: 8,
+		userData: userWake}
 }
 
 func (u *uring) wake() { u.wakes.write() }

@@ -281,6 +281,7 @@ func (v *Volume) commitMoves(ctx context.Context, content *cleanContent) error {
 type cleanContent struct {
 	v      *Volume
 	index  []sco.Entry
+	mem    []byte // data and window
 	data   []byte // the blocks, in the order of index
 	window []byte
 	header sco.Header
@@ -293,10 +294,10 @@ func newCleanContent(v *Volume) (*cleanContent, error) {
 	if err != nil {
 		return nil, errs.Wrap(errs.IO, err, "no memory to clean with")
 	}
-	return &cleanContent{v: v, data: mem[: 0 : cleanBlocks*ids.BlockSize], window: mem[cleanBlocks*ids.BlockSize:]}, nil
+	return &cleanContent{v: v, mem: mem, data: mem[: 0 : cleanBlocks*ids.BlockSize], window: mem[cleanBlocks*ids.BlockSize:]}, nil
 }
 
-func (c *cleanContent) close() { _ = buf.FreeAligned(c.data[:0:cap(c.data)][:CleanBytes:CleanBytes]) }
+func (c *cleanContent) close() { _ = buf.FreeAligned(c.mem) }
 
 // finish fixes the order and builds the head. The blocks stay in the order they were gathered in, by
 // victim and address: sorting them over all victims would mean to hold them twice.
@@ -314,6 +315,9 @@ func (c *cleanContent) Fill(dst []byte, off int64) error {
 	if off < int64(len(c.head)) {
 		n := copy(dst, c.head[off:])
 		dst, off = dst[n:], off+int64(n)
+	}
+	if len(dst) == 0 {
+		return nil // all of it in the head
 	}
 	copy(dst, c.data[off-int64(len(c.head)):])
 	return nil

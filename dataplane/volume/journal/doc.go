@@ -37,7 +37,10 @@
 //     was a slow write of a killed process that landed only later; and what it has delivered stays,
 //     because Attach syncs it before the root calls it durable.
 //   - The chain: the header of 11 names the checksum of the old header 10, which differs from the new
-//     one's (another incarnation at least). Payload is chained through the checksums in the header.
+//     one's (another incarnation at least). Payload is chained through the checksums in the header. The
+//     root names the checksum that record First-1 must have, which vouches for all before it. Where two
+//     lives have each hung a record behind the same predecessor, in the two places it may have, the later
+//     life's is taken (replayer.find).
 //   - Number, lap and position: a record of an earlier lap has a lower number, and a misdirected one
 //     another position.
 //

@@ -171,7 +171,10 @@ func (d *drive) kill(r *rand.Rand) *drive {
 // powerLoss is the image that power loss leaves: of what no fdatasync covered any sector may be old.
 func (d *drive) powerLoss(r *rand.Rand) *drive {
 	c := d.kill(r)
-	for b := range c.dirty {
+	for b := range int(d.Size() / BlockSize) {
+		if _, dirty := c.dirty[b]; !dirty {
+			continue
+		}
 		mode := r.IntN(4)
 		for at := 0; at < BlockSize; at += 512 {
 			if mode == 0 || (mode == 1 && r.IntN(2) == 0) {

@@ -269,10 +269,22 @@ func (m *model) reopen(d *drive, must func(*known) bool) {
 				return nil
 			}
 		}
+		for _, k := range all {
+			if k.vol == e.Vol && k.seq == e.Seq {
+				t.Logf("known: %+v", k)
+			}
+		}
+		t.Logf("found: %+v, com %v", ReplayEntry{Vol: e.Vol, Seq: e.Seq, Kind: e.Kind, Addr: e.Addr, Blocks: e.Blocks, Sums: e.Sums, Copied: e.Copied}, m.com)
 		t.Fatalf("record %d holds %s %d/%d, which is stale or was never appended", e.Record, e.Kind, e.Vol, e.Seq)
 		return nil
 	}); err != nil {
 		t.Fatalf("replay: %v", err)
+	}
+	m.t.Logf("replayed to %d: %s; st %+v", j.next-1, j.root, j.replay)
+	for _, k := range all {
+		if k.vol == 1 && k.seq == 8 {
+			m.t.Logf("   found %v %+v", found[k], *k)
+		}
 	}
 	m.check(found, must)
 	m.adopt(found, all)
@@ -379,8 +391,10 @@ func (m *model) step() {
 	case n < 90:
 		m.r.on(func() { m.r.j.timer.fire() })
 	case n < 93:
+		m.t.Logf("kill settled %v st %v com %v", m.settled, m.r.j.st, m.com)
 		m.crash(false)
 	case n < 96:
+		m.t.Logf("power settled %v st %v com %v", m.settled, m.r.j.st, m.com)
 		m.crash(true)
 	case n < 97:
 		m.closeClean()

@@ -51,7 +51,12 @@ func (j *Journal) Replay(fn func(ReplayEntry) error) error {
 		return err
 	}
 	defer w.close()
-	p := &replayer{j: j, w: w, number: j.root.TailRecord, mark: j.root.Durable}
+	start, err := newWindow(j.file, BlockSize)
+	if err != nil {
+		return err
+	}
+	defer start.close()
+	p := &replayer{j: j, w: w, start: start, number: j.root.TailRecord, mark: j.root.Durable}
 	p.sameBoot = j.opt.BootID != [16]byte{} && j.opt.BootID == j.root.BootID
 	for {
 		more, err := p.step(fn)
@@ -62,7 +67,7 @@ func (j *Journal) Replay(fn func(ReplayEntry) error) error {
 			break
 		}
 	}
-	j.replay.Clean, j.replay.Mark, j.replay.Unreadable = j.root.Clean, p.mark, w.unreadable
+	j.replay.Clean, j.replay.Mark, j.replay.Unreadable = j.root.Clean, p.mark, w.unreadable+start.unreadable
 	j.next, j.lastSum = p.number, p.lastSum
 	j.st = replayed
 	return nil
@@ -72,6 +77,8 @@ func (j *Journal) Replay(fn func(ReplayEntry) error) error {
 type replayer struct {
 	j        *Journal
 	w        *window
+	start    *window // for peek, one block
+	peek     peek
 	number   uint64 // of the record that comes next
 	lastSum  uint64 // header checksum of the one before; 0 = there was none
 	lastInc  uint64
@@ -86,6 +93,11 @@ func (p *replayer) step(fn func(ReplayEntry) error) (bool, error) {
 	j := p.j
 	if j.root.Clean && p.number > j.root.Durable {
 		return false, nil
+	}
+	if j.root.First == p.number && p.lastSum != 0 && p.lastSum != j.root.Chain {
+		// Damage has led us into what an earlier life left behind and a later one replaced.
+		return false, errs.New(errs.Corrupt, "journal: the records up to %d are not those that the root knows: their "+
+			"chain ends with %#x, %#x would be right", p.number-1, p.lastSum, j.root.Chain)
 	}
 	h, found, err := p.find()
 	if err != nil {
@@ -117,50 +129,92 @@ func (p *replayer) step(fn func(ReplayEntry) error) (bool, error) {
 
 // find looks for record p.number where it can be: behind its predecessor, or at the start of the next
 // segment. It moves the head there.
+//
+// Both can hold one: a life dies with record 8 torn behind 7, and 8 of the next life is larger and goes to
+// the next segment. Both are chained to 7. The later incarnation is the true one, since a life that
+// accepts a record never writes that number again.
 func (p *replayer) find() (Header, bool, error) {
 	s := &p.j.segs
-	if s.headOff < s.blocks {
-		h, ok, err := p.candidate(p.j.headPos(), s.blocks-s.headOff, s.state[s.head].lap)
-		if ok || err != nil {
-			return h, ok, err
-		}
-	}
-	// The tail is the first of its segment, and the ring does not run into its own tail.
-	if s.headOff == 0 || s.free() == 0 {
-		return Header{}, false, nil
-	}
-	lap, seg := s.state[s.head].lap, s.next(s.head)
-	if seg == 0 {
-		lap++
-	}
-	h, ok, err := p.candidate(p.j.segPos(seg), s.blocks, lap)
-	if ok {
-		s.advanceHead()
-	}
-	return h, ok, err
-}
-
-// candidate reads block pos and says whether it is the header of record p.number: of this journal, in
-// this place, lap and incarnation, chained to its predecessor, and within the room of its segment.
-func (p *replayer) candidate(pos, room, lap uint32) (Header, bool, error) {
-	b, err := p.w.blocks(pos, 1, pos+room)
-	if err != nil || !isHeader(b) {
+	here, ok, err := p.behind()
+	if err != nil {
 		return Header{}, false, err
 	}
-	h, err := DecodeHeader(b)
-	if err != nil {
-		if errs.Of(err) == errs.Version {
+	// The tail is the first of its segment, and the ring does not run into its own tail.
+	if s.headOff > 0 && s.free() > 0 {
+		next := s.next(s.head)
+		if err := p.peekAt(next); err != nil {
 			return Header{}, false, err
 		}
-		p.j.replay.Torn = true
+		lap := s.state[s.head].lap
+		if next == 0 {
+			lap++
+		}
+		there := p.peek.is && p.expected(&p.peek.h, p.j.segPos(next), s.blocks, lap)
+		if there && (!ok || p.peek.h.Incarnation > here.Incarnation) {
+			s.advanceHead()
+			here, ok = p.peek.h, true
+		}
+	}
+	if ok {
+		p.learn(&here)
+	}
+	return here, ok, nil
+}
+
+// behind looks right behind the predecessor.
+func (p *replayer) behind() (Header, bool, error) {
+	s := &p.j.segs
+	room := s.blocks - s.headOff
+	if room == 0 {
 		return Header{}, false, nil
 	}
-	ok := h.Number == p.number && p.native(&h, pos) && h.Lap == lap && h.Incarnation >= p.lastInc &&
-		(p.lastSum == 0 || h.Prev == p.lastSum) && 1+h.Blocks <= room
-	if ok {
-		p.learn(&h)
+	pos := p.j.headPos()
+	b, err := p.w.blocks(pos, 1, pos+room)
+	if err != nil {
+		return Header{}, false, err
 	}
-	return h, ok, nil
+	h, ok, err := p.decode(b)
+	return h, ok && p.expected(&h, pos, room, s.state[s.head].lap), err
+}
+
+// peek is the header at the start of a segment, read once.
+type peek struct {
+	seg int // + 1; 0 = none
+	is  bool
+	h   Header
+}
+
+func (p *replayer) peekAt(seg int) error {
+	if p.peek.seg == seg+1 {
+		return nil
+	}
+	pos := p.j.segPos(seg)
+	b, err := p.start.blocks(pos, 1, pos+1)
+	if err != nil {
+		return err
+	}
+	h, ok, err := p.decode(b)
+	p.peek = peek{seg: seg + 1, is: ok, h: h}
+	return err
+}
+
+// decode reads a block that may be a header. Only a newer version is an error.
+func (p *replayer) decode(b []byte) (Header, bool, error) {
+	if !isHeader(b) {
+		return Header{}, false, nil
+	}
+	h, err := DecodeHeader(b)
+	if errs.Of(err) == errs.Version {
+		return Header{}, false, err
+	}
+	return h, err == nil, nil
+}
+
+// expected reports whether h is the header of record p.number: of this journal, in this place, lap and
+// incarnation, chained to its predecessor, and within the room of its segment.
+func (p *replayer) expected(h *Header, pos, room, lap uint32) bool {
+	return h.Number == p.number && p.native(h, pos) && h.Lap == lap && h.Incarnation >= p.lastInc &&
+		(p.lastSum == 0 || h.Prev == p.lastSum) && 1+h.Blocks <= room
 }
 
 // native reports whether a header belongs to this journal and place, and to the life that had the right

@@ -52,7 +52,7 @@ const (
 //	      96  segment size  u32   bytes
 //	     100  segments      u32
 //	     104  boot id       16 bytes, of the machine when this incarnation began; zeros: unknown
-//	     120  reserved      u64   zero
+//	     120  chain         u64   checksum of the header of record first-1; 0: there is none
 type Root struct {
 	Clean       bool
 	UUID        [16]byte
@@ -67,6 +67,7 @@ type Root struct {
 	SegmentSize uint32
 	Segments    uint32
 	BootID      [16]byte
+	Chain       uint64
 }
 
 // Encode fills the block b.
@@ -92,6 +93,7 @@ func (r *Root) Encode(b []byte) {
 	le.PutUint32(b[96:], r.SegmentSize)
 	le.PutUint32(b[100:], r.Segments)
 	copy(b[104:], r.BootID[:])
+	le.PutUint64(b[120:], r.Chain)
 	le.PutUint64(b[8:], xxhash.Sum64(b[16:rootLength]))
 }
 
@@ -114,6 +116,7 @@ func DecodeRoot(b []byte) (Root, error) {
 		FileSize:    int64(le.Uint64(b[88:])),
 		SegmentSize: le.Uint32(b[96:]),
 		Segments:    le.Uint32(b[100:]),
+		Chain:       le.Uint64(b[120:]),
 	}
 	copy(r.UUID[:], b[24:])
 	copy(r.BootID[:], b[104:])

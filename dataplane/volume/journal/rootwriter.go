@@ -91,7 +91,7 @@ func (w *rootWriter) fill() {
 	w.root.Clean = w.kind == rootClose
 	if w.kind == rootAttach {
 		w.root.Incarnation++
-		w.root.First = j.next
+		w.root.First, w.root.Chain = j.next, j.lastSum
 		w.root.BootID = j.opt.BootID
 	}
 	if w.kind == rootClose {

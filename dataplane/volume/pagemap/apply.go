@@ -33,7 +33,9 @@ func (m *Map) Apply(c ids.CommitNum, sco ids.SCONum, entries []Entry) {
 	var n *node
 	for i := range entries {
 		e := &entries[i]
-		invariants.Assert(e.Addr < SizeMax, "block %d of commit %d lies beyond 64 TiB", e.Addr, c)
+		if e.Addr >= SizeMax { // Assert's arguments would allocate per entry
+			invariants.Assert(false, "block %d of commit %d lies beyond 64 TiB", e.Addr, c)
+		}
 		if p := PageOf(e.Addr); p != last {
 			var ms *midSlot
 			ms, n = m.node(p)
@@ -52,7 +54,8 @@ func (m *Map) Apply(c ids.CommitNum, sco ids.SCONum, entries []Entry) {
 func (m *Map) ApplyTrim(c ids.CommitNum, from ids.BlockAddr, count uint64, kind uint16) {
 	m.checkOrder(c)
 	invariants.Assert(kind <= layout.OffTrimmed, "hole of kind %d: there are 3", kind)
-	invariants.Assert(uint64(from)+count <= uint64(SizeMax), "trim of %d blocks from %d lies beyond 64 TiB", count, from)
+	invariants.Assert(count <= uint64(SizeMax) && uint64(from)+count <= uint64(SizeMax),
+		"trim of %d blocks from %d lies beyond 64 TiB", count, from)
 	end := from + ids.BlockAddr(count)
 	if up := (from + PageBlocks - 1) &^ (PageBlocks - 1); from < end && from != up {
 		to := min(end, up)
@@ -76,7 +79,8 @@ func (m *Map) ApplyTrim(c ids.CommitNum, from ids.BlockAddr, count uint64, kind 
 // sco; cap(need) > len(need).
 //
 // Taking all pages at once would overdraw any budget: a cleaning SCO names up to 16k of them, 48 MiB.
-func (m *Map) ApplyMoves(c ids.CommitNum, sco ids.SCONum, moves []Move, need []PageNo) (settled int, missing []PageNo) {
+func (m *Map) ApplyMoves(c ids.CommitNum, sco ids.SCONum, moves []Move, need []PageNo) (
+	settled int, missing []PageNo) {
 	m.checkOrder(c)
 	invariants.Assert(cap(need) > len(need), "ApplyMoves without room for a page number")
 	for settled < len(moves) && m.move(c, sco, &moves[settled]) {
@@ -131,7 +135,9 @@ func (m *Map) Commit(c ids.CommitNum, seq ids.Seq) {
 }
 
 func (m *Map) checkOrder(c ids.CommitNum) {
-	invariants.Assert(c == m.commits.ended+1, "commit %d applied after %d: commits are applied in order", c, m.commits.ended)
+	if c != m.commits.ended+1 {
+		invariants.Assert(false, "commit %d applied after %d: commits are applied in order", c, m.commits.ended)
+	}
 }
 
 // holeBlocks makes the blocks [from, to) of one page holes.

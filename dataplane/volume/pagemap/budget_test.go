@@ -57,14 +57,17 @@ func TestBudget(t *testing.T) {
 	m.check(t)
 	traffic := after.BytesRead - before.BytesRead + after.BytesWritten - before.BytesWritten
 	share := float64(traffic) / float64(blocks*4096)
-	disk := grown.TableBytesFlushed + grown.TableBytesCompacted - metrics.TableBytesFlushed - metrics.TableBytesCompacted
-	t.Logf("%d blocks: map traffic %.2f %% (read %d MB, written %d MB, %d pages, %.1f deltas each); Pebble wrote %.2f %%",
+	disk := grown.TableBytesFlushed + grown.TableBytesCompacted -
+		metrics.TableBytesFlushed - metrics.TableBytesCompacted
+	pages := after.PagesFlushed - before.PagesFlushed
+	t.Logf("%d blocks: map traffic %.2f %% (read %d MB, written %d MB, %d pages, %.1f deltas each)",
 		blocks, 100*share, (after.BytesRead-before.BytesRead)>>20, (after.BytesWritten-before.BytesWritten)>>20,
-		after.PagesFlushed-before.PagesFlushed, float64(blocks)/float64(after.PagesFlushed-before.PagesFlushed),
-		100*float64(disk)/float64(blocks*4096))
-	t.Logf("budget %d KiB, most used %d KiB, slabs %d KiB holding %d KiB, nodes %d KiB, bases %d KiB, redo %d commits; "+
-		"slowest Apply+Commit %v, mean %v", limit>>10, most>>10, after.SlabBytes>>10, after.DeltaBytes>>10,
-		after.NodeBytes>>10, after.BaseBytes>>10, after.RedoCommits, w.slowest, w.total/time.Duration(w.n))
+		pages, float64(blocks)/float64(pages))
+	t.Logf("Pebble wrote %.2f %%, with compaction", 100*float64(disk)/float64(blocks*4096))
+	t.Logf("KiB: budget %d, most used %d, slabs %d holding %d, nodes %d, bases %d; redo %d commits",
+		limit>>10, most>>10, after.SlabBytes>>10, after.DeltaBytes>>10,
+		after.NodeBytes>>10, after.BaseBytes>>10, after.RedoCommits)
+	t.Logf("slowest Apply+Commit %v, mean %v", w.slowest, w.total/time.Duration(w.n))
 	if share > 0.05 {
 		t.Errorf("map traffic is %.2f %% of the data", 100*share)
 	}
@@ -93,7 +96,8 @@ func (w *writer) apply() {
 	for i := range w.entries {
 		w.entries[i].Off, w.entries[i].Sum = uint16(i), w.rng.Uint32()
 	}
-	w.m.AddSCO(SCO{Num: ids.SCONum(w.c), Commit: w.c, Blocks: uint32(len(w.entries)), First: ids.Seq(w.c), Last: ids.Seq(w.c)})
+	w.m.AddSCO(SCO{Num: ids.SCONum(w.c), Commit: w.c, Blocks: uint32(len(w.entries)),
+		First: ids.Seq(w.c), Last: ids.Seq(w.c)})
 	began := time.Now()
 	w.m.Apply(w.c, ids.SCONum(w.c), w.entries)
 	w.m.Commit(w.c, ids.Seq(w.c))
@@ -144,7 +148,8 @@ func (w *writer) checkHeap(t *testing.T, limit int64) {
 	w.loop.settle()
 	w.m.live = live{} // the counts are not of the budget
 	without := heap()
-	t.Logf("heap %d KiB with the map, %d KiB less without; budget counts %d KiB", with>>10, (with-without)>>10, used>>10)
+	t.Logf("heap %d KiB with the map, %d KiB less without; budget counts %d KiB",
+		with>>10, (with-without)>>10, used>>10)
 	if held := with - without; held > used+used/16+1<<20 || held < used-used/8-1<<20 {
 		t.Errorf("the map held %d bytes of heap, its budget counts %d", held, used)
 	}

@@ -7,102 +7,122 @@ import (
 	"vstor/dataplane/layout"
 )
 
+// recount is what a walk over the tree finds.
+type recount struct {
+	t         testing.TB
+	m         *Map
+	units     map[ids.CommitNum]uint32
+	delta     map[ids.SCONum]uint32
+	dirty     int
+	deltas    int
+	held      int
+	structure int64
+}
+
 // check recounts all that a Map counts incrementally.
 func (m *Map) check(t testing.TB) {
 	t.Helper()
-	units := map[ids.CommitNum]uint32{}
-	delta := map[ids.SCONum]uint32{}
-	dirty, deltas, held := 0, 0, 0
-	structure := int64(len(m.root)) * rootSlotBytes
-	unit := func(u *unit) {
-		if u.low == 0 {
-			if u.next != 0 || u.flying || u.cover || u.recovered {
-				t.Fatalf("clean unit with flags: %+v", *u)
-			}
-			return
-		}
-		dirty++
-		if !u.flying {
-			units[u.low]++
-		}
-		if u.next != 0 {
-			units[u.next]++
-			if !u.flying {
-				t.Fatalf("next without flight: %+v", *u)
-			}
-		}
-		if u.cover && u.hole == 0 {
-			t.Fatalf("cover without hole: %+v", *u)
-		}
-	}
-	for r := range m.root {
-		rs := &m.root[r]
-		unit(&rs.unit)
+	r := recount{t: t, m: m, units: map[ids.CommitNum]uint32{}, delta: map[ids.SCONum]uint32{},
+		structure: int64(len(m.root)) * rootSlotBytes}
+	for i := range m.root {
+		rs := &m.root[i]
+		r.unit(&rs.unit)
 		if rs.kid == nil {
 			continue
 		}
 		if rs.low != 0 || rs.hole != 0 {
 			t.Fatalf("root slot with kid knows: %+v", rs.unit)
 		}
-		structure += midBytes
-		for i := range rs.kid {
-			ms := &rs.kid[i]
-			unit(&ms.unit)
-			if ms.kid == nil {
-				continue
-			}
-			if ms.low != 0 || ms.hole != 0 {
-				t.Fatalf("mid slot with kid knows: %+v", ms.unit)
-			}
-			structure += leafBytes
-			var nd, nc uint8
-			for k := range ms.kid {
-				n := &ms.kid[k]
-				unit(&n.unit)
-				if n.low != 0 {
-					nd++
-				}
-				if n.base != 0 {
-					nc++
-					held++
-					want := PageNo(r*midPages + i*leafPages + k)
-					if n.hole != 0 || m.bases.all[n.base-1].page != want {
-						t.Fatalf("base of page %d: hole %d, page %d", want, n.hole, m.bases.all[n.base-1].page)
-					}
-				}
-				c := n.count()
-				deltas += c
-				if c > 0 && n.low == 0 || (c == 0) != (n.deltas == 0) {
-					t.Fatalf("%d deltas in slot %d of unit %+v", c, n.deltas, n.unit)
-				}
-				if c > 0 {
-					for _, l := range m.slabs.get(n.deltas)[:c] {
-						if l.SCO != 0 && l.NS == m.opts.NS {
-							delta[l.SCO]++
-						}
-					}
-				}
-			}
-			if nd != ms.dirty || nc != ms.cached {
-				t.Fatalf("leaf counts %d dirty %d cached, has %d and %d", ms.dirty, ms.cached, nd, nc)
-			}
+		r.structure += midBytes
+		for k := range rs.kid {
+			r.mid(&rs.kid[k], PageNo(i*midPages+k*leafPages))
 		}
 	}
-	if dirty != m.dirtyUnits || deltas != m.deltas || held != m.bases.held || structure != m.structure {
+	if r.dirty != m.dirtyUnits || r.deltas != m.deltas || r.held != m.bases.held || r.structure != m.structure {
 		t.Fatalf("counted %d dirty %d deltas %d bases %d bytes; found %d %d %d %d",
-			m.dirtyUnits, m.deltas, m.bases.held, m.structure, dirty, deltas, held, structure)
+			m.dirtyUnits, m.deltas, m.bases.held, m.structure, r.dirty, r.deltas, r.held, r.structure)
 	}
 	for i, c := range m.commits.list {
-		if n := units[m.commits.first+ids.CommitNum(i)]; n != c.units {
+		if n := r.units[m.commits.first+ids.CommitNum(i)]; n != c.units {
 			t.Fatalf("commit %d counts %d units, has %d", m.commits.first+ids.CommitNum(i), c.units, n)
 		}
 	}
 	for n, s := range m.live.all {
-		if s.delta != delta[n] {
-			t.Fatalf("SCO %d counts %d deltas, has %d", n, s.delta, delta[n])
+		if s.delta != r.delta[n] {
+			t.Fatalf("SCO %d counts %d deltas, has %d", n, s.delta, r.delta[n])
 		}
 	}
 	m.checkBudget(t)
+}
+
+func (r *recount) unit(u *unit) {
+	if u.low == 0 {
+		if u.next != 0 || u.flying || u.cover || u.recovered {
+			r.t.Fatalf("clean unit with flags: %+v", *u)
+		}
+		return
+	}
+	r.dirty++
+	if !u.flying {
+		r.units[u.low]++
+	}
+	if u.next != 0 {
+		r.units[u.next]++
+		if !u.flying {
+			r.t.Fatalf("next without flight: %+v", *u)
+		}
+	}
+	if u.cover && u.hole == 0 {
+		r.t.Fatalf("cover without hole: %+v", *u)
+	}
+}
+
+func (r *recount) mid(ms *midSlot, first PageNo) {
+	r.unit(&ms.unit)
+	if ms.kid == nil {
+		return
+	}
+	if ms.low != 0 || ms.hole != 0 {
+		r.t.Fatalf("mid slot with kid knows: %+v", ms.unit)
+	}
+	r.structure += leafBytes
+	var dirty, cached uint8
+	for k := range ms.kid {
+		n := &ms.kid[k]
+		r.node(n, first+PageNo(k))
+		if n.low != 0 {
+			dirty++
+		}
+		if n.base != 0 {
+			cached++
+		}
+	}
+	if dirty != ms.dirty || cached != ms.cached {
+		r.t.Fatalf("leaf counts %d dirty %d cached, has %d and %d", ms.dirty, ms.cached, dirty, cached)
+	}
+}
+
+func (r *recount) node(n *node, p PageNo) {
+	r.unit(&n.unit)
+	if n.base != 0 {
+		r.held++
+		if n.hole != 0 || r.m.bases.all[n.base-1].page != p {
+			r.t.Fatalf("base of page %d: hole %d, page %d", p, n.hole, r.m.bases.all[n.base-1].page)
+		}
+	}
+	c := n.count()
+	r.deltas += c
+	if c > 0 && n.low == 0 || (c == 0) != (n.deltas == 0) {
+		r.t.Fatalf("%d deltas in slot %d of unit %+v", c, n.deltas, n.unit)
+	}
+	if c == 0 {
+		return
+	}
+	for _, l := range r.m.slabs.get(n.deltas)[:c] {
+		if l.SCO != 0 && l.NS == r.m.opts.NS {
+			r.delta[l.SCO]++
+		}
+	}
 }
 
 // checkBudget holds the sums against the memory. REQUIRES: the budget is this map's alone.

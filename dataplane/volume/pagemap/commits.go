@@ -26,8 +26,10 @@ type commit struct {
 // at is the entry of c, made if c is the next.
 func (w *commits) at(c ids.CommitNum) *commit {
 	i := int(c - w.first)
-	invariants.Assert(c >= w.first && i <= len(w.list), "commit %d after %d and %d more: commits are applied in order",
-		c, w.first-1, len(w.list))
+	if c < w.first || i > len(w.list) {
+		invariants.Assert(false, "commit %d after %d and %d more: commits are applied in order",
+			c, w.first-1, len(w.list))
+	}
 	if i == len(w.list) {
 		w.list = append(w.list, commit{})
 	}
@@ -36,7 +38,9 @@ func (w *commits) at(c ids.CommitNum) *commit {
 
 func (w *commits) add(c ids.CommitNum, n int) {
 	e := w.at(c)
-	invariants.Assert(n >= 0 || e.units >= uint32(-n), "commit %d has %d units, %d leave", c, e.units, -n)
+	if n < 0 && e.units < uint32(-n) {
+		invariants.Assert(false, "commit %d has %d units, %d leave", c, e.units, -n)
+	}
 	e.units += uint32(n) // wraps into a subtraction
 }
 

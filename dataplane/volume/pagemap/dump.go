@@ -56,7 +56,8 @@ func (p *Page) dump(w *strings.Builder) {
 	for i := 0; i < PageBlocks; {
 		l := p.Locs[i]
 		if !l.Hole() {
-			fmt.Fprintf(w, "block %d: namespace %d SCO %d offset %d sum %08x\n", first+uint64(i), l.NS, l.SCO, l.Off, l.Sum)
+			fmt.Fprintf(w, "block %d: namespace %d SCO %d offset %d sum %08x\n",
+				first+uint64(i), l.NS, l.SCO, l.Off, l.Sum)
 			i++
 			continue
 		}

@@ -62,8 +62,10 @@ func (m *Map) countDelta(loc layout.Location, by int32) {
 		return
 	}
 	s := m.live.find(loc.SCO)
-	invariants.Assert(s != nil, "map %d has a delta in SCO %d, which AddSCO did not announce", m.opts.ID, loc.SCO)
-	invariants.Assert(by > 0 || s.delta > 0, "map %d has less than no delta in SCO %d", m.opts.ID, loc.SCO)
+	if s == nil || by < 0 && s.delta == 0 {
+		invariants.Assert(false, "map %d: delta %+d in SCO %d, which AddSCO did not announce or which has none",
+			m.opts.ID, by, loc.SCO)
+	}
 	s.delta += uint32(by)
 	if s.delta == 0 && s.base == 0 {
 		m.live.died(loc.SCO)

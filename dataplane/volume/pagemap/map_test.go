@@ -153,7 +153,7 @@ func TestTrimTerabyte(t *testing.T) {
 		t.Fatalf("%d and %d blocks live, want %d and 1", r.live(sco), r.live(over), want)
 	}
 	s = r.Stats()
-	r.trim(1000, 70000, layout.OffTrimmed) // holes already, but for one block
+	r.trim(1000, 80000, layout.OffTrimmed) // holes already, but for one block
 	if d := r.Stats(); d.DirtyUnits > 3 {
 		t.Fatalf("trim of holes makes %d units dirty", d.DirtyUnits)
 	}
@@ -463,7 +463,8 @@ func TestTickets(t *testing.T) {
 func TestGoroutines(t *testing.T) {
 	loop := make(chanLoop, 64)
 	budget := NewBudget(600 << 10)
-	m, _, err := memDB(t).Open(Options{ID: 1, Size: 1 << 20, Budget: budget, Poster: loop, RedoMax: 4, PagesPerFlush: 32})
+	m, _, err := memDB(t).Open(Options{ID: 1, Size: 1 << 20, Budget: budget, Poster: loop,
+		RedoMax: 4, PagesPerFlush: 32})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -598,7 +599,7 @@ func BenchmarkPage(b *testing.B) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	var p Page
 	for i := range p.Locs {
-		p.Locs[i] = layout.Location{SCO: 5000 + ids.SCONum(rng.IntN(1600)), Off: uint16(rng.IntN(16300)), Sum: rng.Uint32()}
+		p.Locs[i] = randomLocation(rng)
 	}
 	buf := p.Append(nil)
 	b.Run("Append", func(b *testing.B) {

@@ -142,7 +142,8 @@ func (o *model) newSCO(blocks int) SCO {
 		o.next += 300 // a new range
 	}
 	first := ids.Seq(len(o.hist)*10 + 1)
-	return SCO{Num: o.next, Commit: ids.CommitNum(len(o.hist) + 1), Blocks: uint32(blocks), First: first, Last: first + 9}
+	return SCO{Num: o.next, Commit: ids.CommitNum(len(o.hist) + 1), Blocks: uint32(blocks),
+		First: first, Last: first + 9}
 }
 
 func (o *model) write() step {
@@ -246,8 +247,8 @@ func (o *model) crash() {
 }
 
 func (o *model) same(got, want layout.Location) bool {
-	if !o.opts.Tombstones && got.Hole() && want.Hole() && (got.Off != layout.OffZero) == (want.Off != layout.OffZero) {
-		return true
+	if !o.opts.Tombstones && got.Hole() && want.Hole() {
+		return (got.Off == layout.OffZero) == (want.Off == layout.OffZero)
 	}
 	return got == want
 }

@@ -72,7 +72,8 @@ func (m *Map) readRecord(table byte, number uint64, v []byte) (checkpoint bool, 
 			}
 			s := m.live.all[ids.SCONum(number*groupSCOs+uint64(i))]
 			if s == nil {
-				return false, errs.New(errs.Corrupt, "%d blocks in SCO %d, which has no record", n, number*groupSCOs+uint64(i))
+				return false, errs.New(errs.Corrupt, "%d blocks in SCO %d, which has no record",
+					n, number*groupSCOs+uint64(i))
 			}
 			s.base = n
 		}

@@ -184,7 +184,8 @@ func parsePageOf(b []byte, id MapID, no PageNo, p *Page) error {
 
 func (f frame) page(p *Page) error {
 	if f.number > uint64(PageOf(SizeMax-1)) || len(f.body) < pageHead-frameSize || f.shape > shapeMixed {
-		return errs.New(errs.Corrupt, "map page %d of shape %d and %d bytes: no such page", f.number, f.shape, len(f.body))
+		return errs.New(errs.Corrupt, "map page %d of shape %d and %d bytes: no such page",
+			f.number, f.shape, len(f.body))
 	}
 	le := binary.LittleEndian
 	b := f.body
@@ -247,7 +248,8 @@ func parseColumns(packed, sums []byte, locs *Locations, c columns, no PageNo) er
 		off := uint64(c.off) + v>>c.wSCO&(1<<c.wOff-1)
 		ns := uint64(c.ns) + v>>(c.wSCO+c.wOff)&(1<<c.wNS-1)
 		if sco == 0 || sco > 1<<32-1 || off > 1<<16-1 || ns > 1<<16-1 {
-			return errs.New(errs.Corrupt, "map page %d, block %d: location (%d, %d, %d) is none", no, i, ns, sco, off)
+			return errs.New(errs.Corrupt, "map page %d, block %d: location (%d, %d, %d) is none",
+				no, i, ns, sco, off)
 		}
 		locs[i] = layout.Location{SCO: ids.SCONum(sco), Off: uint16(off), NS: uint16(ns),
 			Sum: binary.LittleEndian.Uint32(sums[4*n:])}

@@ -76,12 +76,17 @@ func TestPageIdentity(t *testing.T) {
 	}
 }
 
+// randomLocation is as random writes to a 100 GiB vDisk make them.
+func randomLocation(rng *rand.Rand) layout.Location {
+	return layout.Location{SCO: 5000 + ids.SCONum(rng.IntN(1600)), Off: uint16(rng.IntN(16300)), Sum: rng.Uint32()}
+}
+
 // TestPageSize holds the figures of the format's comment.
 func TestPageSize(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	var random, run Page
 	for i := range random.Locs {
-		random.Locs[i] = layout.Location{SCO: 5000 + ids.SCONum(rng.IntN(1600)), Off: uint16(rng.IntN(16300)), Sum: rng.Uint32()}
+		random.Locs[i] = randomLocation(rng)
 		run.Locs[i] = layout.Location{SCO: 5000, Off: uint16(700 + i), Sum: rng.Uint32()}
 	}
 	if r, s := len(random.Append(nil)), len(run.Append(nil)); r > 1900 || s > 1400 {

@@ -91,7 +91,9 @@ func (a *slabs) alloc(n int) uint32 {
 func (a *slabs) free(h uint32) {
 	i, slot := (h-1)>>slotBits, uint16((h-1)&(1<<slotBits-1))
 	s := &a.all[i]
-	invariants.Assert(s.inUse > 0 && slot < s.fresh, "slot %d of slab %d freed twice", slot, i)
+	if s.inUse == 0 || slot >= s.fresh {
+		invariants.Assert(false, "slot %d of slab %d freed twice", slot, i)
+	}
 	if int(s.inUse) == slabLocs/int(s.size) {
 		a.link(i)
 	}
