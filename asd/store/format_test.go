@@ -52,6 +52,11 @@ func goldenHeader() Header {
 		Sums:    []uint64{11, 12, 13}}
 }
 
+func goldenRecord() fragRecord {
+	return fragRecord{runs: []run{{512, 16}, {768, 33}}, class: 2, len: 48 * blockSize, sum: 3, epoch: 4,
+		time: 5}
+}
+
 func TestGolden(t *testing.T) {
 	b := make([]byte, blockSize)
 	sb := goldenSuperblock()
@@ -71,7 +76,7 @@ func TestGolden(t *testing.T) {
 	dead := Header{UUID: h.UUID, Key: h.Key, Dead: true, Self: h.Self}
 	dead.Encode(b)
 	golden(t, "dead.hex", b)
-	rec := fragRecord{runs: []run{{512, 16}, {768, 33}}, class: 2, len: 48 * blockSize, sum: 3, epoch: 4, time: 5}
+	rec := goldenRecord()
 	golden(t, "record.hex", rec.append(nil))
 	golden(t, "rest.hex", encodeRest(rec.runs))
 	golden(t, "meta.hex", metaOf(&sb).encode())
@@ -155,7 +160,7 @@ func putUint64(b []byte, v uint64) {
 }
 
 func FuzzRecords(f *testing.F) {
-	rec := fragRecord{runs: []run{{512, 16}, {768, 33}}, class: 2, len: 48 * blockSize, sum: 3, epoch: 4, time: 5}
+	rec := goldenRecord()
 	f.Add(rec.append(nil))
 	f.Add(encodeRest(rec.runs))
 	sb := goldenSuperblock()

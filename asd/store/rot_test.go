@@ -232,7 +232,8 @@ func TestRotInIndex(t *testing.T) {
 			same++
 			for i := range 60 {
 				err := get(s, i, 1+i%5)
-				if k := errs.Of(err); (i == 3 || i == 5 || i == 9) != (k == errs.Absent) || (k != errs.OK && k != errs.Absent) {
+				gone := i == 3 || i == 5 || i == 9
+				if k := errs.Of(err); gone != (k == errs.Absent) || gone != (k != errs.OK) {
 					t.Errorf("%s: fragment %d: %v", name, i, err)
 				}
 			}
@@ -323,7 +324,9 @@ func TestRebuild(t *testing.T) {
 
 func TestIndexFull(t *testing.T) {
 	mem := vfs.NewMem()
-	usage := func(avail uint64) { mem.TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: avail, TotalBytes: 1 << 40}) }
+	usage := func(avail uint64) {
+		mem.TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: avail, TotalBytes: 1 << 40})
+	}
 	usage(1 << 30)
 	s, _ := newTestStore(t, 32<<20, func(o *Options) { o.FS = mem })
 	must(t, put(s, 1, 1))
@@ -356,7 +359,8 @@ func TestRebuildRivals(t *testing.T) {
 		h := (&Store{sb: sb, opts: o}).headerOf(p, rs)
 		h.Incarnation, h.Extents = inc, nil
 		for _, r := range rs {
-			h.Extents = append(h.Extents, layout.Extent{Off: int64(r.start) << blockShift, Len: uint32(r.n << blockShift)})
+			h.Extents = append(h.Extents,
+				layout.Extent{Off: int64(r.start) << blockShift, Len: uint32(r.n << blockShift)})
 		}
 		h.Encode(p.Buf)
 		d.set(h.Self, p.Buf[:blockSize])

@@ -41,7 +41,7 @@ const (
 	Stall
 	// Delay holds it for Rule.Delay.
 	Delay
-	// LostWrite reports success and writes nothing; LostSync likewise.
+	// LostWrite reports success and does nothing; on Syncs it is a sync that lies.
 	LostWrite
 	faults
 )

@@ -52,8 +52,8 @@ func TestNbdinfo(t *testing.T) {
 		for k, want := range map[string]any{"export-name": "disk", "description": "a disk of RAM",
 			"export-size": float64(16 << 20), "is_read_only": false, "is_rotational": false, "can_flush": true,
 			"can_fua": true, "can_trim": true, "can_zero": true, "can_multi_conn": true, "can_df": false,
-			"can_cache": false, "can_fast_zero": false, "block_minimum": 1., "block_preferred": 4096.,
-			"block_maximum": float64(32 << 20)} {
+			"can_cache": false, "can_fast_zero": false, "block_size_minimum": 1., "block_size_preferred": 4096.,
+			"block_size_maximum": float64(32 << 20)} {
 			if got := info.Exports[0][k]; got != want {
 				t.Errorf("%s: %v, want %v", k, got, want)
 			}
@@ -63,7 +63,7 @@ func TestNbdinfo(t *testing.T) {
 		t.Errorf("list: %s", out)
 	}
 	out, err := exec.Command(nbdinfo, "nbd+unix:///nonsense?socket="+r.sock).CombinedOutput()
-	if err == nil || !strings.Contains(string(out), `there is no export "nonsense"`) {
+	if err == nil || !strings.Contains(string(out), "No such file or directory for export: nonsense") {
 		t.Errorf("an export that is not there: %v\n%s", err, out)
 	}
 }

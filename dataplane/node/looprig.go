@@ -25,6 +25,8 @@ type loopRig struct {
 	keeper *volume.Keeper
 	client *pracc.Client
 	fetch  *fetcher
+
+	attached bool // the journal is the loop's
 }
 
 func (n *Node) journalPath(i int) string {
@@ -125,6 +127,7 @@ func (r *loopRig) replay() (map[ids.VolumeID][]volume.LogEntry, error) {
 func (r *loopRig) attach() error {
 	var err error
 	r.loop.Call(func() { err = r.jrn.Attach(r.loop) })
+	r.attached = err == nil
 	return err
 }
 
@@ -136,7 +139,7 @@ func (c synced) JournalSynced(s *journal.Sync) { c <- s.Err }
 // stop closes the journal, PRACC and the loop, in that order: the journal's last root needs the loop.
 func (r *loopRig) stop() error {
 	var err error
-	if r.keeper != nil {
+	if r.attached {
 		done := make(synced, 1)
 		r.loop.Call(func() { r.jrn.Close(&journal.Sync{Done: done}) })
 		if k := <-done; k != errs.OK {

@@ -119,7 +119,24 @@ func (n *Node) create() error {
 	if err := n.formatDrives(); err != nil {
 		return err
 	}
-	return n.createJournals()
+	if err := n.createJournals(); err != nil {
+		return err
+	}
+	return n.syncDirs()
+}
+
+// syncDirs makes the names of all that create made survive power loss.
+func (n *Node) syncDirs() error {
+	dirs := []string{filepath.Join(n.cfg.Dir, "router"), n.cfg.Dir, filepath.Dir(n.cfg.Dir)}
+	for i := range n.cfg.ASDs {
+		dirs = append(dirs, n.drivePath(i))
+	}
+	for _, dir := range dirs {
+		if err := syncDir(n.host.FS(), dir); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // openBackend opens metadata, drives and the proxy over them.

@@ -170,7 +170,10 @@ func newRig(t testing.TB, stores int, change func(*Options)) *rig {
 		ASDs: r.asds,
 		Preset: layout.Preset{MaxFragment: 128 << 10, Policies: []layout.Policy{
 			{K: 4, M: 2, C: 5, X: 1}, {K: 2, M: 2, C: 3, X: 1}}},
-		Workers: 2, Grace: 20 * time.Millisecond, StallTimeout: 20 * time.Second, RetryInterval: -1, Seed: 1,
+		// So long that no store of a loaded machine is taken for one that hangs. Tests that hang one set
+		// it short; in those, c needs every store that does not.
+		Grace: 20 * time.Second, StallTimeout: 60 * time.Second,
+		Workers: 2, RetryInterval: -1, Seed: 1,
 		Log: func(f string, a ...any) { t.Logf(f, a...) },
 	}
 	if change != nil {

@@ -48,12 +48,17 @@ func TestEpochFence(t *testing.T) {
 	}
 	for _, err := range []error{
 		func() error { _, err := r.ReserveSCOs(ctx, ns, e1, 10); return err }(),
-		func() error { _, err := r.Put(ctx, r.spec(e1, 2, src)); return err }(),
+		r.put(e1, 2, src).Commit(ctx), // a put may still run on its old range; the commit is the fence
 		func() error { _, err := r.CollectGarbage(ctx, ns, e1); return err }(),
 	} {
 		if !errors.Is(err, ErrFenced) {
 			t.Fatal(err)
 		}
+	}
+	// In a new process there is no old range either.
+	r.crash()
+	if _, err := r.Put(ctx, r.spec(e1, 3, src)); !errors.Is(err, ErrFenced) {
+		t.Fatal(err)
 	}
 	r.commit(r.put(e2, 1, src))
 	if err := r.DeleteObject(ctx, ns, e1, 1); !errors.Is(err, ErrFenced) {
@@ -241,7 +246,7 @@ func TestDeleteIsResumed(t *testing.T) {
 
 // A fragment that lands after its object was deleted is deleted as well.
 func TestDeleteBeforeLastFragmentLands(t *testing.T) {
-	r := newRig(t, 6, nil)
+	r := newRig(t, 6, shortGrace)
 	e := r.own()
 	release := make(chan struct{})
 	r.stores[0].hang = release

@@ -7,10 +7,11 @@ import (
 	"vstor/dataplane/layout"
 )
 
-// RepairFragment looks at a fragment that a reader found missing, failing or rotten. If that is so, the
-// manifest says from then on that it is missing, and it is written again from the others under a new
-// version. Errors: Unreachable and Full if it cannot be written now, in which case RepairMissing
-// will; those of the metadata store. A key that no manifest names any more is no error.
+// RepairFragment looks at a fragment that a reader found missing, failing or rotten. If that is so, it is
+// written again from the others under a new version. The manifest names the old one until then: a drive
+// that fails for a while would otherwise lose fragments that are still there. Errors: Unreachable if it
+// cannot be rebuilt or written now; those of the metadata store. A key that no manifest names any
+// more is no error.
 func (px *Proxy) RepairFragment(ctx context.Context, key layout.FragKey) error {
 	if err := px.begin(); err != nil {
 		return err
@@ -40,16 +41,8 @@ func (px *Proxy) RepairFragment(ctx context.Context, key layout.FragKey) error {
 		return nil
 	}
 	px.count.corrupt.Add(1)
-	m, err = px.Amend(ctx, m.Namespace, m.SCO, func(now *layout.Manifest) bool {
-		if now.Put != key.Put || now.FragKey(c, f) != key || !now.Present(c, f) {
-			return false
-		}
-		now.Frag(c, f).State = layout.FragMissing
-		return true
-	})
-	if err != nil || m.Present(c, f) {
-		return err
-	}
+	m = m.Clone()
+	m.Frag(c, f).State = layout.FragMissing // in this copy alone
 	epoch, err := px.Owner(ctx, key.Namespace)
 	if err != nil {
 		return err

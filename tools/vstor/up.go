@@ -28,8 +28,8 @@ type deployment interface {
 
 // starter builds a deployment from a complete, valid configuration, in a folder that this process
 // holds. NBD is served when it returns. After an error nothing runs.
-// When ctx ends a start under way gives up.
-type starter func(ctx context.Context, cfg config.Config, log *slog.Logger) (deployment, error)
+// fresh: the deployment must be made first. When ctx ends a start under way may give up.
+type starter func(ctx context.Context, cfg config.Config, fresh bool, log *slog.Logger) (deployment, error)
 
 func (a *app) upCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -104,7 +104,7 @@ func (a *app) up(ctx context.Context, flags config.Source) error {
 	}
 	keepCrashes(d.Path)
 	log := slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))
-	sys, err := a.start(ctx, cfg, log)
+	sys, err := a.start(ctx, cfg, d.Fresh(), log)
 	if errs.Of(err) == errs.Canceled && ctx.Err() != nil {
 		return nil // stopped before it was up
 	}

@@ -37,19 +37,21 @@ func (j *Journal) Half() int64 {
 	return int64(len(s.state)-s.reserve) * int64(s.blocks) * BlockSize / 2
 }
 
-// Tail names the oldest pinned segment. Payload of its entries has a Pos in [Lo, Hi).
+// Tail names a segment. Payload of its entries has a Pos in [Lo, Hi). An entry without payload has the
+// Pos of the block behind its header, which can be Hi.
 type Tail struct {
 	Lo, Hi  Pos
 	Segment int
 	Record  uint64 // its first
 }
 
-// Tail is the oldest pinned segment; ok is false if that is the head, which nothing needs to leave.
+// Tail is the oldest pinned segment. ok is false if that is the head, which nothing needs to leave, and
+// while entries in it have not ended: their volumes do not know yet that they are there.
 func (j *Journal) Tail() (t Tail, ok bool) {
 	s := &j.segs
 	lo := j.segPos(s.tail)
 	t = Tail{Lo: Pos(lo), Hi: Pos(lo + s.blocks), Segment: s.tail, Record: s.state[s.tail].first}
-	return t, s.tail != s.head
+	return t, s.tail != s.head && s.state[s.tail].last <= j.ended
 }
 
 // TailHolders calls f for each volume that pins the tail segment, in no order, with the sequence it would

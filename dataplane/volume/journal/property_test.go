@@ -14,7 +14,7 @@ import (
 
 // model drives a journal with random operations and crashes, and knows what must come back.
 type model struct {
-	t    *rapid.T
+	t    fataler
 	r    *rig
 	l    *ring.Loop
 	opt  Options
@@ -155,13 +155,16 @@ func (m *model) move() {
 	m.r.on(func() {
 		for _, k := range m.log {
 			// Entries without payload have a Pos, too: that of the block behind their header.
-			if k.vol != vol || k.e.ended == 0 || k.seq <= m.com[vol] || !k.acked || k.pos < tail.Lo || k.pos > tail.Hi {
+			if k.vol != vol || k.seq <= m.com[vol] || !k.acked || k.pos < tail.Lo || k.pos > tail.Hi {
 				continue
+			}
+			copies = append(copies, k)
+			if k.e.ended == 0 {
+				continue // the copy of an earlier round is still under way
 			}
 			c := write(m.l, vol, k.seq, k.addr, int(k.n), k.stamp)
 			c.Kind = k.kind
 			k.e = c
-			copies = append(copies, k)
 			m.r.j.AppendCopy(&c.Entry)
 		}
 	})
@@ -256,7 +259,7 @@ func (m *model) reopen(d *drive, must func(*known) bool) {
 		}
 		record = e.Record
 		if e.Bad != 0 {
-			t.Fatalf("record %d has bad blocks %b: %s, boot %v; %+v", e.Record, e.Bad, j.root, m.opt.BootID[0], e.Pos)
+			t.Fatalf("record %d has bad blocks %b", e.Record, e.Bad)
 		}
 		if e.Seq <= m.com[e.Vol] {
 			return nil
@@ -269,22 +272,10 @@ func (m *model) reopen(d *drive, must func(*known) bool) {
 				return nil
 			}
 		}
-		for _, k := range all {
-			if k.vol == e.Vol && k.seq == e.Seq {
-				t.Logf("known: %+v", k)
-			}
-		}
-		t.Logf("found: %+v, com %v", ReplayEntry{Vol: e.Vol, Seq: e.Seq, Kind: e.Kind, Addr: e.Addr, Blocks: e.Blocks, Sums: e.Sums, Copied: e.Copied}, m.com)
 		t.Fatalf("record %d holds %s %d/%d, which is stale or was never appended", e.Record, e.Kind, e.Vol, e.Seq)
 		return nil
 	}); err != nil {
 		t.Fatalf("replay: %v", err)
-	}
-	m.t.Logf("replayed to %d: %s; st %+v", j.next-1, j.root, j.replay)
-	for _, k := range all {
-		if k.vol == 1 && k.seq == 8 {
-			m.t.Logf("   found %v %+v", found[k], *k)
-		}
 	}
 	m.check(found, must)
 	m.adopt(found, all)
@@ -356,23 +347,25 @@ func (m *model) adopt(found map[*known]bool, all []*known) {
 func TestCrashes(t *testing.T) {
 	l := startLoop(t, 64<<20)
 	rapid.Check(t, func(t *rapid.T) {
-		seed := rapid.Uint64().Draw(t, "seed")
-		m := &model{t: t, l: l, rnd: rand.New(rand.NewPCG(seed, 7))}
-		m.opt = Options{BootID: [16]byte{1}, NoSyncNeeded: false}
-		d := create(t, 4+m.rnd.IntN(4), m.opt)
-		m.reopen(d, func(*known) bool { return false })
-		steps := rapid.IntRange(20, 250).Draw(t, "steps")
-		for range steps {
-			m.step()
-		}
-		m.closeClean()
-		m.r.d.hold = false
-		m.landAll()
-		m.r.close()
-		if n := l.Pool().Pages() - l.Pool().Free(); n != 0 {
-			t.Fatalf("%d pages leaked", n)
-		}
+		runModel(t, l, rapid.Uint64().Draw(t, "seed"), rapid.IntRange(20, 250).Draw(t, "steps"))
 	})
+}
+
+func runModel(t fataler, l *ring.Loop, seed uint64, steps int) {
+	m := &model{t: t, l: l, rnd: rand.New(rand.NewPCG(seed, 7))}
+	m.opt = Options{BootID: [16]byte{1}}
+	d := create(t, 4+m.rnd.IntN(4), m.opt)
+	m.reopen(d, func(*known) bool { return false })
+	for range steps {
+		m.step()
+	}
+	m.closeClean()
+	m.r.d.hold = false
+	m.landAll()
+	m.r.close()
+	if n := l.Pool().Pages() - l.Pool().Free(); n != 0 {
+		t.Fatalf("%d pages leaked", n)
+	}
 }
 
 func (m *model) step() {
@@ -391,10 +384,8 @@ func (m *model) step() {
 	case n < 90:
 		m.r.on(func() { m.r.j.timer.fire() })
 	case n < 93:
-		m.t.Logf("kill settled %v st %v com %v", m.settled, m.r.j.st, m.com)
 		m.crash(false)
 	case n < 96:
-		m.t.Logf("power settled %v st %v com %v", m.settled, m.r.j.st, m.com)
 		m.crash(true)
 	case n < 97:
 		m.closeClean()

@@ -250,38 +250,51 @@ func (p *replayer) must(from uint32) (bool, error) {
 	return p.number <= p.mark, nil
 }
 
-// scan looks for later records, which may know that this one had completed: in every block of the rest
-// of this segment and of the next, and at the start of all others, where a record always begins.
+// scan looks for later records, which may know that this one had completed: in the rest of this segment,
+// in the next, and in each that begins with a later record or follows one that holds any. For all
+// others one look at the start is enough, where a record always begins: a torn tail costs little.
 func (p *replayer) scan(from uint32) error {
-	j := p.j
-	s := &j.segs
-	seg, free := s.head, s.free()
-	for i := 0; i <= free; i++ {
-		first := j.segPos(seg)
+	s := &p.j.segs
+	seg, live := s.head, true
+	for i := range s.free() + 1 {
+		first := p.j.segPos(seg)
 		end := first + s.blocks
 		if i == 0 {
 			first = from
+		} else if !live {
+			var err error
+			if live, err = p.look(first, first+1); err != nil {
+				return err
+			}
 		}
-		limit := end
-		if i > 1 {
-			limit = first + 1
-		}
-		for pos := first; pos < limit; pos++ {
-			b, err := p.w.blocks(pos, 1, limit)
+		if live {
+			found, err := p.look(first, end)
 			if err != nil {
 				return err
 			}
-			if !isHeader(b) {
-				continue
-			}
-			if h, err := DecodeHeader(b); err == nil && h.Number > p.number && p.native(&h, pos) {
-				p.learn(&h)
-				j.replay.Torn = true
-			}
+			live = found || i == 0
 		}
 		seg = s.next(seg)
 	}
 	return nil
+}
+
+// look learns from the later records whose headers are in blocks [from, to), and reports whether there
+// are any.
+func (p *replayer) look(from, to uint32) (bool, error) {
+	found := false
+	for pos := from; pos < to; pos++ {
+		b, err := p.w.blocks(pos, 1, to)
+		if err != nil {
+			return false, err
+		}
+		if h, ok, _ := p.decode(b); ok && h.Number > p.number && p.native(&h, pos) {
+			p.learn(&h)
+			p.j.replay.Torn = true
+			found = true
+		}
+	}
+	return found, nil
 }
 
 // verify reports whether a block of payload is bad.

@@ -177,8 +177,8 @@ func (o *model) write() step {
 			n = int64(o.size - from)
 		}
 		kind := uint16(o.rng.IntN(3))
-		if kind == layout.OffZero && n > 10000*PageBlocks && o.rng.IntN(20) > 0 {
-			kind = layout.OffTrimmed // zeros cost a record per page: seldom so many
+		if n > 10000*PageBlocks && o.rng.IntN(20) > 0 {
+			kind = layout.OffUnmapped // the others may cost a record per page: seldom so many
 		}
 		s.trims = append(s.trims, trim{from, uint64(n), kind})
 	}

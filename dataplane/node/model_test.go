@@ -1,0 +1,397 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"vstor/dataplane/block"
+	"vstor/dataplane/buf"
+	"vstor/dataplane/config"
+	"vstor/dataplane/errs"
+	"vstor/dataplane/ids"
+	"vstor/dataplane/layout"
+)
+
+var (
+	seedFlag  = flag.Uint64("model.seed", 0, "run the model test with this seed alone")
+	modelTime = flag.Duration("model.time", 0, "run the model test on new seeds for so long")
+)
+
+// model is a vDisk beside a flat array. Every operation goes to both; after a crash each block must hold
+// what the last acknowledged operation left, or what one that was under way made of it.
+type model struct {
+	t     *testing.T
+	seed  uint64
+	rng   *rand.Rand
+	host  *memHost
+	n     *Node
+	d     *vdisk
+	size  int64
+	flat  []byte   // as last acknowledged or read
+	maybe [][]byte // per block: further contents it may have after a crash
+	step  string   // fault point that kills the machine
+	nth   atomic.Int64
+	power bool // power may be cut: what no flush covered may then be lost
+	log   io.Writer
+}
+
+func (m *model) fatalf(format string, args ...any) {
+	m.t.Helper()
+	m.t.Fatalf("seed %d: %s (repeat with -model.seed=%d)", m.seed, fmt.Sprintf(format, args...), m.seed)
+}
+
+func (m *model) config() config.Config {
+	return config.Config{Dir: "/d", ASDs: 6, ASDSize: 48 << 20, Nodes: 6,
+		Policies: []layout.Policy{{K: 4, M: 2, C: 5, X: 1}, {K: 2, M: 2, C: 3, X: 1}},
+		SCOSize:  1 << 20, FragmentSize: 128 << 10, Memory: 320 << 20, Journal: 8 << 20, MaxConnections: 16, Loops: 1,
+		StallTimeout: 20 * time.Second}
+}
+
+func (m *model) start(fresh bool) {
+	if fresh {
+		if err := m.host.fs.MkdirAll("/d", 0o755); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+	n, err := Start(Options{Config: m.config(), Log: slog.New(slog.NewTextHandler(m.log, nil)), Host: m.host, Fresh: fresh,
+		NoNBD: true, Hook: m.hook})
+	if err != nil {
+		m.fatalf("start: %v", err)
+	}
+	m.n = n
+	if fresh {
+		if _, err := n.CreateVDisk(context.Background(), "v", m.size); err != nil {
+			m.fatalf("create: %v", err)
+		}
+	}
+	m.d = n.vdisks["v"]
+	if m.d == nil {
+		m.fatalf("the vDisk is gone")
+	}
+}
+
+// hook kills the machine at a fault point.
+func (m *model) hook(step string) {
+	if step == m.step && m.nth.Add(-1) == 0 {
+		m.host.frozen.Store(true)
+	}
+}
+
+// op is one operation under way.
+type op struct {
+	req   block.Request
+	data  []byte // of a write
+	m     *model
+	acked bool // before the machine died
+	done  chan struct{}
+}
+
+func (o *op) Completed(r *block.Request) {
+	if r.Op == block.Read {
+		o.data = o.data[:0]
+		for _, s := range r.Data.Segs {
+			o.data = append(o.data, o.m.d.rig.pool.SegBytes(s)...)
+		}
+		o.m.d.rig.pool.ReleaseVec(&r.Data)
+	}
+	o.acked = r.Err == errs.OK && !o.m.host.frozen.Load()
+	close(o.done)
+}
+
+func (m *model) submit(o *op) {
+	o.m, o.done = m, make(chan struct{})
+	o.req.Done = o
+	ok := m.d.rig.loop.Call(func() {
+		if o.req.Op == block.Write {
+			pool := m.d.rig.pool
+			if !pool.Alloc(&o.req.Data, int(ids.Blocks(o.req.Off%4096+int64(o.req.Len)))) {
+				m.fatalf("the pool is empty")
+			}
+			at, rest := int(o.req.Off%4096), o.data
+			for _, s := range o.req.Data.Segs {
+				n := copy(pool.SegBytes(s)[at:], rest)
+				rest, at = rest[n:], 0
+			}
+		}
+		m.d.disk.Submit(&o.req)
+	})
+	if !ok {
+		m.fatalf("the loop is gone")
+	}
+}
+
+// random makes an operation; most are whole blocks, some are of any size and place.
+func (m *model) random() *op {
+	o := &op{}
+	off, n := m.rng.Int64N(m.size), int64(1)<<(9+m.rng.IntN(10))
+	if m.rng.IntN(3) > 0 {
+		off, n = off&^4095, max(n&^4095, 4096)
+	} else {
+		n -= m.rng.Int64N(n)
+	}
+	n = min(n, m.size-off)
+	o.req.Off, o.req.Len = off, uint32(n)
+	switch m.rng.IntN(20) {
+	case 0:
+		o.req.Op = block.Trim
+	case 1:
+		o.req.Op = block.WriteZeroes
+		if m.rng.IntN(2) == 0 {
+			o.req.Flags |= block.NoHole
+		}
+	case 2:
+		o.req.Op, o.req.Off, o.req.Len = block.Flush, 0, 0
+	default:
+		o.req.Op = block.Write
+		if m.rng.IntN(8) == 0 {
+			o.req.Flags |= block.FUA
+		}
+		o.data = make([]byte, n)
+		fill(o.data, m.rng)
+	}
+	return o
+}
+
+func fill(b []byte, rng *rand.Rand) {
+	x := rng.Uint64()
+	for i := range b {
+		x = x*6364136223846793005 + 1442695040888963407
+		b[i] = byte(x >> 56)
+	}
+}
+
+// apply is what o makes of one block that held old.
+func (o *op) apply(blockNo int64, old []byte) []byte {
+	from, to := o.req.Off, o.req.Off+int64(o.req.Len)
+	if o.req.Op == block.Trim {
+		from, to = (from+4095)&^4095, to&^4095
+	}
+	lo, hi := max(from, blockNo*4096), min(to, blockNo*4096+4096)
+	if o.req.Op == block.Flush || lo >= hi {
+		return old
+	}
+	out := bytes.Clone(old)
+	part := out[lo-blockNo*4096 : hi-blockNo*4096]
+	if o.req.Op == block.Write {
+		copy(part, o.data[lo-o.req.Off:])
+	} else {
+		clear(part)
+	}
+	return out
+}
+
+// note brings the flat array up to what ops did, in their order.
+func (m *model) note(ops []*op) {
+	for _, o := range ops {
+		if o.req.Op == block.Flush {
+			continue
+		}
+		for b := o.req.Off / 4096; b*4096 < o.req.Off+int64(o.req.Len); b++ {
+			last := m.flat[b*4096 : b*4096+4096]
+			if k := len(m.maybe[b]); k > 0 {
+				last = m.maybe[b][k-4096:]
+			}
+			now := o.apply(b, last)
+			switch {
+			case o.acked && m.power:
+				m.maybe[b] = append(append(m.maybe[b], last...), now...)
+				copy(m.flat[b*4096:], now)
+			case o.acked:
+				copy(m.flat[b*4096:], now)
+				m.maybe[b] = nil
+			default:
+				m.maybe[b] = append(m.maybe[b], now...)
+			}
+		}
+	}
+}
+
+// round runs some operations at once.
+func (m *model) round() {
+	var ops []*op
+	for range 1 + m.rng.IntN(16) {
+		o := m.random()
+		ops = append(ops, o)
+		m.submit(o)
+	}
+	for _, o := range ops {
+		<-o.done
+		if o.req.Err != errs.OK && !m.host.frozen.Load() {
+			m.fatalf("operation %d at %d+%d failed: %v", o.req.Op, o.req.Off, o.req.Len, o.req.Err)
+		}
+	}
+	m.note(ops)
+	if m.power && m.rng.IntN(3) == 0 {
+		m.flush()
+	}
+}
+
+// flush ends the time in which power loss may undo what was acknowledged.
+func (m *model) flush() {
+	o := &op{req: block.Request{Op: block.Flush}}
+	m.submit(o)
+	<-o.done
+	if o.acked {
+		clear(m.maybe)
+	}
+}
+
+// check reads everything, or a part, and compares; what a crash left undecided is decided now.
+func (m *model) check() {
+	const piece = 64 << 10
+	for off := int64(0); off < m.size; off += piece {
+		o := &op{req: block.Request{Op: block.Read, Off: off, Len: piece}}
+		m.submit(o)
+		<-o.done
+		if o.req.Err != errs.OK {
+			m.fatalf("read at %d: %v", off, o.req.Err)
+		}
+		for i := int64(0); i < piece; i += 4096 {
+			m.compare((off+i)/4096, o.data[i:i+4096])
+		}
+	}
+}
+
+func (m *model) compare(b int64, got []byte) {
+	want := m.flat[b*4096 : b*4096+4096]
+	if bytes.Equal(got, want) {
+		m.maybe[b] = nil
+		return
+	}
+	for c := m.maybe[b]; len(c) > 0; c = c[4096:] {
+		if bytes.Equal(got, c[:4096]) {
+			copy(want, got)
+			m.maybe[b] = nil
+			return
+		}
+	}
+	first := 0
+	for got[first] == want[first] {
+		first++
+	}
+	m.fatalf("block %d differs from byte %d on; %d other contents were possible", b, first, len(m.maybe[b])/4096)
+}
+
+// die takes the machine down as it is and starts it again.
+func (m *model) die(power bool) {
+	old, n := m.host, m.n
+	m.host = old.crash(m.rng, power)
+	n.Close() // of a process that is dead: only its memory is given back
+	m.prepare()
+	m.start(false)
+}
+
+// prepare pulls up to two drives, or flips bits on up to two, while the machine is down.
+func (m *model) prepare() {
+	a, b := m.rng.IntN(6), m.rng.IntN(6)
+	switch m.rng.IntN(4) {
+	case 0:
+		m.host.hidden[filepath.Join("/d", fmt.Sprintf("asd-%d", a), "data")] = true
+		m.host.hidden[filepath.Join("/d", fmt.Sprintf("asd-%d", b), "data")] = true
+	case 1:
+		for _, i := range []int{a, b} {
+			m.flip(m.host.files[filepath.Join("/d", fmt.Sprintf("asd-%d", i), "data")])
+		}
+	}
+}
+
+// flip turns bits of a drive behind its superblocks.
+func (m *model) flip(g *gate) {
+	p, err := buf.AlignedBytes(4096)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer buf.FreeAligned(p)
+	for range 1 + m.rng.IntN(20) {
+		off := (2<<20 + m.rng.Int64N(g.Size()-2<<20)) &^ 4095
+		if err := g.Mem.ReadAt(p, off); err != nil {
+			m.t.Fatal(err)
+		}
+		p[m.rng.IntN(4096)] ^= 1 << m.rng.IntN(8)
+		if err := g.Mem.WriteAt(p, off); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+	if err := g.Mem.Sync(); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+var steps = []string{"", "seal", "put", "commit", "apply", "trim", "clean", "cleaned", "delete"}
+
+func runModel(t *testing.T, seed uint64, lives int) {
+	m := &model{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 3)), host: newMemHost(), log: io.Discard}
+	if *seedFlag != 0 {
+		m.log = os.Stderr
+	}
+	m.power = m.rng.IntN(3) == 0
+	m.size = int64(1+m.rng.IntN(4)) * 2 << 20
+	m.flat, m.maybe = make([]byte, m.size), make([][]byte, m.size/4096)
+	m.start(true)
+	for range lives {
+		m.step = steps[m.rng.IntN(len(steps))]
+		m.nth.Store(1 + m.rng.Int64N(6))
+		for r := 20 + m.rng.IntN(300); r > 0 && !m.host.frozen.Load(); r-- {
+			m.round()
+			if m.rng.IntN(100) == 0 && !m.host.frozen.Load() {
+				m.checkSome()
+			}
+		}
+		m.step = ""
+		if m.rng.IntN(4) == 0 && !m.host.frozen.Load() {
+			if err := m.n.Close(); err != nil {
+				m.fatalf("close: %v", err)
+			}
+			m.prepare()
+			m.start(false)
+		} else {
+			m.die(m.power && m.rng.IntN(2) == 0)
+		}
+		m.check()
+	}
+	if err := m.n.Close(); err != nil {
+		m.fatalf("close: %v", err)
+	}
+}
+
+// checkSome reads while work goes on behind.
+func (m *model) checkSome() {
+	off := m.rng.Int64N(m.size)
+	n := min(1+m.rng.Int64N(128<<10), m.size-off)
+	o := &op{req: block.Request{Op: block.Read, Off: off, Len: uint32(n)}}
+	m.submit(o)
+	<-o.done
+	if m.host.frozen.Load() {
+		return
+	}
+	if o.req.Err != errs.OK || !bytes.Equal(o.data, m.flat[off:off+n]) {
+		m.fatalf("read of %d bytes at %d: %v, or wrong bytes", n, off, o.req.Err)
+	}
+}
+
+// TestModel is the model test of the whole path from block API to drives: random operations, kills at fault
+// points, power cuts, pulled drives, flipped bits.
+func TestModel(t *testing.T) {
+	if *seedFlag != 0 {
+		runModel(t, *seedFlag, 8)
+		return
+	}
+	end := time.Now().Add(*modelTime)
+	for seed := uint64(1); seed <= 12 || time.Now().Before(end); seed++ {
+		s := seed
+		if *modelTime > 0 {
+			s = rand.Uint64()
+		}
+		runModel(t, s, 8)
+	}
+}
