@@ -330,18 +330,7 @@ func (ix *index) setMeta(m *meta) error {
 func (ix *index) close(flush bool) error {
 	var err error
 	if !ix.stuck.Load() {
-		if flush {
-			err = ix.db.Flush()
-		}
-		if e := ix.db.Close(); err == nil {
-			err = e
-		}
-		if f := ix.log.fatal.Load(); err == nil && f != nil {
-			err = errs.New(errs.IO, "%s", *f)
-		}
-		if ix.cache != nil {
-			ix.cache.Unref()
-		}
+		err = ix.closeDB(flush)
 	}
 	if e := ix.lock.Close(); err == nil {
 		err = e
@@ -350,4 +339,31 @@ func (ix *index) close(flush bool) error {
 		return errs.Wrap(errs.IO, err, "store: cannot close the index")
 	}
 	return nil
+}
+
+func (ix *index) closeDB(flush bool) (err error) {
+	defer func() {
+		// As in commit: a Flush starts a new log. What Pebble holds is lost until the process ends.
+		if p := recover(); p != nil {
+			cause, ok := p.(error)
+			if !ok {
+				panic(p)
+			}
+			ix.stuck.Store(true)
+			err = cause
+		}
+	}()
+	if flush {
+		err = ix.db.Flush()
+	}
+	if e := ix.db.Close(); err == nil {
+		err = e
+	}
+	if f := ix.log.fatal.Load(); err == nil && f != nil {
+		err = errs.New(errs.IO, "%s", *f)
+	}
+	if ix.cache != nil {
+		ix.cache.Unref()
+	}
+	return err
 }

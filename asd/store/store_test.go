@@ -370,4 +370,3 @@ func TestList(t *testing.T) {
 		t.Fatal(last, err)
 	}
 }
-

@@ -41,7 +41,8 @@ type model struct {
 	maybe [][]byte // per block: further contents it may have after a crash
 	step  string   // fault point that kills the machine
 	nth   atomic.Int64
-	power bool // power may be cut: what no flush covered may then be lost
+	weak  [2]int // the drives that get pulled and rot: no chunk loses more than two fragments
+	power bool   // power may be cut: what no flush covered may then be lost
 	log   io.Writer
 }
 
@@ -293,7 +294,7 @@ func (m *model) die(power bool) {
 
 // prepare pulls up to two drives, or flips bits on up to two, while the machine is down.
 func (m *model) prepare() {
-	a, b := m.rng.IntN(6), m.rng.IntN(6)
+	a, b := m.weak[0], m.weak[m.rng.IntN(2)]
 	switch m.rng.IntN(4) {
 	case 0:
 		m.host.hidden[filepath.Join("/d", fmt.Sprintf("asd-%d", a), "data")] = true
@@ -335,6 +336,7 @@ func runModel(t *testing.T, seed uint64, lives int) {
 		m.log = os.Stderr
 	}
 	m.power = m.rng.IntN(3) == 0
+	m.weak = [2]int{m.rng.IntN(6), m.rng.IntN(6)}
 	m.size = int64(1+m.rng.IntN(4)) * 2 << 20
 	m.flat, m.maybe = make([]byte, m.size), make([][]byte, m.size/4096)
 	m.start(true)

@@ -176,3 +176,6 @@ func sleep(ctx context.Context, d time.Duration) bool {
 		return false
 	}
 }
+
+// Seal closes the open batch though it is small. On the loop.
+func (v *Volume) Seal() { v.closeBatch() }

@@ -225,6 +225,7 @@ func BenchmarkReplay(b *testing.B) {
 	l := startLoop(b, 64<<20)
 	f := realFile(b, 256<<20, 32<<20)
 	w := newLoad(b, l, f, 128, 1, Options{Reserve: 1})
+	w.every = 1 << 40
 	w.run(b, 50000)
 	w.close(b)
 	b.ResetTimer()

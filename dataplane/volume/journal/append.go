@@ -119,13 +119,14 @@ func (r *record) gather(q *entryList, h *Header, page []byte) {
 		q.pop()
 		h.Length = uint32(putEntry(page, int(h.Length), e))
 		h.Entries++
-		e.Pos = Pos(h.Position + 1 + h.Blocks)
-		h.Blocks += n
+		e.Pos = Pos(h.Position)
 		if n > 0 {
+			e.Pos += Pos(1 + h.Blocks)
 			for _, s := range e.Data.Segs {
 				r.vec.Add(s)
 			}
 		}
+		h.Blocks += n
 		e.state = entryFlying
 		r.entries.push(e)
 		if e.copied {

@@ -10,7 +10,8 @@ import (
 // ends. Nothing is drained: what is not Committed is replayed by the next Open. A journal that has failed
 // closes without a root, and s ends with IO. Close it once. Loop only.
 func (j *Journal) Close(s *Sync) {
-	invariants.Assert(j.st >= attaching && j.closer == nil && s.Done != nil, "journal: Close before Attach, or twice")
+	invariants.Assert(j.st >= attaching && j.closer == nil && s.Done != nil,
+		"journal: Close before Attach, or twice")
 	s.Err = errs.OK
 	j.closer = s
 	if j.st == running {

@@ -56,8 +56,8 @@
 //   - A clean root: nothing is missing.
 //
 // Later headers are looked for behind the hole by scanning (replayer.scan), under the same three locks
-// but for the chain, which the hole has cut. If n must be there, the hole is rot: damaged payload under a good
-// header is delivered with its blocks marked Bad, and the volume answers EIO for them until they
+// but for the chain, which the hole has cut. If n must be there, the hole is rot: damaged payload under
+// a good header is delivered with its blocks marked Bad, and the volume answers EIO for them until they
 // are rewritten; a damaged header is refused with Corrupt, because nobody can say which blocks it
 // held, and older versions of them must not be served.
 //

@@ -25,7 +25,7 @@ type Entry struct {
 	// Sums holds the checksum of each block of Data.
 	Sums []uint32
 
-	Pos Pos       // where the first block of payload lies; set before JournalDone
+	Pos Pos       // where the first block of payload lies, without payload the header; set before JournalDone
 	Err errs.Kind // IO: the journal failed. Closed: it was closed, and the entry is not in it
 	// Done learns of the end.
 	Done EntryDone
@@ -71,7 +71,8 @@ func (e *Entry) admit(pool *buf.Pool) {
 		invariants.Assert(false, "journal: an entry of kind %d in state %d was appended", e.Kind, e.state)
 	}
 	n := e.payload()
-	if e.Kind == Write && (n == 0 || n > MaxEntryBlocks || len(e.Sums) != int(n) || e.Data.Len() != int(n)*BlockSize) {
+	if e.Kind == Write && (n == 0 || n > MaxEntryBlocks || len(e.Sums) != int(n) ||
+		e.Data.Len() != int(n)*BlockSize) {
 		invariants.Assert(false, "journal: a write of %d blocks with %d bytes and %d checksums; at most %d blocks "+
 			"would be right", n, e.Data.Len(), len(e.Sums), MaxEntryBlocks)
 	}

@@ -182,3 +182,19 @@ func FuzzHeader(f *testing.F) {
 		}
 	})
 }
+
+func TestDump(t *testing.T) {
+	l := startLoop(t, 16<<20)
+	r := open(t, l, create(t, 4, Options{}), Options{}, nil)
+	r.putEach(3, 1, 5)
+	r.close()
+	var out bytes.Buffer
+	if err := Dump(&out, r.d); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"A: root 3", "B: root 3", "clean true", "record 5 incarnation 2", "write volume 3 seq 5 at 5+1"} {
+		if !bytes.Contains(out.Bytes(), []byte(want)) {
+			t.Errorf("%q is missing in\n%s", want, out.String())
+		}
+	}
+}

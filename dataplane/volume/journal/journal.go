@@ -81,8 +81,8 @@ func Create(file dio.File, opt Options) error {
 	opt.ensureDefaults()
 	n := (file.Size() - DataStart) / opt.SegmentSize
 	if n < segmentsMin || n > segmentsMax {
-		return errs.New(errs.Invalid, "journal: a file of %d bytes holds %d segments of %d bytes; at least %d bytes "+
-			"would be right", file.Size(), max(n, 0), opt.SegmentSize, Capacity(0, opt.SegmentSize))
+		return errs.New(errs.Invalid, "journal: a file of %d bytes holds %d segments of %d bytes; "+
+			"at least %d bytes would be right", file.Size(), max(n, 0), opt.SegmentSize, Capacity(0, opt.SegmentSize))
 	}
 	if _, err := opt.reserveOf(int(n)); err != nil {
 		return err
@@ -165,8 +165,8 @@ func (j *Journal) readRoots() error {
 	best := 0
 	switch {
 	case faults[0] != nil && faults[1] != nil:
-		return errs.Wrap(errs.Corrupt, faults[0], "journal: both copies of the root are lost; what it holds cannot "+
-			"be told from what it held (copy B: %v)", faults[1])
+		return errs.Wrap(errs.Corrupt, faults[0], "journal: both copies of the root are lost; what it holds "+
+			"cannot be told from what it held (copy B: %v)", faults[1])
 	case faults[0] != nil, faults[1] == nil && roots[1].Sequence > roots[0].Sequence:
 		best = 1
 	}

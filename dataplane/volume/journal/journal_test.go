@@ -16,13 +16,6 @@ func seqsOf(out map[ids.VolumeID][]ids.Seq) func(ReplayEntry) error {
 	}
 }
 
-func checkSeqs(t *testing.T, got []ids.Seq, from, to ids.Seq) {
-	t.Helper()
-	if len(got) != int(to-from+1) || len(got) > 0 && (got[0] != from || got[len(got)-1] != to) {
-		t.Fatalf("replayed %d entries %v, want %d to %d", len(got), got, from, to)
-	}
-}
-
 func TestAppendReplay(t *testing.T) {
 	l := startLoop(t, 16<<20)
 	d := create(t, 4, Options{})
@@ -339,15 +332,16 @@ func TestCopyForward(t *testing.T) {
 		}
 		r.abandon()
 		found := map[ids.Seq]bool{}
-		r = open(t, l, d.kill(rand.New(rand.NewPCG(1, 1))), Options{MarkAfter: -1, Reserve: reserve}, func(e ReplayEntry) error {
-			if e.Vol == 9 {
-				if want := live[e.Seq]; e.Addr != want.Addr || e.Sums[0] != want.Sums[0] || !e.Copied {
-					t.Errorf("copy %d came back as %+v", e.Seq, e)
+		r = open(t, l, d.kill(rand.New(rand.NewPCG(1, 1))), Options{MarkAfter: -1, Reserve: reserve},
+			func(e ReplayEntry) error {
+				if e.Vol == 9 {
+					if want := live[e.Seq]; e.Addr != want.Addr || e.Sums[0] != want.Sums[0] || !e.Copied {
+						t.Errorf("copy %d came back as %+v", e.Seq, e)
+					}
+					found[e.Seq] = true
 				}
-				found[e.Seq] = true
-			}
-			return nil
-		})
+				return nil
+			})
 		if len(found) != len(live) {
 			t.Fatalf("%d of %d copies are there", len(found), len(live))
 		}

@@ -65,8 +65,8 @@ func (o *Options) Validate() error {
 	switch {
 	case o.SegmentSize != 0 && (o.SegmentSize < SegmentSizeMin || o.SegmentSize > SegmentSizeMax ||
 		o.SegmentSize%BlockSize != 0):
-		return errs.New(errs.Invalid, "journal: segments of %d bytes; a multiple of 4096 from %d to %d would be right",
-			o.SegmentSize, SegmentSizeMin, SegmentSizeMax)
+		return errs.New(errs.Invalid, "journal: segments of %d bytes; a multiple of 4096 from %d to %d "+
+			"would be right", o.SegmentSize, SegmentSizeMin, SegmentSizeMax)
 	case o.MaxInFlight < 0 || o.MaxInFlight > 64:
 		return errs.New(errs.Invalid, "journal: %d records in flight; 1 to 64 would be right", o.MaxInFlight)
 	case o.RecordBlocks != 0 && (o.RecordBlocks < MaxEntryBlocks || o.RecordBlocks > headerBlocks):
@@ -87,7 +87,8 @@ func (o *Options) reserveOf(n int) (int, error) {
 	case r == 0:
 		r = 2
 	case r > n-2:
-		return 0, errs.New(errs.Invalid, "journal: a reserve of %d of %d segments; at most %d would be right", r, n, n-2)
+		return 0, errs.New(errs.Invalid, "journal: a reserve of %d of %d segments; at most %d would be right",
+			r, n, n-2)
 	}
 	return r, nil
 }

@@ -14,7 +14,8 @@ type Pressure struct {
 // Pressure is cheap: ask at every seal decision. Loop only, like all here.
 func (j *Journal) Pressure() Pressure {
 	s := &j.segs
-	return Pressure{Total: len(s.state), Pinned: s.pinned, Pending: s.pending(), Free: s.free(), Reserve: s.reserve}
+	return Pressure{Total: len(s.state), Pinned: s.pinned, Pending: s.pending(), Free: s.free(),
+		Reserve: s.reserve}
 }
 
 // Stalled is the loop's time at which the line of Append came to a halt for lack of space; 0 while it
@@ -37,8 +38,7 @@ func (j *Journal) Half() int64 {
 	return int64(len(s.state)-s.reserve) * int64(s.blocks) * BlockSize / 2
 }
 
-// Tail names a segment. Payload of its entries has a Pos in [Lo, Hi). An entry without payload has the
-// Pos of the block behind its header, which can be Hi.
+// Tail names a segment. The Pos of its entries is in [Lo, Hi).
 type Tail struct {
 	Lo, Hi  Pos
 	Segment int
@@ -69,7 +69,7 @@ func (j *Journal) TailHolders(f func(vol ids.VolumeID, seq ids.Seq, bytes int64)
 // a newer entry that has ended. Trims, zeros, snapshots, rollbacks and resizes count, too. It does nothing
 // if t is not the tail any more.
 func (j *Journal) Moved(vol ids.VolumeID, t Tail) {
-	if t.Segment != j.segs.tail || t.Record != j.segs.state[t.Segment].first {
+	if now, ok := j.Tail(); !ok || now != t {
 		return
 	}
 	j.segs.moved(vol)

@@ -45,15 +45,6 @@ type known struct {
 	safe  bool // acknowledged before a Sync that has ended
 }
 
-func (m *model) find(vol ids.VolumeID, seq ids.Seq) *known {
-	for _, k := range m.log {
-		if k.vol == vol && k.seq == seq {
-			return k
-		}
-	}
-	return nil
-}
-
 func (m *model) append() {
 	m.r.on(func() {
 		for range m.rnd.IntN(8) + 1 {
@@ -154,8 +145,7 @@ func (m *model) move() {
 	var copies []*known
 	m.r.on(func() {
 		for _, k := range m.log {
-			// Entries without payload have a Pos, too: that of the block behind their header.
-			if k.vol != vol || k.seq <= m.com[vol] || !k.acked || k.pos < tail.Lo || k.pos > tail.Hi {
+			if k.vol != vol || k.seq <= m.com[vol] || !k.acked || k.pos < tail.Lo || k.pos >= tail.Hi {
 				continue
 			}
 			copies = append(copies, k)

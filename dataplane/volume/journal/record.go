@@ -202,8 +202,8 @@ func (h *Header) check(b []byte) error {
 		at += entryLength + sums*sumLength
 	}
 	if at != h.Length || blocks != h.Blocks {
-		return errs.New(errs.Corrupt, "journal: record %d has entries of %d bytes for %d blocks, its header says %d for %d",
-			h.Number, at, blocks, h.Length, h.Blocks)
+		return errs.New(errs.Corrupt, "journal: record %d has entries up to byte %d with %d blocks, its "+
+			"header says %d with %d", h.Number, at, blocks, h.Length, h.Blocks)
 	}
 	return nil
 }

@@ -95,7 +95,8 @@ func (w *rootWriter) fill() {
 		w.root.BootID = j.opt.BootID
 	}
 	if w.kind == rootClose {
-		invariants.Assert(j.durable == j.next-1, "journal: a clean root at %d, with records up to %d", j.durable, j.next-1)
+		invariants.Assert(j.durable == j.next-1, "journal: a clean root at %d, with records up to %d",
+			j.durable, j.next-1)
 	}
 	w.root.Encode(j.loop.Pool().Bytes(w.page.Page))
 }

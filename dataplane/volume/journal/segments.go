@@ -52,7 +52,8 @@ type hold struct {
 }
 
 func (s *segments) init(n int, blocks uint32, reserve int) {
-	*s = segments{blocks: blocks, reserve: reserve, state: make([]segment, n), vols: make(map[ids.VolumeID]*volume)}
+	*s = segments{blocks: blocks, reserve: reserve, state: make([]segment, n),
+		vols: make(map[ids.VolumeID]*volume)}
 }
 
 // start makes segment seg the only one used, empty, with record number first to come.

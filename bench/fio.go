@@ -1,0 +1,96 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os/exec"
+	"strings"
+	"time"
+
+	"vstor/dataplane/errs"
+)
+
+// fioResult is what we take of fio's JSON, summed over reads and writes.
+type fioResult struct {
+	IOs   int64
+	Bytes int64
+	IOPS  float64
+	MBps  float64 // 10^6 bytes
+	// Latencies in microseconds, from submission to completion.
+	Mean, P50, P99, P999 float64
+}
+
+type fioSide struct {
+	TotalIOs int64   `json:"total_ios"`
+	IOBytes  int64   `json:"io_bytes"`
+	IOPS     float64 `json:"iops"`
+	BW       float64 `json:"bw_bytes"`
+	Lat      struct {
+		Mean float64 `json:"mean"`
+	} `json:"lat_ns"`
+	CLat struct {
+		Percentile map[string]float64 `json:"percentile"`
+	} `json:"clat_ns"`
+}
+
+// where are the flags that aim fio at a volume.
+func nbdArgs(uri string) []string { return []string{"--ioengine=nbd", "--uri=" + uri} }
+
+func rawArgs(path string) []string {
+	return []string{"--ioengine=io_uring", "--direct=1", "--filename=" + path}
+}
+
+// runFio runs a job for a time; size 0 means the whole volume. A time of 0 goes over the volume once.
+func runFio(ctx context.Context, where []string, j Job, size int64, d time.Duration) (fioResult, error) {
+	args := append([]string{"--name=job", "--thread", "--output-format=json", "--randrepeat=0", "--norandommap",
+		"--refill_buffers", "--group_reporting",
+		"--rw=" + j.RW, "--bs=" + j.Block, fmt.Sprintf("--iodepth=%d", j.Depth), fmt.Sprintf("--size=%d", size)}, where...)
+	limit := 10 * time.Minute
+	if d > 0 {
+		args = append(args, "--time_based", fmt.Sprintf("--runtime=%dms", d.Milliseconds()))
+		limit = d + time.Minute
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "fio", args...)
+	var out, errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	if err := cmd.Run(); err != nil {
+		return fioResult{}, errs.Wrap(errs.IO, err, "fio %s failed: %s", strings.Join(args, " "), lastLine(errOut.String()+out.String()))
+	}
+	return parseFio(out.Bytes())
+}
+
+// parseFio reads fio's JSON, which its engines may precede with remarks.
+func parseFio(b []byte) (fioResult, error) {
+	var doc struct {
+		Jobs []struct {
+			Error int     `json:"error"`
+			Read  fioSide `json:"read"`
+			Write fioSide `json:"write"`
+		} `json:"jobs"`
+	}
+	if i := bytes.IndexByte(b, '{'); i > 0 {
+		b = b[i:]
+	}
+	if err := json.Unmarshal(b, &doc); err != nil {
+		return fioResult{}, errs.Wrap(errs.IO, err, "fio's output is no JSON")
+	}
+	if len(doc.Jobs) != 1 || doc.Jobs[0].Error != 0 {
+		return fioResult{}, errs.New(errs.IO, "fio reports an error: %.300s", b)
+	}
+	side := doc.Jobs[0].Read
+	if w := doc.Jobs[0].Write; w.TotalIOs > side.TotalIOs {
+		side = w
+	}
+	p := side.CLat.Percentile
+	return fioResult{IOs: side.TotalIOs, Bytes: side.IOBytes, IOPS: side.IOPS, MBps: side.BW / 1e6,
+		Mean: side.Lat.Mean / 1e3, P50: p["50.000000"] / 1e3, P99: p["99.000000"] / 1e3, P999: p["99.900000"] / 1e3}, nil
+}
+
+func lastLine(s string) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	return lines[len(lines)-1]
+}
