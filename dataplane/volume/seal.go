@@ -65,7 +65,8 @@ const retryMax = 2 * time.Second
 // the journal, and when that is full writes wait.
 func (j *sealJob) run(ctx context.Context) {
 	v := j.v
-	if !v.loop.Call(func() { j.batch.Sealing = true }) {
+	gone := false
+	if !v.loop.Call(func() { gone, j.batch.Sealing = v.closed, true }) || gone {
 		return
 	}
 	v.hook("seal")

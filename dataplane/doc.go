@@ -1,0 +1,46 @@
+// Package dataplane is the trunk: the path of a vDisk's data from the socket to the drives and back.
+// START HERE.
+//
+//	WRITE   NBD client -> nbd -> edge -> volume
+//	          1 the payload comes to rest once, in 4 KiB-aligned pages, and is checksummed per block;
+//	            block and checksum stay together for ever                            buf nbd edge
+//	          2 one direct-IO write carries a header and every write that waits      volume/journal
+//	          3 the blocks enter the overlay; ack, in order                          volume/overlay
+//	        later, per vDisk:
+//	          4 seal a SCO: newest version of each block, by address, with an index  volume/sco
+//	          5 chunk by chunk: verify, erasure code, place, all ASDs in parallel    proxy erasure asd/store
+//	          6 commit the manifest in seal order, locations into the map,
+//	            trim the journal                                                     meta volume/pagemap
+//
+//	READ    a ladder; the first rung that answers wins                               edge
+//	          1 overlay: the page itself is sent, without a copy                     volume/overlay
+//	          2 map: where each block lies and what it must hash to                  volume/pagemap
+//	          3 PRACC: one range read on the one drive that has it, verified         pracc
+//	          4 that drive is dead, slow or rotten: rebuilt from k others            pracc erasure
+//
+// One loop (ring) owns sockets, journal and drive reads of the vDisks assigned to it: one OS thread, one
+// io_uring, run to completion, no locks. Sealing, coding, metadata and repair are goroutines, which talk to
+// a loop through its inbox. Nothing that may block runs on a loop.
+//
+// Packages, lowest first; each may use those above it in this list, and tools/tidy holds them to it:
+//
+//	ids errs invariants stat units   words everyone uses
+//	buf                              aligned off-heap pages with reference counts, scatter lists
+//	block                            Request, Device, Mutation, Fetch: the shapes of an IO
+//	ring                             the io_uring loop
+//	dio                              direct-IO files and drives, and their twins for tests
+//	layout                           keys, locations, policies, chunks, placement, manifests; pure
+//	erasure                          thin over klauspost/reedsolomon; pure
+//	meta                             the metadata store, on Pebble
+//	volume/{journal,overlay,sco,pagemap}, volume   the Volume Driver
+//	proxy                            object put, get, delete, repair
+//	edge                             block API and read ladder
+//	nbd                              the NBD server; knows only block.Device
+//	config api                       settings and the deployment's folder; HTTP API
+//	node                             composition root: joins all of them
+//
+// and beside the trunk: pracc (partial reads), asd/store (one drive's fragments), bench, tools.
+//
+// Reading order for a newcomer: block, then nbd/receive.go, edge/disk.go, volume/doc.go and what it names,
+// proxy/doc.go, asd/store/doc.go, pracc/doc.go, node/node.go.
+package dataplane
