@@ -51,8 +51,9 @@ type share struct {
 const (
 	pieceLimitMax = 1 << 20
 	pieceLimitMin = 64 << 10
-	stashMin      = 16 << 10
-	stashesKept   = 16
+	stashMin      = 16 << 10 // bytes; stashes are powers of two
+	stashesKept   = 16       // free ones
+	stashKeptMax  = 256 << 10
 
 	pageTick = time.Millisecond       // while somebody waits for pages
 	scanTick = 100 * time.Millisecond // while somebody waits
@@ -236,23 +237,28 @@ func (s *share) scan(now int64) {
 
 // getStash is a buffer of n bytes, or nil if the loop's stashes are full.
 func (s *share) getStash(n int) []byte {
-	if k := len(s.stashes); k > 0 && cap(s.stashes[k-1]) >= n {
-		b := s.stashes[k-1]
-		s.stashes = s.stashes[:k-1]
-		s.stashHeld += int64(cap(b))
-		return b[:n]
-	}
 	size := max(stashMin, 1<<bits.Len(uint(n-1)))
 	if s.stashHeld+int64(size) > s.stashMax {
 		return nil
 	}
+	var b []byte
+	for i := range s.stashes {
+		if last := len(s.stashes) - 1; cap(s.stashes[i]) == size {
+			b, s.stashes[i] = s.stashes[i], s.stashes[last]
+			s.stashes = s.stashes[:last]
+			break
+		}
+	}
+	if b == nil {
+		b = make([]byte, size)
+	}
 	s.stashHeld += int64(size)
-	return make([]byte, n, size)
+	return b[:n]
 }
 
 func (s *share) putStash(b []byte) {
 	s.stashHeld -= int64(cap(b))
-	if len(s.stashes) < stashesKept {
+	if len(s.stashes) < stashesKept && cap(b) <= stashKeptMax {
 		s.stashes = append(s.stashes, b[:0])
 	}
 }

@@ -62,7 +62,7 @@ func newConn(s *Server, sh *share, fd int, exp Export) *conn {
 	c := &conn{srv: s, share: sh, fd: fd, exp: exp, dev: exp.Device(), size: info.Size, ro: info.ReadOnly}
 	c.rx.op.Done, c.tx.op.Done = c, c
 	c.tx.hook = ring.Hook{Run: c.sendReplies, Stage: ring.StageSocket}
-	c.linger.Fire = c.abort
+	c.linger.Fire = c.lingered
 	return c
 }
 
@@ -134,10 +134,22 @@ func (c *conn) end() {
 	c.stall = stallNone
 	c.share.leave(c)
 	c.dropStash()
-	c.dropPayload()
+	if !c.rx.busy || !c.rx.direct { // else the kernel has the pages until the receive has ended
+		c.dropPayload()
+	}
 	if c.started {
 		c.share.loop.After(&c.linger, c.srv.opts.LingerTimeout)
 	}
+}
+
+// lingered looks after a connection that has ended: its peer may take its time, as long as it takes
+// something. For the device there is no limit.
+func (c *conn) lingered() {
+	if c.tx.busy && c.share.loop.Now()-c.lastMove >= int64(c.srv.opts.LingerTimeout) {
+		c.abort()
+		return
+	}
+	c.share.loop.After(&c.linger, c.srv.opts.LingerTimeout)
 }
 
 // abort stops sending as well: replies are dropped as they come.

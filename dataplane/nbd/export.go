@@ -44,7 +44,7 @@ func errnoOf(k errs.Kind) Errno {
 	switch k {
 	case errs.OK:
 		return OK
-	case errs.Invalid:
+	case errs.Invalid, errs.Unsupported: // ENOTSUP is for fast zeroes alone
 		return EINVAL
 	case errs.Full:
 		return ENOSPC
@@ -52,8 +52,6 @@ func errnoOf(k errs.Kind) Errno {
 		return EPERM
 	case errs.Closed:
 		return ESHUTDOWN
-	case errs.Unsupported:
-		return ENOTSUP
 	}
 	return EIO
 }

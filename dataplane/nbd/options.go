@@ -42,12 +42,26 @@ type Options struct {
 	// StallTimeout: while connections of a loop wait for memory, one that holds memory and whose peer
 	// neither sent nor took a byte for so long is closed. Default 10 s.
 	StallTimeout time.Duration
-	// LingerTimeout bounds how long replies are offered to a peer that has said good-bye.
-	// Default 10 s.
+	// LingerTimeout: a connection that receives no more (good-bye, shutdown) is cut off once its peer
+	// took no byte of its replies for so long. Default 10 s.
 	LingerTimeout time.Duration
 }
 
 const maxInflight = 256
+
+// connMemory is what a connection may hold on the Go heap, in bytes: its state and the arrays of three
+// scatter lists of batchSegs segments, or the goroutine and the buffers of its handshake.
+const connMemory = 16 << 10
+
+// requestMemory is what a free request may keep, in bytes: itself and an array of segsKept segments.
+const requestMemory = 256 + segsKept*12
+
+// Memory is the most that a server with these options holds outside the pools of its loops, in bytes.
+func (o Options) Memory(loops int) int64 {
+	o = o.WithDefaults()
+	perLoop := o.LoopStashBytes + stashesKept*stashKeptMax + freeRequestsMax*requestMemory
+	return int64(o.MaxConnections)*connMemory + int64(loops)*perLoop
+}
 
 // Validate names the first setting that makes no sense.
 func (o *Options) Validate() error {

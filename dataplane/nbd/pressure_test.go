@@ -135,6 +135,31 @@ func TestStashBound(t *testing.T) {
 	}
 }
 
+// TestLateReader: a client says good-bye and takes its replies slowly, longer than the linger timeout in
+// all. It gets every byte. One that takes nothing is cut off.
+func TestLateReader(t *testing.T) {
+	r := newRig(t, rigOptions{server: nbd.Options{LingerTimeout: 300 * time.Millisecond}})
+	c, deaf := r.dial(), r.dial()
+	for _, c := range []*nbdtest.Client{c, deaf} {
+		for range 8 {
+			c.Send(nbd.Request{Type: nbd.CmdRead, Length: 1 << 20}, nil)
+		}
+		c.Conn.(*net.UnixConn).CloseWrite()
+	}
+	got, b := 0, make([]byte, 1<<20)
+	for {
+		n, err := c.Conn.Read(b)
+		if got += n; err != nil {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if want := 8 * (nbd.ReplySize + 1<<20); got != want {
+		t.Errorf("%d bytes, want %d", got, want)
+	}
+	eventually(t, "the deaf one is cut off", func() bool { return r.srv.Stats().Connections == 0 })
+}
+
 // TestGoodbye: what was asked before DISC, or before the client closed its half, is answered.
 func TestGoodbye(t *testing.T) {
 	for name, bye := range map[string]func(*nbdtest.Client){

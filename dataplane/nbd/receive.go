@@ -72,6 +72,7 @@ func (c *conn) arm() {
 func (c *conn) received(res int32) {
 	c.rx.busy = false
 	if c.ended {
+		c.dropPayload()
 		return
 	}
 	if res <= 0 {

@@ -31,10 +31,10 @@ type request struct {
 }
 
 // segsKept is the longest scatter list whose array a free request keeps, in segments.
-const segsKept = 512
+const segsKept = 256
 
 // freeRequestsMax bounds a loop's free list; more go back to the Go heap.
-const freeRequestsMax = 4096
+const freeRequestsMax = 2048
 
 func (s *share) getRequest(c *conn) *request {
 	r := s.free

@@ -50,7 +50,7 @@ func (k *Keeper) Add(v *Volume) {
 
 func (k *Keeper) Remove(v *Volume) { delete(k.vols, v.opts.ID) }
 
-// arm starts the clock; it runs only while the journal holds something, so an idle system sleeps.
+// arm starts the clock. It runs only while entries come or space is short, so an idle system sleeps.
 func (k *Keeper) arm() {
 	if !k.armed {
 		k.armed = true
@@ -60,14 +60,12 @@ func (k *Keeper) arm() {
 
 func (k *Keeper) tick() {
 	k.armed = false
-	p := k.jrn.Pressure()
-	if p.Pinned <= 1 && k.jrn.Stalled() == 0 {
-		return // the next entry arms the clock again
+	if p := k.jrn.Pressure(); k.short(p) && p.Pinned > 1 {
+		k.relieve()
+	} else if !k.desperate() {
+		return // nothing to do until the next entry arms the clock again
 	}
 	k.arm()
-	if k.short(p) {
-		k.relieve()
-	}
 	if k.desperate() {
 		for _, v := range k.vols {
 			v.releaseReady()

@@ -50,7 +50,7 @@ func TestBudget(t *testing.T) {
 		blocks += uint64(w.write())
 		most = max(most, budget.Used())
 		if m.Full() {
-			t.Fatal("the map is Full under plain writes")
+			t.Fatal("the map is Full between SCOs, with write back done")
 		}
 	}
 	after, grown := m.Stats(), db.Metrics().Total()

@@ -99,6 +99,9 @@ func pebbleOptions(o DBOptions) *pebble.Options {
 		L0CompactionThreshold: 4,
 		MaxOpenFiles:          256,
 	}
+	// Pebble's own scheduler looks ten times a second whether a compaction may run, in every database: with
+	// eight of them an idle process would use 1 % of a core. This one grants when one ends.
+	po.Experimental.CompactionScheduler = pebble.NewConcurrencyLimitSchedulerWithNoPeriodicGrantingForTest()
 	for i := range po.Levels {
 		// Packed locations do not compress.
 		po.Levels[i].Compression = func() *block.CompressionProfile { return block.NoCompression }

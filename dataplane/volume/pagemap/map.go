@@ -225,7 +225,7 @@ func (m *Map) Stats() Stats {
 
 // Full says that the budget is overdrawn and nothing is left to evict: apply no further commit until
 // WhenRoom calls.
-func (m *Map) Full() bool { return m.opts.Budget.over() && m.bases.held == 0 }
+func (m *Map) Full() bool { return m.opts.Budget.over() && m.bases.held <= basesKept }
 
 // WhenRoom calls f once the map is not Full, from within a later operation.
 func (m *Map) WhenRoom(f func()) {

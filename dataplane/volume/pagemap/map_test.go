@@ -225,6 +225,29 @@ func TestTrimOnlySCOIsEmpty(t *testing.T) {
 	}
 }
 
+// TestFull: a budget that is too small says so, and lets go once write back made room.
+func TestFull(t *testing.T) {
+	r := newRig(t, memDB(t), Options{Size: 1 << 20, Budget: NewBudget(200 << 10)})
+	var addrs []ids.BlockAddr
+	for a := ids.BlockAddr(0); a < 20*PageBlocks; a++ {
+		addrs = append(addrs, a)
+	}
+	r.put(addrs...)
+	if !r.Full() {
+		t.Fatalf("%d bytes used of %d, and not Full", r.opts.Budget.Used(), r.opts.Budget.Limit())
+	}
+	called := false
+	r.WhenRoom(func() { called = !r.Full() })
+	if called {
+		t.Fatal("WhenRoom called back at once")
+	}
+	r.loop.settle()
+	if !called || r.Full() {
+		t.Fatalf("called %v, Full %v", called, r.Full())
+	}
+	r.check(t)
+}
+
 func TestVictims(t *testing.T) {
 	r := newRig(t, memDB(t), Options{Size: 1 << 20})
 	a := r.put(0, 1, 2, 3)
