@@ -58,7 +58,8 @@ func runFio(ctx context.Context, where []string, j Job, size int64, d time.Durat
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	if err := cmd.Run(); err != nil {
-		return fioResult{}, errs.Wrap(errs.IO, err, "fio %s failed: %s", strings.Join(args, " "), lastLine(errOut.String()+out.String()))
+		return fioResult{}, errs.Wrap(errs.IO, err, "fio %s failed: %s", strings.Join(args, " "),
+			lastLine(errOut.String()+out.String()))
 	}
 	return parseFio(out.Bytes())
 }

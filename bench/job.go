@@ -45,7 +45,8 @@ func Jobs() []Job {
 		{Name: "1M sequential read QD8", RW: "read", Block: "1M", Depth: 8, Figure: MBps, Goal: 0.8},
 		{Name: "1M sequential write QD8", RW: "write", Block: "1M", Depth: 8, Figure: MBps, Goal: 0.35},
 		{Name: "4K random write QD1", RW: "randwrite", Block: "4k", Depth: 1, Figure: Latency, Goal: 1.2},
-		{Name: "4K random write QD32, 30 s", RW: "randwrite", Block: "4k", Depth: 32, Figure: IOPS, Goal: 1.3, Sustained: true},
+		{Name: "4K random write QD32, 30 s", RW: "randwrite", Block: "4k", Depth: 32, Figure: IOPS, Goal: 1.3,
+			Sustained: true},
 	}
 }
 

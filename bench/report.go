@@ -134,7 +134,8 @@ func (r *Report) summarize() {
 const disturbed = 0.15
 
 func (r *Report) print(out io.Writer, minJournals float64) {
-	fmt.Fprintf(out, "\n%s, %d cores, Linux %s, %s, %s; %s; %d rounds, volume %s, journal %s\n\n", r.Machine.CPU, r.Machine.Cores,
+	fmt.Fprintf(out, "\n%s, %d cores, Linux %s, %s, %s; %s; %d rounds, volume %s, journal %s\n\n", r.Machine.CPU,
+		r.Machine.Cores,
 		r.Machine.Kernel, r.Machine.Fio, r.Machine.Qemu, r.Started.Format(time.DateOnly), r.Rounds,
 		units.HumanSize(r.VolumeBytes), units.HumanSize(r.JournalBytes))
 	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', tabwriter.AlignRight)
@@ -147,7 +148,8 @@ func (r *Report) print(out io.Writer, minJournals float64) {
 		if !row.Met {
 			verdict = "MISSED"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%.0f\t%.0f\t%.0f\t%.2f\t%s %.2f\t%s\t%.0f%%\t%.0f : %.0f\t%.1f : %.1f\t\n", row.Job, row.Figure,
+		fmt.Fprintf(w, "%s\t%s\t%.0f\t%.0f\t%.0f\t%.2f\t%s %.2f\t%s\t%.0f%%\t%.0f : %.0f\t%.1f : %.1f\t\n", row.Job,
+			row.Figure,
 			row.Ours, row.Peer, row.Raw, row.Ratio, sign, row.Goal, verdict, row.SpreadPercent, row.OursP99, row.PeerP99,
 			row.OursCPU, row.PeerCPU)
 	}
@@ -168,13 +170,14 @@ func (r *Report) remarks(out io.Writer, minJournals float64) {
 			units.HumanSize(row.DriveBytes), float64(row.DriveBytes)/float64(row.Bytes))
 		for _, c := range r.of(j.Name, "vstor") {
 			if n := float64(c.Bytes) / float64(r.JournalBytes); j.Sustained && n < minJournals {
-				fmt.Fprintf(out, "  round %d wrote %.1f journals' worth; %.0f are asked for: its figure flatters\n", c.Round+1, n, minJournals)
+				fmt.Fprintf(out, "  round %d wrote %.1f journals' worth; %.0f are asked for: its figure flatters\n",
+					c.Round+1, n, minJournals)
 			}
 		}
 	}
 	for _, c := range r.Cells {
 		if c.OtherLoad > disturbed {
-			fmt.Fprintf(out, "DISTURBED: before %s on %s, round %d, %.0f %% of the cores were busy with something else\n", c.Job, c.Target,
+			fmt.Fprintf(out, "DISTURBED: before %s on %s, round %d, something else kept %.0f %% of the cores busy\n", c.Job, c.Target,
 				c.Round+1, c.OtherLoad*100)
 		}
 	}

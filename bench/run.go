@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
@@ -28,12 +29,14 @@ func Run(ctx context.Context, opt Options, out io.Writer) error {
 		return errs.Wrap(errs.IO, err, "cannot make the work folder")
 	}
 	work, err := os.MkdirTemp(opt.Work, "bench-")
+	if err == nil {
+		opt.Work, err = filepath.Abs(work)
+	}
 	if err != nil {
 		return errs.Wrap(errs.IO, err, "cannot make the work folder")
 	}
-	opt.Work = work
 	if !opt.Keep {
-		defer os.RemoveAll(work)
+		defer os.RemoveAll(opt.Work)
 	}
 	b := &bench{opt: &opt, out: out, report: Report{Started: time.Now().UTC(), Machine: thisMachine(), Rounds: opt.Rounds,
 		VolumeBytes: opt.Size, JournalBytes: opt.Journal}}
@@ -86,7 +89,7 @@ func (b *bench) checkSpace() error {
 	}
 	need := b.opt.Size + 6*b.opt.ASDSize + b.opt.Journal + spareSpace
 	if free := int64(fs.Bavail) * fs.Bsize; free < need {
-		return errs.New(errs.Full, "the bench needs %s below %s and there are %s: name another folder with --work",
+		return errs.New(errs.Full, "the bench needs %s below %s and there are %s: name another folder with --dir",
 			units.HumanSize(need), b.opt.Work, units.HumanSize(free))
 	}
 	return nil
@@ -180,14 +183,16 @@ func (b *bench) cell(ctx context.Context, round int, t target, j Job) error {
 		}
 	}
 	after, driveAfter := b.usage(t)
-	c := Cell{Job: j.Name, Target: t.name(), Round: round, IOPS: r.IOPS, MBps: r.MBps, MeanUs: r.Mean, P50Us: r.P50, P99Us: r.P99,
+	c := Cell{Job: j.Name, Target: t.name(), Round: round, IOPS: r.IOPS, MBps: r.MBps, MeanUs: r.Mean,
+		P50Us: r.P50, P99Us: r.P99,
 		P999Us: r.P999, IOs: r.IOs, Bytes: r.Bytes, DriveBytes: driveAfter - driveBefore, OtherLoad: load,
 		RestSeconds: time.Since(ended).Seconds(), ResidentBytes: after.rss, ServerBytes: after.written - before.written}
 	if r.IOs > 0 {
 		c.CPUUsPerIO = float64((after.cpu - before.cpu).Microseconds()) / float64(r.IOs)
 	}
 	b.report.Cells = append(b.report.Cells, c)
-	b.say("  %-27s %-9s %9.0f IOPS %7.0f MB/s  mean %7.0f us  p99 %7.0f us  %6.1f us CPU/IO", j.Name, t.name(), c.IOPS, c.MBps,
+	b.say("  %-27s %-9s %9.0f IOPS %7.0f MB/s  mean %7.0f us  p99 %7.0f us  %6.1f us CPU/IO", j.Name, t.name(),
+		c.IOPS, c.MBps,
 		c.MeanUs, c.P99Us, c.CPUUsPerIO)
 	return nil
 }

@@ -216,7 +216,8 @@ func (q *peer) stop() error {
 	return err
 }
 
-func (q *peer) fio() []string                             { return nbdArgs("nbd+unix:///" + volume + "?socket=" + q.socket()) }
+func (q *peer) fio() []string                             { return nbdArgs(q.uri()) }
+func (q *peer) uri() string                               { return "nbd+unix:///" + volume + "?socket=" + q.socket() }
 func (q *peer) pid() int                                  { return q.p.cmd.Process.Pid }
 func (q *peer) rest(context.Context, time.Duration) error { return nil }
 

@@ -78,9 +78,8 @@ func decodeMeta(b []byte) (m meta, err error) {
 		return m, errs.New(errs.Version,
 			"store: the index has format version %d; this build reads %d", v, indexVersion)
 	}
-	if len(b) != metaSize {
-		return m, errs.New(errs.Corrupt, "store: the index's first record has %d bytes, not %d",
-			len(b), metaSize)
+	if len(b) != metaSize || !allZero(b[12:16]) || !allZero(b[72:]) {
+		return m, errs.New(errs.Corrupt, "store: the index's first record cannot be")
 	}
 	m.uuid = [16]byte(b[16:32])
 	for i, p := range []*uint64{&m.formatNonce, &m.inc, &m.nonce, &m.nextInc, &m.nextNonce} {
@@ -118,7 +117,7 @@ func (r *fragRecord) append(b []byte) []byte {
 
 func decodeFragRecord(b []byte) (r fragRecord, err error) {
 	le := binary.LittleEndian
-	if len(b) < 44 || b[0] != recordVersion || len(b) != 32+int(b[1])*12 || b[1] > maxExtents {
+	if len(b) < 44 || b[0] != recordVersion || len(b) != 32+int(b[1])*12 || b[1] > maxExtents || b[3] != 0 {
 		return r, errs.New(errs.Corrupt, "store: the index has a fragment record that cannot be")
 	}
 	r.class = layout.Class(b[2])
@@ -145,7 +144,7 @@ func encodeRest(rs []run) []byte {
 }
 
 func decodeRest(b []byte) ([]run, error) {
-	if len(b) < 20 || b[0] != recordVersion || len(b) != 4+int(b[1])*16 {
+	if len(b) < 20 || b[0] != recordVersion || len(b) != 4+int(b[1])*16 || b[2] != 0 || b[3] != 0 {
 		return nil, errs.New(errs.Corrupt, "store: the index has a record of resting space that cannot be")
 	}
 	rs := make([]run, b[1])

@@ -68,7 +68,8 @@ const (
 type Errno uint32
 
 func (e Errno) Error() string {
-	names := map[Errno]string{1: "EPERM", 5: "EIO", 12: "ENOMEM", 22: "EINVAL", 28: "ENOSPC", 75: "EOVERFLOW", 95: "ENOTSUP",
+	names := map[Errno]string{1: "EPERM", 5: "EIO", 12: "ENOMEM", 22: "EINVAL", 28: "ENOSPC", 75: "EOVERFLOW",
+		95:  "ENOTSUP",
 		108: "ESHUTDOWN"}
 	if n, ok := names[e]; ok {
 		return "the server answered " + n

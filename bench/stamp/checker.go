@@ -122,7 +122,8 @@ func (c *Checker) Run(ctx context.Context) (Stats, error) {
 	for _, conn := range conns {
 		conn.Close()
 	}
-	s := Stats{Acked: n.acked.Load(), Written: n.written.Load(), Refused: n.refused.Load(), Lost: n.lost.Load(), Last: n.last}
+	s := Stats{Acked: n.acked.Load(), Written: n.written.Load(), Refused: n.refused.Load(), Lost: n.lost.Load(),
+		Last: n.last}
 	return s, complain(n.wrong)
 }
 

@@ -78,7 +78,8 @@ func (s *memServer) serve(c net.Conn) {
 		return
 	}
 	io.CopyN(io.Discard, c, int64(binary.BigEndian.Uint32(head[16:])))
-	b = optReply(nil, 3, binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint64([]byte{0, 0}, uint64(len(s.data))), 0x16d))
+	b = optReply(nil, 3, binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint64([]byte{0, 0},
+		uint64(len(s.data))), 0x16d))
 	c.Write(optReply(b, 1, nil))
 	req := make([]byte, 28)
 	var payload []byte

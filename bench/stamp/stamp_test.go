@@ -211,7 +211,8 @@ func TestLiesAreFound(t *testing.T) {
 			runUntil(t, s, c, writes)
 			l.lie(t, s, c)
 			err := c.Verify()
-			if errs.Of(err) != errs.Corrupt || !strings.Contains(err.Error(), l.says) || !strings.Contains(err.Error(), "1 blocks are wrong") {
+			if errs.Of(err) != errs.Corrupt || !strings.Contains(err.Error(), l.says) || !strings.Contains(err.Error(),
+				"1 blocks are wrong") {
 				t.Errorf("found %v; want one block, %q", err, l.says)
 			}
 		})

@@ -43,7 +43,8 @@ func (s *Server) route(rc *fasthttp.RequestCtx, path string) {
 		s.get(rc, s.memory)
 		return
 	}
-	replyError(rc, errs.New(errs.Absent, "there is no %.100q; the API lies below %s: vdisks, asds, status, status/memory", path, prefix))
+	replyError(rc, errs.New(errs.Absent, "there is no %.100q; below %s there are vdisks, asds, status and status/memory",
+		path, prefix))
 }
 
 func (s *Server) vdisks(rc *fasthttp.RequestCtx) {
@@ -136,7 +137,8 @@ func (s *Server) get(rc *fasthttp.RequestCtx, f func(context.Context) (any, erro
 func (s *Server) only(rc *fasthttp.RequestCtx, method string, f func()) {
 	if m := string(rc.Method()); m != method && (m != fasthttp.MethodHead || method != fasthttp.MethodGet) {
 		rc.Response.Header.Set("Allow", method)
-		reply(rc, fasthttp.StatusMethodNotAllowed, errorBody{"the method " + m + " does nothing here; use " + method, "invalid"})
+		reply(rc, fasthttp.StatusMethodNotAllowed,
+			errorBody{"the method " + m + " does nothing here; use " + method, "invalid"})
 		return
 	}
 	f()

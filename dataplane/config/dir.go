@@ -74,7 +74,8 @@ func OpenDir(path string) (*Dir, error) {
 func makeDir(path string) (bool, error) {
 	if st, err := os.Stat(path); err == nil {
 		if !st.IsDir() {
-			return false, errs.New(errs.Invalid, "%s is not a folder: give --dir a folder, or a path that does not exist yet", path)
+			return false, errs.New(errs.Invalid, "%s is not a folder: give --dir a folder, or a path that does not exist yet",
+				path)
 		}
 		return false, nil
 	}
@@ -105,7 +106,8 @@ func (d *Dir) inspect() error {
 	}
 	for _, e := range entries {
 		if n := e.Name(); n != lockFile && n != "lost+found" {
-			return errs.New(errs.Refused, "%s holds %s and no vstor deployment: give --dir an empty folder or a new one", d.Path, n)
+			return errs.New(errs.Refused, "%s holds %s and no vstor deployment: give --dir an empty folder or a new one",
+				d.Path, n)
 		}
 	}
 	return nil
@@ -124,7 +126,7 @@ func readFormat(dir string) (int, error) {
 	num, ok := strings.CutPrefix(strings.TrimSpace(string(b)), "vstor ")
 	v, err := strconv.Atoi(num)
 	if !ok || err != nil || v < 1 {
-		return 0, errs.New(errs.Corrupt, "%s should read \"vstor %d\" and reads %.40q: this is no vstor folder, or it is damaged",
+		return 0, errs.New(errs.Corrupt, "%s should read \"vstor %d\" and reads %.40q: no vstor folder, or a damaged one",
 			path, FormatVersion, b)
 	}
 	return v, nil
@@ -158,7 +160,7 @@ func (d *Dir) takeLock() error {
 		return d.takeLock()
 	}
 	d.lock = f
-	if err := f.Truncate(0); err == nil {
+	if err = f.Truncate(0); err == nil {
 		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	}
 	if err != nil {
@@ -201,7 +203,8 @@ func (d *Dir) Kept() (Source, error) {
 
 // Keep remembers settings for later starts.
 func (d *Dir) Keep(values map[string][]string) error {
-	b, err := FormatTOML("What `vstor up` was told. The next start reads it; flags given then win and are kept here.", values)
+	b, err := FormatTOML("What `vstor up` was told. The next start reads it; flags given then win and are kept here.",
+		values)
 	if err != nil {
 		return err
 	}

@@ -64,7 +64,8 @@ func TestFirstStartThenSecond(t *testing.T) {
 	if d.Fresh() {
 		t.Error("the second start takes the folder for a new one")
 	}
-	// Nothing said: as before, though the machine has changed. What the machine's file says of fixed settings is for new folders.
+	// Nothing said: as before, though the machine has changed. What the machine's file says of fixed settings
+	// is for new folders.
 	system := flags("asds", "9", "loops", "7")
 	c2, _, err := d.Resolve(system, Source{}, Source{}, Machine{FreeSpace: 1, RAM: 1 << 40, Cores: 1})
 	if err != nil || c2.ASDs != 4 || c2.ASDSize != c.ASDSize || c2.Memory != 80<<20 || c2.Loops != 7 {
@@ -75,7 +76,8 @@ func TestFirstStartThenSecond(t *testing.T) {
 		t.Error(err)
 	}
 	// What may change changes and is kept.
-	c3, keep, err := d.Resolve(Source{}, flags("memory", "90M"), flags("policy", "2,2,3,1", "max-connections", "5"), machine)
+	c3, keep, err := d.Resolve(Source{}, flags("memory", "90M"), flags("policy", "2,2,3,1", "max-connections",
+		"5"), machine)
 	if err != nil || c3.Memory != 90<<20 || len(c3.Policies) != 1 || keep["max-connections"][0] != "5" {
 		t.Errorf("%+v %v %v", c3, keep, err)
 	}
@@ -202,7 +204,8 @@ func TestLockEndsWithTheProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	out.Read(make([]byte, 5))
-	if _, err := OpenDir(path); errs.Of(err) != errs.Busy || !strings.Contains(err.Error(), strconv.Itoa(cmd.Process.Pid)) {
+	if _, err := OpenDir(path); errs.Of(err) != errs.Busy || !strings.Contains(err.Error(),
+		strconv.Itoa(cmd.Process.Pid)) {
 		t.Errorf("while it lives: %v", err)
 	}
 	cmd.Process.Kill()

@@ -61,7 +61,8 @@ func Keys() []*Key {
 		textKey("api-listen", "HOST:PORT", "serve the HTTP API and the metrics on TCP too, without a password",
 			func(c *Config) *string { return &c.APIListen }),
 		intKey("max-connections", "most NBD connections at a time", func(c *Config) *int { return &c.MaxConnections }),
-		intKey("loops", "number of IO loops, one thread each; default: half the cores", func(c *Config) *int { return &c.Loops }),
+		intKey("loops", "number of IO loops, one thread each; default: half the cores",
+			func(c *Config) *int { return &c.Loops }),
 		stallKey(),
 		processesKey(),
 	}

@@ -50,7 +50,8 @@ func (c *Config) Differences(s Source) ([]string, error) {
 		}
 		was, is := k.get(c), k.get(&want)
 		if !slices.Equal(was, is) {
-			out = append(out, fmt.Sprintf("%s is %s and cannot become %s", k.Name, strings.Join(was, " "), strings.Join(is, " ")))
+			out = append(out, fmt.Sprintf("%s is %s and cannot become %s", k.Name, strings.Join(was, " "),
+				strings.Join(is, " ")))
 		}
 	}
 	return out, nil
@@ -103,7 +104,8 @@ func ParseTOML(name string, b []byte) (Source, error) {
 		}
 		words, ok := wordsOf(doc[key])
 		if !ok {
-			return Source{}, errs.New(errs.Invalid, "%s: %s is neither a word nor a number; write it like %s", name, key, tomlExample(k))
+			return Source{}, errs.New(errs.Invalid, "%s: %s is neither a word nor a number; write it like %s", name,
+				key, tomlExample(k))
 		}
 		s.Values[key] = words
 	}

@@ -168,7 +168,8 @@ func (m *Manifest) counts() (targets, frags int, err error) {
 	if err := m.Policy.Validate(); err != nil {
 		return 0, 0, errs.Wrap(errs.Corrupt, err, "manifest")
 	}
-	if m.Size <= 0 || m.Size > 1<<40 || m.MaxFrag < FragmentMin || m.MaxFrag > FragmentMax || m.MaxFrag%ids.BlockSize != 0 {
+	if m.Size <= 0 || m.Size > 1<<40 ||
+		m.MaxFrag < FragmentMin || m.MaxFrag > FragmentMax || m.MaxFrag%ids.BlockSize != 0 {
 		return 0, 0, errs.New(errs.Corrupt, "manifest of an object of %d bytes in fragments of %d", m.Size, m.MaxFrag)
 	}
 	g := m.Geometry()

@@ -18,7 +18,6 @@ type chainOp struct {
 	req  block.Request
 	d    *vdisk
 	left int
-	sum  uint32
 	err  errs.Kind
 	done chan struct{}
 }

@@ -123,7 +123,8 @@ func (s *fakeStore) Delete(_ context.Context, keys []layout.FragKey) error {
 	return nil
 }
 
-func (s *fakeStore) ListNamespace(_ context.Context, ns ids.NamespaceID, after layout.FragKey, limit int) ([]layout.FragKey, error) {
+func (s *fakeStore) ListNamespace(_ context.Context, ns ids.NamespaceID, after layout.FragKey, limit int) (
+	[]layout.FragKey, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.listErr != nil {

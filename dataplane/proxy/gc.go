@@ -12,7 +12,8 @@ import (
 
 // condemn sees to it that a put can never be committed: one transaction claims that the owner is epoch and that
 // the SCO's manifest, if any, is of another put. Errors: Exists if the put is committed, Refused.
-func (px *Proxy) condemn(ctx context.Context, ns ids.NamespaceID, sco ids.SCONum, put ids.PutID, epoch ids.Epoch) error {
+func (px *Proxy) condemn(ctx context.Context, ns ids.NamespaceID, sco ids.SCONum, put ids.PutID,
+	epoch ids.Epoch) error {
 	mk, ck := manifestKey(ns, sco), condemnedKey(ns, put)
 	for range casMax {
 		t := assertOwner(new(meta.Txn), ns, epoch).Put(ck, encodeCell(keyCondemned, uint64(sco)))

@@ -123,7 +123,11 @@ func TestCrashBeforeCommit(t *testing.T) {
 			e = r.own()
 		}
 		g, err := r.CollectGarbage(ctx, ns, e)
-		if err != nil || r.fragments() != live || !again && (g.Condemned != 1 || g.Deleted != live) || again && g != (Garbage{}) {
+		want := Garbage{Condemned: 1, Deleted: live}
+		if again {
+			want = Garbage{}
+		}
+		if err != nil || r.fragments() != live || g != want {
 			t.Fatalf("%+v %v, %d left", g, err, r.fragments())
 		}
 	}

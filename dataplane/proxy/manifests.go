@@ -15,7 +15,8 @@ func (px *Proxy) Manifest(ctx context.Context, ns ids.NamespaceID, sco ids.SCONu
 	return m, err
 }
 
-func (px *Proxy) manifest(ctx context.Context, ns ids.NamespaceID, sco ids.SCONum) (*layout.Manifest, meta.Version, error) {
+func (px *Proxy) manifest(ctx context.Context, ns ids.NamespaceID, sco ids.SCONum) (
+	*layout.Manifest, meta.Version, error) {
 	b, ver, err := px.opts.Meta.Get(ctx, manifestKey(ns, sco))
 	if errs.Of(err) == errs.Absent {
 		return nil, 0, errs.New(errs.Absent, "proxy: there is no SCO %d/%d", ns, sco)
@@ -28,14 +29,16 @@ func (px *Proxy) manifest(ctx context.Context, ns ids.NamespaceID, sco ids.SCONu
 		return nil, 0, errs.Wrap(errs.Of(err), err, "proxy: SCO %d/%d", ns, sco)
 	}
 	if m.Namespace != ns || m.SCO != sco {
-		return nil, 0, errs.New(errs.Corrupt, "proxy: manifest of SCO %d/%d lies where %d/%d belongs", m.Namespace, m.SCO, ns, sco)
+		return nil, 0, errs.New(errs.Corrupt, "proxy: manifest of SCO %d/%d lies where %d/%d belongs",
+			m.Namespace, m.SCO, ns, sco)
 	}
 	return m, ver, nil
 }
 
 // Manifests returns up to limit manifests of a namespace with SCO numbers above after, in order. A
 // manifest that does not decode is an error, not a gap.
-func (px *Proxy) Manifests(ctx context.Context, ns ids.NamespaceID, after ids.SCONum, limit int) ([]*layout.Manifest, error) {
+func (px *Proxy) Manifests(ctx context.Context, ns ids.NamespaceID, after ids.SCONum, limit int) (
+	[]*layout.Manifest, error) {
 	limit = min(limit, meta.ScanMax)
 	list, err := px.opts.Meta.Scan(ctx, nsKey(keyManifest, ns), manifestKey(ns, after), limit)
 	if err != nil {

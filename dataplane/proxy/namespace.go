@@ -98,7 +98,8 @@ func (px *Proxy) listASD(ctx context.Context, a *ASD, ns ids.NamespaceID, page f
 	}
 }
 
-func (px *Proxy) listOne(ctx context.Context, a *ASD, ns ids.NamespaceID, after layout.FragKey) ([]layout.FragKey, error) {
+func (px *Proxy) listOne(ctx context.Context, a *ASD, ns ids.NamespaceID, after layout.FragKey) (
+	[]layout.FragKey, error) {
 	ctx, cancel := context.WithTimeout(ctx, px.opts.StallTimeout)
 	defer cancel()
 	return a.Store.ListNamespace(ctx, ns, after, listPage)

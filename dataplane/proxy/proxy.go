@@ -169,7 +169,8 @@ func (px *Proxy) addLag(id ids.ASDID, n int) {
 
 // candidates is how placement sees the ASDs for a put that needs need bytes on each: those to avoid, those
 // that still hold a write from before, and full ones are as good as dead. With full, full ones count.
-func (px *Proxy) candidates(list []ASD, avoid map[ids.ASDID]error, need int64, class layout.Class, full bool) []layout.Candidate {
+func (px *Proxy) candidates(list []ASD, avoid map[ids.ASDID]error, need int64, class layout.Class,
+	full bool) []layout.Candidate {
 	px.mu.Lock()
 	defer px.mu.Unlock()
 	out := make([]layout.Candidate, len(list))

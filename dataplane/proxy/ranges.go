@@ -61,7 +61,8 @@ func (px *Proxy) ReserveSCOs(ctx context.Context, ns ids.NamespaceID, epoch ids.
 	return ids.SCONum(first), err
 }
 
-func (px *Proxy) reserve(ctx context.Context, kind byte, ns ids.NamespaceID, epoch ids.Epoch, n uint64) (uint64, error) {
+func (px *Proxy) reserve(ctx context.Context, kind byte, ns ids.NamespaceID, epoch ids.Epoch, n uint64) (
+	uint64, error) {
 	for range casMax {
 		next, ver, err := px.cell(ctx, kind, ns)
 		if err != nil {

@@ -59,7 +59,8 @@ func (px *Proxy) repairObject(ctx context.Context, m *layout.Manifest, epoch ids
 	fixed := m.Clone()
 	g := m.Geometry()
 	need := int64(g.Chunks) * (g.FragLen + layout.FragHeaderSize)
-	layout.Replace(m.Policy, fixed.Targets, px.candidates(px.opts.ASDs(), nil, need, layout.ClassRepair, false), px.nextSeed())
+	cands := px.candidates(px.opts.ASDs(), nil, need, layout.ClassRepair, false)
+	layout.Replace(m.Policy, fixed.Targets, cands, px.nextSeed())
 	done := 0
 	for _, cf := range m.Missing() {
 		if ctx.Err() != nil {
@@ -165,7 +166,8 @@ func (px *Proxy) rewrite(ctx context.Context, a *ASD, m *layout.Manifest, cf lay
 	}
 	sums := fb.sums[:layout.Regions(n)]
 	if invariants.Enabled {
-		invariants.Assert(layout.FragSum(sums) == m.Frag(cf.Chunk, cf.Frag).Sum, "proxy: rebuilt fragment has another checksum")
+		invariants.Assert(layout.FragSum(sums) == m.Frag(cf.Chunk, cf.Frag).Sum,
+			"proxy: rebuilt fragment has another checksum")
 	}
 	ctx, cancel := context.WithTimeout(ctx, px.opts.StallTimeout)
 	defer cancel()

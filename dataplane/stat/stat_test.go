@@ -139,7 +139,8 @@ func TestPage(t *testing.T) {
 			t.Errorf("the page lacks\n%s\nin\n%s", want, text)
 		}
 	}
-	line := regexp.MustCompile(`^(# (HELP|TYPE) [a-z0-9_]+ .+|[a-z0-9_]+(\{([a-z_]+="([^"\\\n]|\\.)*",?)+\})? [-+0-9.e]+)$`)
+	const labels = `(\{([a-z_]+="([^"\\\n]|\\.)*",?)+\})?`
+	line := regexp.MustCompile(`^(# (HELP|TYPE) [a-z0-9_]+ .+|[a-z0-9_]+` + labels + ` [-+0-9.e]+)$`)
 	for _, l := range strings.Split(strings.TrimSuffix(text, "\n"), "\n") {
 		if !line.MatchString(l) {
 			t.Errorf("not in the text format: %s", l)

@@ -35,7 +35,8 @@ const importLaw = `
 
 // folders says where packages lie that are not in dataplane/.
 var folders = map[string]string{
-	"asd": "asd", "pracc": "pracc", "blockcache": "blockcache", "fragcache": "fragcache", "bench": "bench", "tools": "tools",
+	"asd": "asd", "pracc": "pracc", "blockcache": "blockcache", "fragcache": "fragcache", "bench": "bench",
+	"tools": "tools",
 }
 
 // pure packages turn bytes into structs and numbers into numbers: no IO, no logs, no goroutines.

@@ -102,7 +102,8 @@ func TestImportLaw(t *testing.T) {
 			}
 			// A test may use anything but what would close a circle; the compiler sees to that.
 			if to := room(shortName(own)); !f.test && !l.allows(from, to) {
-				t.Errorf("%s: %s may not import %s: declare the small interface you need and let node join the two", f.path, from, to)
+				t.Errorf("%s: %s may not import %s: declare the small interface you need and let node join the two",
+					f.path, from, to)
 			}
 		}
 	}
@@ -115,7 +116,8 @@ func TestPurePackages(t *testing.T) {
 		}
 		for _, imp := range f.imports {
 			if slices.Contains(pureForbids, imp) {
-				t.Errorf("%s: %s is pure and may not import %s: take bytes and give structs, the caller does the IO", f.path, f.pkg, imp)
+				t.Errorf("%s: %s is pure and may not import %s: take bytes and give structs, the caller does the IO",
+					f.path, f.pkg, imp)
 			}
 		}
 		ast.Inspect(f.ast, func(n ast.Node) bool {
@@ -149,7 +151,8 @@ func TestPackageComments(t *testing.T) {
 	}
 	for dir, list := range comments {
 		if len(list) != 1 {
-			t.Errorf("%s: %d files have a package comment: write exactly one, which says what the package is for", dir, len(list))
+			t.Errorf("%s: %d files have a package comment: write exactly one, which says what the package is for", dir,
+				len(list))
 		}
 	}
 }
@@ -162,7 +165,8 @@ func TestUnsafeAndKernel(t *testing.T) {
 				t.Errorf("%s: unsafe belongs in files named *_unsafe.go: move what needs it there", f.path)
 			}
 			if imp == "golang.org/x/sys/unix" && !f.test && !slices.Contains(kernelPackages, room(f.pkg)) {
-				t.Errorf("%s: only %s talk to the kernel: let one of them do it for you", f.path, strings.Join(kernelPackages, ", "))
+				t.Errorf("%s: only %s talk to the kernel: let one of them do it for you", f.path,
+					strings.Join(kernelPackages, ", "))
 			}
 		}
 	}
@@ -201,7 +205,8 @@ func TestLengths(t *testing.T) {
 			}
 			long[name] = true
 			if longFuncs[name] == "" {
-				t.Errorf("%s:%d: %s has %d lines; the limit is %d: split it by step", f.path, f.line(fn.Pos()), fn.Name.Name, n, maxFuncLines)
+				t.Errorf("%s:%d: %s has %d lines; the limit is %d: split it by step", f.path, f.line(fn.Pos()),
+					fn.Name.Name, n, maxFuncLines)
 			}
 		}
 	}

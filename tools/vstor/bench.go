@@ -18,16 +18,20 @@ func (a *app) benchCommand() *cobra.Command {
 		Use:   "bench",
 		Short: "measure this vstor against qemu-nbd on a raw file",
 		Long: "Measure a deployment of its own against qemu-nbd on a raw file: the same fio jobs, in turns, on one file\n" +
-			"system. Needs fio and qemu-utils, up to 15 GB below --work, and a machine that does nothing else.",
+			"system. Needs fio and qemu-utils, a machine that does nothing else, and up to 15 GB below --dir (here the\n" +
+			"folder to work in; the current one if it is not given). What it makes there it removes.",
 		Args: takes(),
 	}
 	f := cmd.Flags()
-	f.StringVar(&opt.Work, "work", ".", "folder for the volumes; what is made there is removed at the end")
 	f.StringVar(&opt.JSON, "out", "", "file for the results, as JSON")
 	f.BoolVar(&opt.Quick, "quick", false, "one round of short runs: to see that it works")
 	f.BoolVar(&opt.Keep, "keep", false, "leave volumes and logs in place")
 	f.IntVar(&opt.Rounds, "rounds", 0, "rounds to take medians of; default 3, quick 1")
-	cmd.RunE = func(*cobra.Command, []string) error {
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		opt.Work = "."
+		if cmd.Flags().Changed("dir") {
+			opt.Work = a.dir
+		}
 		var err error
 		if opt.Vstor, err = os.Executable(); err != nil {
 			return errs.Wrap(errs.IO, err, "cannot find out where this command lies")

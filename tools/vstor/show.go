@@ -17,7 +17,8 @@ import (
 var errNoSize = errors.New("a vDisk needs a size: --size 10G")
 
 func (a *app) asdCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "asd", Short: "list and show ASDs, the stores of the drives", Args: cobra.ArbitraryArgs, RunE: group}
+	cmd := &cobra.Command{Use: "asd", Short: "list and show ASDs, the stores of the drives",
+		Args: cobra.ArbitraryArgs, RunE: group}
 	ls := &cobra.Command{Use: "ls", Aliases: []string{"list"}, Short: "list ASDs", Args: takes()}
 	ls.RunE = func(*cobra.Command, []string) error {
 		return a.call(func(ctx context.Context, c *api.Client) error {
@@ -28,7 +29,8 @@ func (a *app) asdCommand() *cobra.Command {
 			return a.print(list, func(t *table) {
 				t.row("ID", "NODE", "STATE", "SIZE", "USED", "FREE", "FRAGMENTS", "PROBLEM")
 				for _, d := range list {
-					t.row(d.ID, d.Node, d.State, units.HumanSize(d.SizeBytes), units.HumanSize(d.UsedBytes), units.HumanSize(d.FreeBytes),
+					t.row(d.ID, d.Node, d.State, units.HumanSize(d.SizeBytes), units.HumanSize(d.UsedBytes),
+						units.HumanSize(d.FreeBytes),
 						d.Fragments, orDash(d.Problem))
 				}
 			})

@@ -84,8 +84,13 @@ func (w *words) Set(s string) error { w.given = append(w.given, s); return nil }
 func flagSource(cmd *cobra.Command, keys []*config.Key) config.Source {
 	s := config.Source{Name: "the command line", Values: map[string][]string{}}
 	for _, k := range keys {
-		if w := cmd.Flags().Lookup(k.Name).Value.(*words); len(w.given) > 0 {
+		w := cmd.Flags().Lookup(k.Name).Value.(*words)
+		switch {
+		case len(w.given) == 0:
+		case k.Shape == config.List:
 			s.Values[k.Name] = w.given
+		default:
+			s.Values[k.Name] = w.given[len(w.given)-1:] // the last one wins, as with all commands
 		}
 	}
 	return s

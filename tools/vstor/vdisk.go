@@ -11,7 +11,8 @@ import (
 )
 
 func (a *app) vdiskCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "vdisk", Short: "make, list, show and remove vDisks", Args: cobra.ArbitraryArgs, RunE: group}
+	cmd := &cobra.Command{Use: "vdisk", Short: "make, list, show and remove vDisks", Args: cobra.ArbitraryArgs,
+		RunE: group}
 	cmd.AddCommand(a.vdiskCreate(), a.vdiskList(), a.vdiskShow(), a.vdiskRemove())
 	return cmd
 }
@@ -101,7 +102,8 @@ func vdiskTable(t *table, v api.VDisk) {
 
 func (a *app) vdiskRemove() *cobra.Command {
 	return &cobra.Command{
-		Use: "rm NAME", Aliases: []string{"remove"}, Short: "remove a vDisk and its data; refused while in use", Args: takes("NAME"),
+		Use: "rm NAME", Aliases: []string{"remove"}, Short: "remove a vDisk and its data; refused while in use",
+		Args: takes("NAME"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			return a.call(func(ctx context.Context, c *api.Client) error {
 				if err := c.RemoveVDisk(ctx, args[0]); err != nil {

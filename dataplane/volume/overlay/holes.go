@@ -36,15 +36,6 @@ func (s *holeSet) at(addr ids.BlockAddr) *Hole {
 	return nil
 }
 
-// next returns the first hole that ends above addr.
-func (s *holeSet) next(addr ids.BlockAddr) *Hole {
-	i := sort.Search(len(s.list), func(i int) bool { return s.list[i].end() > addr })
-	if i < len(s.list) {
-		return &s.list[i]
-	}
-	return nil
-}
-
 // add puts h over what is there. REQUIRES: h.Seq is higher than every Seq in the set.
 func (s *holeSet) add(h Hole) {
 	i := sort.Search(len(s.list), func(i int) bool { return s.list[i].end() > h.Addr })

@@ -1,0 +1,74 @@
+# Bare `make` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+export CGO_ENABLED ?= 0
+
+RUN_DIR ?= $(CURDIR)/var/run
+STEP = @printf '\n== %s  (%s)\n' "$(1)" "$$(date +%T)"
+
+.PHONY: help build run test check unit race e2e bench bench-quick fuzz model deps deps-run clean
+
+help:
+	@echo "make run          build, install what is missing, start a deployment with a vDisk 'demo' (foreground)"
+	@echo "make test         install what the tests need, run everything that CI runs"
+	@echo "make build        bin/vstor"
+	@echo "make check        formatting, vet, staticcheck, policy tests"
+	@echo "make unit race e2e    parts of make test"
+	@echo "make model        the model test on new seeds, MODEL_TIME=10m"
+	@echo "make fuzz         every fuzz target, FUZZ_TIME=30s each"
+	@echo "make bench        measure against qemu-nbd (about 15 minutes); make bench-quick takes 3"
+	@echo "make clean        remove bin and var"
+
+build:
+	go build -trimpath -o bin/vstor ./tools/vstor
+
+deps-run:
+	@tools/install fio qemu-utils libnbd-bin
+
+deps:
+	@tools/install fio qemu-utils libnbd-bin nbdkit gcc libc6-dev
+
+run: deps-run build
+	@tools/demo bin/vstor $(RUN_DIR)
+
+test: deps check unit race e2e
+	$(call STEP,all passed)
+
+check:
+	$(call STEP,gofmt)
+	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "gofmt would change: $$out"; exit 1; }
+	$(call STEP,vet)
+	go vet -tags invariants ./...
+	$(call STEP,staticcheck)
+	go tool staticcheck -tags invariants ./...
+
+unit:
+	$(call STEP,unit tests with invariants on)
+	go test -tags invariants -timeout 12m ./...
+	$(call STEP,allocation tests in the shipped build)
+	go test -run Alloc ./...
+
+race:
+	$(call STEP,race detector)
+	CGO_ENABLED=1 go test -race -short -tags invariants -timeout 12m ./dataplane/... ./pracc/... ./asd/...
+
+e2e: build
+	$(call STEP,end to end)
+	VSTOR=$(CURDIR)/bin/vstor go test -count=1 -timeout 10m -tags e2e -v ./tools/e2e
+
+model:
+	go test -tags invariants -run TestModel -timeout 24h ./dataplane/node -model.time $(or $(MODEL_TIME),10m)
+
+FUZZ_TIME ?= 30s
+fuzz:
+	@for f in $$(grep -rl '^func Fuzz' --include=*_test.go .); do for t in $$(grep -o '^func Fuzz[A-Za-z0-9]*' $$f | sed 's/func //'); do \
+	  echo "== $$t in $$(dirname $$f)"; go test -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZ_TIME) $$(dirname $$f); done; done
+
+bench: deps-run build
+	bin/vstor bench --dir $(CURDIR)/var/bench
+
+bench-quick: deps-run build
+	bin/vstor bench --quick --dir $(CURDIR)/var/bench
+
+clean:
+	rm -rf bin var
