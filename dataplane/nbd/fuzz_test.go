@@ -89,10 +89,13 @@ func FuzzTransmission(f *testing.F) {
 		}
 		f.Add(b, cut)
 	}
-	seed(30, nbd.Request{Type: nbd.CmdWrite, Offset: 5, Length: 4096}, nbd.Request{Type: nbd.CmdRead, Offset: 3, Length: 5000})
+	seed(30, nbd.Request{Type: nbd.CmdWrite, Offset: 5, Length: 4096},
+		nbd.Request{Type: nbd.CmdRead, Offset: 3, Length: 5000})
 	seed(5000, nbd.Request{Type: nbd.CmdWrite, Offset: 5, Length: 90000}, nbd.Request{Type: nbd.CmdFlush})
-	seed(1, nbd.Request{Type: nbd.CmdWrite, Offset: size, Length: 40000}, nbd.Request{Type: nbd.CmdTrim, Length: size})
-	seed(60, nbd.Request{Type: nbd.CmdWriteZeroes, Flags: 3, Length: size}, nbd.Request{Type: 9}, nbd.Request{Type: nbd.CmdDisc})
+	seed(1, nbd.Request{Type: nbd.CmdWrite, Offset: size, Length: 40000},
+		nbd.Request{Type: nbd.CmdTrim, Length: size})
+	seed(60, nbd.Request{Type: nbd.CmdWriteZeroes, Flags: 3, Length: size},
+		nbd.Request{Type: 9}, nbd.Request{Type: nbd.CmdDisc})
 	f.Fuzz(func(t *testing.T, input []byte, cut uint16) {
 		stream := bytes.Clone(input)
 		want, data := expect(stream, size)

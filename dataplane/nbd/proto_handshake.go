@@ -162,11 +162,13 @@ func (r infoRequest) has(t InfoType) bool { return r.wants&(1<<t) != 0 }
 // name is longer than the protocol's strings may be is an error, whose text goes to the client.
 func parseInfoRequest(b []byte) (infoRequest, error) {
 	if len(b) < 6 {
-		return infoRequest{}, fmt.Errorf("the payload has %d bytes; a name length and a count need at least 6", len(b))
+		return infoRequest{}, fmt.Errorf("the payload has %d bytes; a name length and a count need at least 6",
+			len(b))
 	}
 	n := binary.BigEndian.Uint32(b)
 	if n > uint32(len(b)-6) {
-		return infoRequest{}, fmt.Errorf("the export name is said to have %d bytes; the payload leaves room for %d", n, len(b)-6)
+		return infoRequest{}, fmt.Errorf("the export name is said to have %d bytes; the payload leaves room for %d",
+			n, len(b)-6)
 	}
 	if n > nameMax {
 		return infoRequest{}, fmt.Errorf("the export name has %d bytes; at most %d are allowed", n, nameMax)
@@ -176,7 +178,8 @@ func parseInfoRequest(b []byte) (infoRequest, error) {
 	count := int(binary.BigEndian.Uint16(types))
 	types = types[2:]
 	if len(types) != 2*count {
-		return infoRequest{}, fmt.Errorf("%d information requests need %d bytes; the payload has %d", count, 2*count, len(types))
+		return infoRequest{}, fmt.Errorf("%d information requests need %d bytes; the payload has %d",
+			count, 2*count, len(types))
 	}
 	for ; len(types) > 0; types = types[2:] {
 		if t := binary.BigEndian.Uint16(types); t < 32 {

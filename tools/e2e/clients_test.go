@@ -177,7 +177,7 @@ func TestBadInput(t *testing.T) {
 // Under load the process stays within the sum of its pools and the allowance, and status says that sum.
 func TestMemoryStaysBounded(t *testing.T) {
 	need(t, "fio")
-	d := newDeployment(t, append(small, "--memory", "160M")...)
+	d := newDeployment(t, append(small, "--memory", "384M")...)
 	d.start()
 	d.vstor("vdisk", "create", "demo", "--size", "256M")
 	client(t, "fio", "--name=load", "--ioengine=nbd", "--uri="+d.uri("demo"), "--rw=randrw", "--bsrange=4k-256k",
