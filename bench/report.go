@@ -177,8 +177,8 @@ func (r *Report) remarks(out io.Writer, minJournals float64) {
 	}
 	for _, c := range r.Cells {
 		if c.OtherLoad > disturbed {
-			fmt.Fprintf(out, "DISTURBED: before %s on %s, round %d, something else kept %.0f %% of the cores busy\n", c.Job, c.Target,
-				c.Round+1, c.OtherLoad*100)
+			fmt.Fprintf(out, "DISTURBED: before %s on %s, round %d, something else kept %.0f %% of the cores busy\n",
+				c.Job, c.Target, c.Round+1, c.OtherLoad*100)
 		}
 	}
 }

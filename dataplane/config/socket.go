@@ -13,7 +13,8 @@ const maxSocketPath = 103
 // CheckSocketPath refuses a path that is too long for a unix socket.
 func CheckSocketPath(path string) error {
 	if len(path) > maxSocketPath {
-		return errs.New(errs.Invalid, "the socket's path %s has %d bytes, the kernel allows %d: choose a --dir with a shorter path",
+		return errs.New(errs.Invalid,
+			"the socket's path %s has %d bytes, the kernel allows %d: choose a --dir with a shorter path",
 			path, len(path), maxSocketPath)
 	}
 	return nil

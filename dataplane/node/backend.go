@@ -77,7 +77,8 @@ func (f fragStore) Delete(ctx context.Context, keys []layout.FragKey) error {
 	return f.s.Delete(ctx, keys)
 }
 
-func (f fragStore) ListNamespace(_ context.Context, ns ids.NamespaceID, after layout.FragKey, limit int) ([]layout.FragKey, error) {
+func (f fragStore) ListNamespace(_ context.Context, ns ids.NamespaceID, after layout.FragKey,
+	limit int) ([]layout.FragKey, error) {
 	infos, err := f.s.ListNamespace(ns, after, limit)
 	if err != nil {
 		return nil, err
@@ -138,7 +139,8 @@ func (o *objects) Commit(ctx context.Context, s volume.Stored, commit ids.Commit
 }
 
 // Committed lists manifests in commit order.
-func (o *objects) Committed(ctx context.Context, ns ids.NamespaceID, after ids.CommitNum, limit int) ([]*layout.Manifest, error) {
+func (o *objects) Committed(ctx context.Context, ns ids.NamespaceID, after ids.CommitNum,
+	limit int) ([]*layout.Manifest, error) {
 	return o.px.Committed(ctx, ns, after, limit)
 }
 

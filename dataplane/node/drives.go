@@ -94,7 +94,8 @@ type localDrive struct {
 }
 
 // Locate finds and pins a range.
-func (d *localDrive) Locate(key layout.FragKey, off, n uint32, dst []layout.Extent) ([]layout.Extent, uint64, errs.Kind) {
+func (d *localDrive) Locate(key layout.FragKey, off, n uint32,
+	dst []layout.Extent) ([]layout.Extent, uint64, errs.Kind) {
 	ext, pin, kind := d.s.Locate(key, off, n, dst)
 	if kind != errs.OK {
 		return ext, 0, kind

@@ -28,7 +28,8 @@ func (p *Pending) CommitAs(ctx context.Context, c ids.CommitNum) error {
 }
 
 // Committed returns up to limit manifests of a namespace with commit numbers above after, in their order.
-func (px *Proxy) Committed(ctx context.Context, ns ids.NamespaceID, after ids.CommitNum, limit int) ([]*layout.Manifest, error) {
+func (px *Proxy) Committed(ctx context.Context, ns ids.NamespaceID, after ids.CommitNum,
+	limit int) ([]*layout.Manifest, error) {
 	list, err := px.opts.Meta.Scan(ctx, nsKey(keyOrder, ns), orderKey(ns, after), limit)
 	if err != nil {
 		return nil, err

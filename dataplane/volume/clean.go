@@ -294,7 +294,8 @@ func newCleanContent(v *Volume) (*cleanContent, error) {
 	if err != nil {
 		return nil, errs.Wrap(errs.IO, err, "no memory to clean with")
 	}
-	return &cleanContent{v: v, mem: mem, data: mem[: 0 : cleanBlocks*ids.BlockSize], window: mem[cleanBlocks*ids.BlockSize:]}, nil
+	const data = cleanBlocks * ids.BlockSize
+	return &cleanContent{v: v, mem: mem, data: mem[:0:data], window: mem[data:]}, nil
 }
 
 func (c *cleanContent) close() { _ = buf.FreeAligned(c.mem) }

@@ -118,7 +118,8 @@ func (v *Volume) markLive(n ids.SCONum, part []candidate) bool {
 }
 
 // read copies the live blocks, window by window.
-func (c *cleanContent) read(ctx context.Context, m *layout.Manifest, n ids.SCONum, all []candidate) (full bool, err error) {
+func (c *cleanContent) read(ctx context.Context, m *layout.Manifest, n ids.SCONum,
+	all []candidate) (full bool, err error) {
 	const perWindow = cleanWindow / ids.BlockSize
 	for i := 0; i < len(all); {
 		first := int(all[i].off)

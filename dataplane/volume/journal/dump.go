@@ -59,8 +59,8 @@ func dumpRecord(out io.Writer, b []byte, seg, pos uint32) {
 		return
 	}
 	fmt.Fprintf(out, "segment %d block %d: record %d incarnation %d lap %d, %d entries, %d blocks, "+
-		"tail %d in %d, durable %d, complete %d\n", seg, pos, h.Number, h.Incarnation, h.Lap, h.Entries, h.Blocks, h.TailRecord,
-		h.TailSegment, h.Durable, h.Complete)
+		"tail %d in %d, durable %d, complete %d\n", seg, pos, h.Number, h.Incarnation, h.Lap, h.Entries, h.Blocks,
+		h.TailRecord, h.TailSegment, h.Durable, h.Complete)
 	var e EntryHeader
 	for w := h.Walk(b); w.Next(&e); {
 		fmt.Fprintf(out, "  %s volume %d seq %d at %d+%d", e.Kind, e.Vol, e.Seq, e.Addr, e.Blocks)

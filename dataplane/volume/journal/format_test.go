@@ -192,7 +192,8 @@ func TestDump(t *testing.T) {
 	if err := Dump(&out, r.d); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"A: root 3", "B: root 3", "clean true", "record 5 incarnation 2", "write volume 3 seq 5 at 5+1"} {
+	for _, want := range []string{"A: root 3", "B: root 3", "clean true", "record 5 incarnation 2",
+		"write volume 3 seq 5 at 5+1"} {
 		if !bytes.Contains(out.Bytes(), []byte(want)) {
 			t.Errorf("%q is missing in\n%s", want, out.String())
 		}

@@ -22,6 +22,9 @@ var full = flag.Bool("pagemap.full", false, "TestBudget with a 100 GiB vDisk and
 // figures of issue 2, scaled down by 16 unless -pagemap.full.
 func TestBudget(t *testing.T) {
 	scale := int64(16)
+	if underRace {
+		scale = 64
+	}
 	fs, dir := vfs.FS(vfs.NewMem()), "maps"
 	if *full {
 		scale, fs, dir = 1, vfs.Default, t.TempDir()
@@ -201,6 +204,9 @@ func memDB(t testing.TB) *DB {
 func TestMain(m *testing.M) {
 	before := runtime.NumGoroutine()
 	code := m.Run()
+	if flag.Lookup("test.fuzz").Value.String() != "" {
+		os.Exit(code) // the fuzzer keeps goroutines of its own
+	}
 	for range 100 {
 		if runtime.NumGoroutine() <= before {
 			os.Exit(code)

@@ -15,7 +15,7 @@ import (
 
 var (
 	modelSeed  = flag.Int64("model.seed", 0, "run the model test with this seed alone")
-	modelSeeds = flag.Int("model.seeds", 12, "seeds of the model test")
+	modelSeeds = flag.Int("model.seeds", 10, "seeds of the model test")
 )
 
 // step is one commit of the history, as its SCO's index would have it.
@@ -421,7 +421,11 @@ func TestModel(t *testing.T) {
 		runModel(t, *modelSeed, 300)
 		return
 	}
-	for seed := range int64(*modelSeeds) {
+	seeds := int64(*modelSeeds)
+	if underRace {
+		seeds = min(seeds, 3)
+	}
+	for seed := range seeds {
 		t.Run(fmt.Sprint(seed+1), func(t *testing.T) { runModel(t, seed+1, 300) })
 	}
 }

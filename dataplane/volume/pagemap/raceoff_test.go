@@ -1,0 +1,5 @@
+//go:build !race
+
+package pagemap
+
+const underRace = false
