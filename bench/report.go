@@ -175,11 +175,16 @@ func (r *Report) remarks(out io.Writer, minJournals float64) {
 			}
 		}
 	}
+	n, worst := 0, 0.0
 	for _, c := range r.Cells {
 		if c.OtherLoad > disturbed {
-			fmt.Fprintf(out, "DISTURBED: before %s on %s, round %d, something else kept %.0f %% of the cores busy\n",
-				c.Job, c.Target, c.Round+1, c.OtherLoad*100)
+			n++
 		}
+		worst = max(worst, c.OtherLoad)
+	}
+	if n > 0 {
+		fmt.Fprintf(out, "DISTURBED: before %d of %d cells something else kept up to %.0f %% of the cores busy; "+
+			"these ratios mean little, measure again on a quiet machine\n", n, len(r.Cells), worst*100)
 	}
 }
 

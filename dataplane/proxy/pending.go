@@ -118,11 +118,12 @@ func (px *Proxy) commit(ctx context.Context, m *layout.Manifest) error {
 		Absent(mk).
 		Put(mk, m.Append(nil))
 	if m.Commit != 0 {
-		t.Put(orderKey(m.Namespace, m.Commit), encodeCell(keyOrder, uint64(m.SCO)))
+		ok := orderKey(m.Namespace, m.Commit)
+		t.Absent(ok).Put(ok, encodeCell(keyOrder, uint64(m.SCO)))
 	}
 	err := px.opts.Meta.Apply(ctx, t)
 	switch conflict(err) {
-	case 0, 1, 2:
+	case 0, 1, 2, 3:
 		// The first two may hold no more after a commit of ours that came through: it stands.
 		if old, _, e := px.manifest(ctx, m.Namespace, m.SCO); e == nil && old.Put == m.Put {
 			return nil
@@ -136,6 +137,8 @@ func (px *Proxy) commit(ctx context.Context, m *layout.Manifest) error {
 		return errs.Wrap(errs.Canceled, ErrCondemned, "proxy: put %d of SCO %d/%d", m.Put, m.Namespace, m.SCO)
 	case 2:
 		return errs.New(errs.Exists, "proxy: SCO %d/%d exists, from another put than %d", m.Namespace, m.SCO, m.Put)
+	case 3:
+		return errs.New(errs.Exists, "proxy: commit %d of namespace %d is another SCO than %d", m.Commit, m.Namespace, m.SCO)
 	}
 	return err
 }

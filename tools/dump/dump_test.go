@@ -7,44 +7,55 @@ import (
 	"strings"
 	"testing"
 
-	"vstor/dataplane/errs"
-	"vstor/dataplane/volume/sco"
+	"vstor/dataplane/layout"
 )
 
-func TestSCO(t *testing.T) {
-	h := sco.Header{Volume: 7, SCO: 9, Epoch: 1, SeqLo: 1, SeqHi: 3}
-	path := filepath.Join(t.TempDir(), "sco")
-	head := sco.Head(&h, []sco.Entry{{Addr: 5, Seq: 3, Sum: 0xabc}}, []sco.Hole{{Addr: 10, Count: 2, Seq: 2, Kind: 2}})
-	if err := os.WriteFile(path, head, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	var out bytes.Buffer
-	if err := run(&out, []string{"sco", path}); err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []string{"Volume:7", "block 5 at 2: sequence 3, checksum 00000abc", "hole {Addr:10 Count:2"} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("%q lacks %q", out.String(), want)
+func dump(stdin []byte, args ...string) (int, string, string) {
+	var out, errOut bytes.Buffer
+	code := run(args, bytes.NewReader(stdin), &out, &errOut)
+	return code, out.String(), errOut.String()
+}
+
+func TestDump(t *testing.T) {
+	key := layout.FragKey{Namespace: 7, SCO: 8, Put: 9, Chunk: 1, Frag: 2, Version: 3}.Append(nil)
+	path := filepath.Join(t.TempDir(), "key")
+	os.WriteFile(path, append([]byte("head"), key...), 0o600)
+	for _, c := range []struct {
+		stdin []byte
+		args  string
+		code  int
+		says  string
+	}{
+		{nil, "key " + path + " 4", 0, "Namespace      7\n"},
+		{key, "key -", 0, "Chunk          1\n"},
+		{layout.Location{SCO: 5, Sum: 6}.Append(nil), "location -", 0, "SCO            5\n"},
+		{[]byte("abc"), "hex -", 0, "|abc|"},
+		{[]byte("abc"), "hex - 1", 0, "|bc|"},
+		{[]byte("abc"), "location -", 1, "12 bytes"},
+		{[]byte("abc"), "hex - 10", 1, "ends before offset 10"},
+		{nil, "hex /nowhere", 1, "cannot open"},
+		{nil, "hex", 2, "types:"},
+		{nil, "what -", 2, `no type "what"`},
+		{nil, "hex - x", 2, "powers of 1024"},
+	} {
+		code, out, errOut := dump(c.stdin, strings.Fields(c.args)...)
+		if code != c.code || !strings.Contains(out+errOut, c.says) {
+			t.Errorf("vstor-dump %s: %d %q %q; want %d and %q", c.args, code, out, errOut, c.code, c.says)
 		}
 	}
 }
 
-// Whatever it is given it says a sentence.
-func TestBadInput(t *testing.T) {
-	zeros := filepath.Join(t.TempDir(), "zeros")
-	if err := os.WriteFile(zeros, make([]byte, 8192), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []struct {
-		args []string
-		want errs.Kind
-	}{
-		{nil, errs.Invalid}, {[]string{"cheese", zeros}, errs.Invalid}, {[]string{"sco", zeros, "x"}, errs.Invalid},
-		{[]string{"sco", zeros}, errs.Corrupt}, {[]string{"fragment", zeros}, errs.Absent},
-		{[]string{"sco", zeros + "-not"}, errs.IO}, {[]string{"map", zeros}, errs.IO},
-	} {
-		if err := run(&bytes.Buffer{}, c.args); errs.Of(err) != c.want {
-			t.Errorf("%v: %v, want %v", c.args, err, c.want)
+// Garbage of any length is refused by every type but hex, with one line.
+func TestGarbageIsRefused(t *testing.T) {
+	for _, f := range formats() {
+		if f.name == "hex" || f.name == "location" || f.name == "key" || f.name == "asd" || f.name == "journal" {
+			continue
+		}
+		for _, n := range []int{0, 1, 16, 100, 4096, 9000} {
+			code, _, errOut := dump(bytes.Repeat([]byte{0xa5}, n), f.name, "-")
+			if code != 1 || strings.Count(errOut, "\n") != 1 {
+				t.Errorf("%d bytes of garbage as %s: %d %q", n, f.name, code, errOut)
+			}
 		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"vstor/dataplane/api"
 	"vstor/dataplane/config"
 	"vstor/dataplane/errs"
+	"vstor/dataplane/node"
 )
 
 // defaultDir is the deployment meant where neither --dir nor VSTOR_DIR says.
@@ -165,8 +166,8 @@ func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "print the version", Args: takes(),
 		RunE: func(*cobra.Command, []string) error {
-			v := map[string]any{"version": version, "dir_format": config.FormatVersion}
-			return a.print(v, func(t *table) { t.row("vstor "+version, fmt.Sprintf("folder format %d", config.FormatVersion)) })
+			v := map[string]any{"version": node.Version, "dir_format": config.FormatVersion}
+			return a.print(v, func(t *table) { t.row("vstor "+node.Version, fmt.Sprintf("folder format %d", config.FormatVersion)) })
 		},
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"time"
+
+	"vstor/dataplane/node"
 )
 
 // bugReport turns a panic into a sentence. People get no stack: it goes to a file, and the sentence
@@ -16,7 +18,7 @@ func bugReport(v any) string {
 		return fmt.Sprintf("%v (this is a bug in vstor; its stack could not be kept: %v)", v, err)
 	}
 	defer f.Close()
-	fmt.Fprintf(f, "vstor %s, %s\n%v\n\n%s", version, time.Now().UTC().Format(time.RFC3339), v, debug.Stack())
+	fmt.Fprintf(f, "vstor %s, %s\n%v\n\n%s", node.Version, time.Now().UTC().Format(time.RFC3339), v, debug.Stack())
 	return fmt.Sprintf("%v (this is a bug in vstor; the stack is in %s)", v, f.Name())
 }
 

@@ -6,9 +6,6 @@ import (
 	"os"
 )
 
-// version is set by the linker: make build gives it the commit.
-var version = "dev"
-
 func main() {
 	a := &app{stdout: os.Stdout, stderr: os.Stderr, environ: os.Environ(), start: startEmbedded}
 	os.Exit(a.run(os.Args[1:]))

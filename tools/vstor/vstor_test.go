@@ -15,6 +15,7 @@ import (
 	"vstor/dataplane/api"
 	"vstor/dataplane/config"
 	"vstor/dataplane/errs"
+	"vstor/dataplane/node"
 	"vstor/dataplane/stat"
 )
 
@@ -140,7 +141,7 @@ func TestCommandLine(t *testing.T) {
 		{"status --memory --json", 0, `"allowance_bytes": 134217728`},
 		{"status --frob", 2, "unknown flag: --frob"},
 		{"frob", 2, `no command "frob"`},
-		{"version", 0, "vstor dev"},
+		{"version", 0, "vstor " + node.Version},
 		{"up", 1, "is run by process"},
 		{"up --asds 5", 1, "is run by process"},
 		{"up now", 2, "one word too many"},
