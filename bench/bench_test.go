@@ -50,7 +50,8 @@ func TestReport(t *testing.T) {
 	r.Cells[0].OtherLoad = 0.5
 	var out bytes.Buffer
 	r.print(&out, 4)
-	for _, want := range []string{"MISSED", ">= 1.20", "<= 1.30", "round 2 wrote 4.0 journals' worth", "1.25x", "before 1 of 54 cells"} {
+	for _, want := range []string{"MISSED", ">= 1.20", "<= 1.30", "round 2 wrote 4.0 journals' worth", "1.25x",
+		"before 1 of 54 cells"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the table lacks %q:\n%s", want, out.String())
 		}

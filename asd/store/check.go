@@ -60,9 +60,6 @@ func (s *Store) Check(ctx context.Context, data bool) (*CheckReport, error) {
 func (s *Store) checkIndex(r *CheckReport) ([]layout.FragKey, error) {
 	s.commits.cycle.Lock()
 	defer s.commits.cycle.Unlock()
-	if s.ix.stuck.Load() {
-		return nil, s.healthy()
-	}
 	s.alloc.Lock()
 	defer s.alloc.Unlock()
 	var keys []layout.FragKey

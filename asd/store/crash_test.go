@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -254,62 +255,72 @@ func TestCrashInFormat(t *testing.T) {
 	}
 }
 
-// Whatever write of the index fails, the store says so, goes on reading, and has all that was
-// acknowledged once it is reopened.
+// Whatever write of the index fails, while logs are changed and tables written too, the store says so,
+// goes on reading, and has all that was acknowledged once it is reopened. Nothing panics.
 func TestIndexFaults(t *testing.T) {
-	for n := int32(0); n < 60; n++ {
-		mem := vfs.NewCrashableMem()
-		o := testOptions(newDrive(MinSize), mem)
-		must(t, Format(o))
-		on := false
-		var mu sync.Mutex
-		left := n
-		fo := o
-		fo.FS = errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
-			mu.Lock()
-			defer mu.Unlock()
-			if !on || op.Kind.ReadOrWrite() != errorfs.OpIsWrite {
-				return nil
-			}
-			if left--; left < 0 {
-				return errorfs.ErrInjected
-			}
+	quiet := 0
+	for n := 0; quiet < 3 && n < 2000; n += 1 + n/20 {
+		if !indexFault(t, n) {
+			quiet++
+		}
+	}
+}
+
+// indexFault lets the index's writes fail from the n-th on, and says whether a put noticed.
+func indexFault(t *testing.T, n int) (failed bool) {
+	mem := vfs.NewCrashableMem()
+	o := testOptions(newDrive(MinSize), mem)
+	o.memTable = 16 << 10
+	must(t, Format(o))
+	var on atomic.Bool
+	var left atomic.Int64
+	left.Store(int64(n))
+	fo := o
+	fo.FS = errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if !on.Load() || op.Kind.ReadOrWrite() != errorfs.OpIsWrite || left.Add(-1) >= 0 {
 			return nil
-		}))
-		s, err := Open(fo)
-		must(t, err)
-		mu.Lock()
-		on = true
-		mu.Unlock()
-		var acked []int
-		failed := false
-		for i := range 30 {
-			err := put(s, i, 2)
-			if err == nil {
-				acked = append(acked, i)
-				if failed {
-					t.Fatal("a put went through after one had failed")
-				}
-				continue
-			}
+		}
+		return errorfs.ErrInjected
+	}))
+	s, err := Open(fo)
+	must(t, err)
+	on.Store(true)
+	there, gone := map[int]bool{}, map[int]bool{}
+	for i := range 250 {
+		switch err := put(s, i, 1); {
+		case err == nil && failed:
+			t.Fatal("a put went through after one had failed")
+		case err == nil:
+			there[i] = true
+		default:
 			want(t, err, errs.IO)
 			failed = true
 		}
-		for _, i := range acked {
-			must(t, get(s, i, 2))
-		}
-		s.List(layout.FragKey{}, 10)
-		s.Close()
-		o.Data = o.Data.(*testDrive).killed()
-		o.FS = mem.CrashClone(vfs.CrashCloneCfg{})
-		s = mustOpen(t, o)
-		for _, i := range acked {
-			must(t, get(s, i, 2))
-		}
-		check(t, s)
-		must(t, s.Close())
-		if !failed {
-			break
+		if i%3 == 2 && there[i] {
+			delete(there, i)
+			if del(s, i) == nil {
+				gone[i] = true
+			}
 		}
 	}
+	for i := range there {
+		must(t, get(s, i, 1))
+	}
+	s.List(layout.FragKey{}, 10)
+	s.Close()
+	o.Data = o.Data.(*testDrive).killed()
+	o.FS = mem.CrashClone(vfs.CrashCloneCfg{})
+	s, err = Open(o)
+	if err != nil {
+		t.Fatalf("fault %d: %v", n, err)
+	}
+	defer s.Close()
+	for i := range there {
+		must(t, get(s, i, 1))
+	}
+	for i := range gone {
+		want(t, get(s, i, 1), errs.Absent)
+	}
+	check(t, s)
+	return failed
 }

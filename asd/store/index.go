@@ -169,8 +169,18 @@ type index struct {
 	lock  *pebble.Lock
 	cache *pebble.Cache // ours alone, or nil
 	log   indexLog
-	// stuck: Pebble panicked and may hold its own locks; it must not be called again.
-	stuck atomic.Bool
+	fs    *logFS
+}
+
+// err is why the index can no longer be believed, or nil.
+func (ix *index) err() error {
+	if f := ix.log.fatal.Load(); f != nil {
+		return errs.New(errs.IO, "store: the index has failed: %s", *f)
+	}
+	if err := ix.fs.err(); err != nil {
+		return errs.Wrap(errs.IO, err, "store: the index cannot write its log")
+	}
+	return nil
 }
 
 // indexLog keeps Pebble quiet and remembers what it calls fatal. Pebble's own logger ends the process
@@ -219,8 +229,9 @@ func makeDir(fs vfs.FS, dir string) error {
 	return nil
 }
 
-// openIndex opens the index in dir; create demands that there is none, else that there is one.
-func openIndex(fs vfs.FS, dir string, cache *pebble.Cache, create bool) (ix *index, err error) {
+// openIndex opens the index in o.Dir; create demands that there is none, else that there is one.
+func openIndex(o *Options, create bool) (ix *index, err error) {
+	fs, dir, cache := o.FS, o.Dir, o.Cache
 	if err := makeDir(fs, dir); err != nil {
 		return nil, errs.Wrap(errs.IO, err, "store: cannot make the index folder %s", dir)
 	}
@@ -228,19 +239,19 @@ func openIndex(fs vfs.FS, dir string, cache *pebble.Cache, create bool) (ix *ind
 	if err != nil {
 		return nil, errs.Wrap(errs.Busy, err, "store: the index in %s is in use", dir)
 	}
-	ix = &index{lock: lock}
+	ix = &index{lock: lock, fs: &logFS{FS: fs}}
 	if cache == nil {
 		ix.cache = pebble.NewCache(2 << 20)
 		cache = ix.cache
 	}
 	opts := &pebble.Options{
-		FS:                 fs,
+		FS:                 ix.fs,
 		Lock:               lock,
 		Cache:              cache,
 		Logger:             &ix.log,
 		FormatMajorVersion: pebbleFormat,
 		// Three kilobytes of keys per gigabyte stored: small tables bound the RAM and the replay.
-		MemTableSize:     1 << 20,
+		MemTableSize:     uint64(o.memTable),
 		MaxOpenFiles:     64,
 		ErrorIfExists:    create,
 		ErrorIfNotExists: !create,
@@ -257,18 +268,19 @@ func openIndex(fs vfs.FS, dir string, cache *pebble.Cache, create bool) (ix *ind
 		}
 	}()
 	ix.db, err = pebble.Open(dir, opts)
-	if f := ix.log.fatal.Load(); err == nil && f != nil {
-		ix.db.Close()
-		err = errs.New(errs.IO, "%s", *f)
+	if err == nil {
+		if err = ix.err(); err != nil {
+			ix.db.Close()
+		}
 	}
 	if err != nil {
 		ix.lock.Close()
-		return nil, ix.openError(fs, dir, err)
+		return nil, ix.openError(dir, err)
 	}
 	return ix, nil
 }
 
-func (ix *index) openError(fs vfs.FS, dir string, err error) error {
+func (ix *index) openError(dir string, err error) error {
 	if ix.cache != nil {
 		ix.cache.Unref()
 	}
@@ -278,7 +290,7 @@ func (ix *index) openError(fs vfs.FS, dir string, err error) error {
 			dir)
 	case isError(err, pebble.ErrDBAlreadyExists):
 		return errs.New(errs.Exists, "store: there is an index in %s already", dir)
-	case deviceError(err):
+	case ix.err() != nil || deviceError(err):
 		return errs.Wrap(errs.IO, err, "store: cannot open the index in %s", dir)
 	}
 	return errs.Wrap(errs.Corrupt, err, "store: the index in %s is damaged; RebuildIndex makes a new one", dir)
@@ -293,18 +305,7 @@ func deviceError(err error) bool {
 
 // commit applies a batch; synced, it is durable when commit returns. After an error nobody knows
 // whether it was applied.
-func (ix *index) commit(b *pebble.Batch, sync bool) (err error) {
-	defer func() {
-		// Pebble panics where it cannot start a new log. It may hold its own locks by then.
-		if p := recover(); p != nil {
-			cause, ok := p.(error)
-			if !ok {
-				panic(p)
-			}
-			ix.stuck.Store(true)
-			err = errs.Wrap(errs.IO, cause, "store: the index cannot go on")
-		}
-	}()
+func (ix *index) commit(b *pebble.Batch, sync bool) error {
 	wo := pebble.NoSync
 	if sync {
 		wo = pebble.Sync
@@ -312,10 +313,7 @@ func (ix *index) commit(b *pebble.Batch, sync bool) (err error) {
 	if err := b.Commit(wo); err != nil {
 		return errs.Wrap(errs.IO, err, "store: the index cannot commit")
 	}
-	if f := ix.log.fatal.Load(); f != nil {
-		return errs.New(errs.IO, "store: the index has failed: %s", *f)
-	}
-	return nil
+	return ix.err()
 }
 
 func (ix *index) setMeta(m *meta) error {
@@ -327,12 +325,14 @@ func (ix *index) setMeta(m *meta) error {
 	return ix.commit(b, true)
 }
 
-// close releases the index. flush writes what is in memory to tables first, so that the next Open
-// replays no log.
-func (ix *index) close(flush bool) error {
-	var err error
-	if !ix.stuck.Load() {
-		err = ix.closeDB(flush)
+// close releases the index. An error says that the index must not be taken for complete.
+func (ix *index) close() error {
+	err := ix.db.Close()
+	if e := ix.err(); err == nil {
+		err = e
+	}
+	if ix.cache != nil {
+		ix.cache.Unref()
 	}
 	if e := ix.lock.Close(); err == nil {
 		err = e
@@ -341,31 +341,4 @@ func (ix *index) close(flush bool) error {
 		return errs.Wrap(errs.IO, err, "store: cannot close the index")
 	}
 	return nil
-}
-
-func (ix *index) closeDB(flush bool) (err error) {
-	defer func() {
-		// As in commit: a Flush starts a new log. What Pebble holds is lost until the process ends.
-		if p := recover(); p != nil {
-			cause, ok := p.(error)
-			if !ok {
-				panic(p)
-			}
-			ix.stuck.Store(true)
-			err = cause
-		}
-	}()
-	if flush {
-		err = ix.db.Flush()
-	}
-	if e := ix.db.Close(); err == nil {
-		err = e
-	}
-	if f := ix.log.fatal.Load(); err == nil && f != nil {
-		err = errs.New(errs.IO, "%s", *f)
-	}
-	if ix.cache != nil {
-		ix.cache.Unref()
-	}
-	return err
 }

@@ -52,15 +52,15 @@ func Format(opts Options) error {
 	if err := opts.FS.RemoveAll(opts.Dir); err != nil {
 		return errs.Wrap(errs.IO, err, "store: cannot clear the index folder %s", opts.Dir)
 	}
-	ix, err := openIndex(opts.FS, opts.Dir, opts.Cache, true)
+	ix, err := openIndex(&opts, true)
 	if err != nil {
 		return err
 	}
 	if err := ix.setMeta(metaOf(&sb)); err != nil {
-		ix.close(false)
+		ix.close()
 		return err
 	}
-	if err := ix.close(true); err != nil {
+	if err := ix.close(); err != nil {
 		return err
 	}
 	return writeSuperblock(opts.Data, &sb)
@@ -86,7 +86,7 @@ func Open(opts Options) (*Store, error) {
 	if err := checkIdentity(&opts, &sb); err != nil {
 		return nil, err
 	}
-	ix, err := openIndex(opts.FS, opts.Dir, opts.Cache, false)
+	ix, err := openIndex(&opts, false)
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +95,7 @@ func Open(opts Options) (*Store, error) {
 		for len(s.scratch) > 0 {
 			(<-s.scratch).free()
 		}
-		ix.close(false)
+		ix.close()
 		return nil, err
 	}
 	return s, nil
@@ -354,7 +354,7 @@ func (s *Store) Close() error {
 		(<-s.scratch).free()
 	}
 	failed := s.healthy() != nil
-	if err := s.ix.close(!failed); err != nil || failed {
+	if err := s.ix.close(); err != nil || failed {
 		return err // the drive stays marked dirty
 	}
 	s.sb.State, s.sb.Commits = StateClean, s.commits.n

@@ -70,6 +70,8 @@ type Options struct {
 	Scratch int
 	// Force lets Format overwrite a drive that holds a superblock, whole or damaged.
 	Force bool
+
+	memTable int // of Pebble, bytes; tests make it small
 }
 
 func (o Options) withDefaults() Options {
@@ -87,6 +89,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Scratch == 0 {
 		o.Scratch = defaultScratch
+	}
+	if o.memTable == 0 {
+		o.memTable = 1 << 20
 	}
 	if o.Reserve == 0 && o.Data != nil {
 		o.Reserve = min(max(o.Data.Size()/100, 64<<20), o.Data.Size()/16)

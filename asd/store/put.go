@@ -125,9 +125,6 @@ func (s *Store) putAgain(ctx context.Context, p *layout.FragPut) (bool, error) {
 	if _, _, ok := s.lookup(packKey(p.Key)); !ok {
 		return false, nil
 	}
-	if s.ix.stuck.Load() {
-		return false, s.healthy()
-	}
 	v, err := s.get(fragDBKey(p.Key))
 	if err != nil || v == nil {
 		return false, err // v == nil: deleted just now

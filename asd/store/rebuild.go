@@ -87,7 +87,7 @@ func RebuildIndex(ctx context.Context, opts Options, progress func(done, total i
 	if err = r.scan(ctx, progress); err == nil {
 		err = r.write(ix)
 	}
-	if e := ix.close(err == nil); err == nil {
+	if e := ix.close(); err == nil {
 		err = e
 	}
 	if err != nil {
@@ -111,7 +111,7 @@ func (r *rebuild) makeRoom() (*index, error) {
 			return nil, errs.Wrap(errs.IO, err, "store: cannot move the old index to %s.old", dir)
 		}
 	}
-	return openIndex(fs, dir, r.opts.Cache, true)
+	return openIndex(r.opts, true)
 }
 
 // scan looks at every block that no fragment found so far covers, by ascending address.

@@ -309,16 +309,12 @@ func TestRebuild(t *testing.T) {
 	}
 	must(t, s.Close())
 	// A rebuild that did not end is refused.
-	ix, err := openIndex(vfs.NewMem(), "x", nil, true)
+	o.FS = vfs.NewMem()
+	c := o.withDefaults()
+	ix, err := openIndex(&c, true)
 	must(t, err)
-	must(t, ix.close(false))
-	c := o
-	mem := vfs.NewMem()
-	ix, err = openIndex(mem, o.Dir, nil, true)
-	must(t, err)
-	must(t, ix.close(false))
-	c.FS = mem
-	_, err = Open(c)
+	must(t, ix.close())
+	_, err = Open(o)
 	want(t, err, errs.Corrupt)
 }
 

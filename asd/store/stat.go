@@ -109,9 +109,6 @@ func (s *Store) list(after layout.FragKey, upper []byte, limit int) ([]Info, err
 		return nil, err
 	}
 	defer s.leave()
-	if s.ix.stuck.Load() {
-		return nil, s.healthy()
-	}
 	if limit <= 0 || limit > maxList {
 		limit = maxList
 	}

@@ -7,6 +7,7 @@ package nbdc
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -213,7 +214,10 @@ func (c *Conn) Close() error {
 	c.conn.SetWriteDeadline(time.Now().Add(time.Second))
 	c.conn.Write(c.head[:])
 	c.wmu.Unlock()
-	return c.conn.Close()
+	if err := c.conn.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return err // the server may hang up first, which ends the receiver and closes it
+	}
+	return nil
 }
 
 // Abort disconnects without a word.

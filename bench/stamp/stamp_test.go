@@ -73,7 +73,7 @@ func TestHonestServer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := startServer(t, testBlocks)
 			c := newChecker(t, s, change)
-			for range 8 {
+			for range 5 {
 				st := runUntil(t, s, c, 3000)
 				if st.Lost == 0 || st.Acked < 2000 || st.Refused != 0 {
 					t.Fatalf("%+v", st)

@@ -109,12 +109,14 @@ func TestDeviceErrors(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	kind := errs.OK
 	at := int64(-1)
-	r.ram.Fail = func(q *block.Request) errs.Kind {
-		if at >= 0 && (q.Off > at || q.Off+int64(q.Len) <= at) {
-			return errs.OK
+	r.loop.Call(func() {
+		r.ram.Fail = func(q *block.Request) errs.Kind {
+			if at >= 0 && (q.Off > at || q.Off+int64(q.Len) <= at) {
+				return errs.OK
+			}
+			return kind
 		}
-		return kind
-	}
+	})
 	set := func(k errs.Kind, where int64) { r.loop.Call(func() { kind, at = k, where }) }
 	c := r.dial()
 	defer c.Close()

@@ -128,11 +128,11 @@ func TestQemuIO(t *testing.T) {
 func TestFioVerify(t *testing.T) {
 	fio := tool(t, "fio", "fio")
 	r := newRig(t, rigOptions{size: 64 << 20, pool: 256 << 20})
-	r.ram.Shuffle = rand.New(rand.NewPCG(8, 8))
-	r.ram.MaxDelay = 300 * time.Microsecond
+	r.shuffle(8, 300*time.Microsecond)
 	out := run(t, fio, "--name=v", "--ioengine=nbd", "--uri="+r.uri(), "--rw=randwrite", "--bsrange=512-1m",
 		"--bs_unaligned=0", "--blockalign=512", "--iodepth=32", "--numjobs=4", "--size=16m", "--offset_increment=16m",
-		"--verify=crc32c", "--do_verify=1", "--verify_fatal=1", "--randrepeat=0", "--group_reporting")
+		"--verify=crc32c", "--verify_state_save=0", "--do_verify=1", "--verify_fatal=1",
+		"--randrepeat=0", "--group_reporting")
 	if !strings.Contains(out, "err= 0") {
 		t.Errorf("%s", out)
 	}

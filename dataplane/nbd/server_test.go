@@ -132,6 +132,11 @@ func countFDs(t testing.TB) int {
 	return len(e)
 }
 
+// shuffle makes the device complete in random order.
+func (r *rig) shuffle(seed uint64, delay time.Duration) {
+	r.loop.Call(func() { r.ram.Shuffle, r.ram.MaxDelay = rand.New(rand.NewPCG(seed, 0)), delay })
+}
+
 func (r *rig) dial() *nbdtest.Client {
 	r.t.Helper()
 	return r.dialAt("unix", r.sock)
@@ -198,8 +203,7 @@ func TestReadWrite(t *testing.T) {
 // device that completes in random order.
 func TestModel(t *testing.T) {
 	r := newRig(t, rigOptions{size: 4 << 20})
-	r.ram.Shuffle = rand.New(rand.NewPCG(1, 2))
-	r.ram.MaxDelay = 200 * time.Microsecond
+	r.shuffle(1, 200*time.Microsecond)
 	const conns = 4
 	part := r.ram.Info().Size / conns
 	done := make(chan error, conns)

@@ -126,7 +126,11 @@ func (r *loopRig) replay() (map[ids.VolumeID][]volume.LogEntry, error) {
 // attach hands the journal to the loop.
 func (r *loopRig) attach() error {
 	var err error
-	r.loop.Call(func() { err = r.jrn.Attach(r.loop) })
+	r.loop.Call(func() {
+		if err = r.jrn.Attach(r.loop); err == nil {
+			r.keeper.Start()
+		}
+	})
 	r.attached = err == nil
 	return err
 }

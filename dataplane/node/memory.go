@@ -53,7 +53,7 @@ func planMemory(cfg *config.Config, coders int64) (memoryPlan, error) {
 	p.reserve = min(p.pages/4, 64<<20)
 	if p.pages < pagesMin {
 		return p, errs.New(errs.Invalid, "memory is %s; with %d ASDs, %d loops and these policies it must be at least %s",
-			units.FormatSize(cfg.Memory), cfg.ASDs, cfg.Loops, units.FormatSize(fixed+int64(cfg.Loops)*pagesMin))
+			units.FormatSize(cfg.Memory), cfg.ASDs, cfg.Loops, units.FormatSize((fixed+int64(cfg.Loops)*pagesMin+1<<20-1)>>20<<20))
 	}
 	return p, nil
 }

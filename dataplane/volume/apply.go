@@ -148,6 +148,7 @@ func (a *applied) end() {
 		v.jobs--
 		v.Stats.Queue.Set(int64(v.jobs))
 		v.Stats.Sealed.Inc()
+		v.keeper.trouble(errs.OK)
 		v.Stats.SealedBlocks.Add(uint64(a.header.Entries))
 		v.release(a)
 	}

@@ -7,6 +7,7 @@ import (
 	"vstor/dataplane/buf"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
+	"vstor/dataplane/invariants"
 	"vstor/dataplane/layout"
 	"vstor/dataplane/volume/pagemap"
 	"vstor/dataplane/volume/sco"
@@ -112,6 +113,7 @@ func (v *Volume) survey() survey {
 }
 
 func (v *Volume) cleanRound(ctx context.Context, c *Cleaners) error {
+	flushed := false // since the last SCO was deleted: again would bring nothing
 	for {
 		s := v.survey()
 		if s.closed {
@@ -128,13 +130,13 @@ func (v *Volume) cleanRound(ctx context.Context, c *Cleaners) error {
 		}
 		tight := c.tight()
 		waiting := s.dead - len(s.empty)
-		if waiting > 0 && (tight || waiting >= max(deadMin, s.objects/8)) {
+		flushed = flushed && len(todo) == 0
+		if waiting > 0 && !flushed && (tight || waiting >= max(deadMin, s.objects/8)) {
 			if err := v.flushMap(ctx); err != nil {
 				return err
 			}
-			if len(s.empty) > 0 || waiting >= deadMin {
-				continue
-			}
+			flushed = true
+			continue
 		}
 		victims := worth(&s, tight)
 		if len(victims) == 0 {
@@ -259,9 +261,7 @@ func (v *Volume) commitMoves(ctx context.Context, content *cleanContent) error {
 	done := make(chan struct{})
 	a := &applied{v: v, manifest: stored.Manifest(), commit: t.c.commit, header: content.header,
 		index: content.head[ids.BlockSize:], done: func() { close(done) }}
-	if err := a.decode(); err != nil {
-		return err
-	}
+	invariants.Assert(a.decode() == nil, "an index that was just built does not parse")
 	v.loop.PostFunc(a.enqueue)
 	t.pass()
 	v.hook("cleaned")

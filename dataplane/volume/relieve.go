@@ -25,10 +25,12 @@ type Keeper struct {
 	timer ring.Timer
 	armed bool
 
+	started bool
+
 	// StallTimeout bounds how long writes wait for journal space; 0 is for ever. Then those that wait
 	// end with why: Full if space lacks, IO if ASDs do.
 	StallTimeout time.Duration
-	why          errs.Kind // of the last failed put
+	why          errs.Kind // what a write hears that waited too long: Full, or IO
 }
 
 // keeperTick is how often a journal in use is looked at.
@@ -36,7 +38,7 @@ const keeperTick = 20 * time.Millisecond
 
 // NewKeeper watches j. On the loop.
 func NewKeeper(l *ring.Loop, j *journal.Journal, stall time.Duration) *Keeper {
-	k := &Keeper{loop: l, jrn: j, vols: map[ids.VolumeID]*Volume{}, StallTimeout: stall, why: errs.Full}
+	k := &Keeper{loop: l, jrn: j, vols: map[ids.VolumeID]*Volume{}, StallTimeout: stall, why: errs.IO}
 	k.timer.Fire = k.tick
 	return k
 }
@@ -45,6 +47,11 @@ func NewKeeper(l *ring.Loop, j *journal.Journal, stall time.Duration) *Keeper {
 func (k *Keeper) Add(v *Volume) {
 	k.vols[v.opts.ID] = v
 	v.keeper = k
+}
+
+// Start begins the watch: the journal is attached.
+func (k *Keeper) Start() {
+	k.started = true
 	k.arm()
 }
 
@@ -52,7 +59,7 @@ func (k *Keeper) Remove(v *Volume) { delete(k.vols, v.opts.ID) }
 
 // arm starts the clock. It runs only while entries come or space is short, so an idle system sleeps.
 func (k *Keeper) arm() {
-	if !k.armed {
+	if !k.armed && k.started {
 		k.armed = true
 		k.loop.After(&k.timer, keeperTick)
 	}
@@ -77,7 +84,7 @@ func (k *Keeper) tick() {
 	}
 }
 
-// trouble notes why SCOs cannot be stored now.
+// trouble notes why SCOs cannot be stored now; OK: they can again.
 func (k *Keeper) trouble(kind errs.Kind) {
 	k.why = errs.IO
 	if kind == errs.Full {
@@ -228,6 +235,7 @@ func (c *copyForward) done(failed bool) {
 		return
 	}
 	c.v.copying = nil
+	defer c.v.whenIdle()
 	if !c.failed && c.closes == c.v.closes {
 		c.v.jrn.Moved(c.v.opts.ID, c.tail)
 	}

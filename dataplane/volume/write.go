@@ -223,9 +223,9 @@ func (v *Volume) keepRAM() {
 	v.Stats.Evicted.Add(uint64(v.ov.Evict(64)))
 }
 
-// whenIdle runs what waits for the last entry in the journal.
+// whenIdle runs what waits until the journal has nothing of this vDisk under way.
 func (v *Volume) whenIdle() {
-	if v.inFlight > 0 || len(v.idle) == 0 {
+	if v.inFlight > 0 || v.copying != nil || len(v.idle) == 0 {
 		return
 	}
 	fs := v.idle

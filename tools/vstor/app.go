@@ -167,7 +167,7 @@ func (a *app) versionCommand() *cobra.Command {
 		Use: "version", Short: "print the version", Args: takes(),
 		RunE: func(*cobra.Command, []string) error {
 			v := map[string]any{"version": node.Version, "dir_format": config.FormatVersion}
-			return a.print(v, func(t *table) { t.row("vstor "+node.Version, fmt.Sprintf("folder format %d", config.FormatVersion)) })
+			return a.print(v, func(t *table) { t.row("vstor "+node.Version, "folder format", config.FormatVersion) })
 		},
 	}
 }

@@ -24,12 +24,19 @@ func bugReport(v any) string {
 
 // keepCrashes has the Go runtime write the stacks of an assertion that fails on any goroutine to
 // DIR/crash.txt, beside what it prints: recovering there would leave a process that runs on with a
-// broken invariant.
-func keepCrashes(dir string) {
-	f, err := os.OpenFile(filepath.Join(dir, "crash.txt"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+// broken invariant. The function it returns ends that, and removes the file if nothing came of it.
+func keepCrashes(dir string) (end func()) {
+	path := filepath.Join(dir, "crash.txt")
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
-		return // a convenience: the deployment runs without
+		return func() {} // a convenience: the deployment runs without
 	}
 	defer f.Close() // the runtime keeps a descriptor of its own
 	debug.SetCrashOutput(f, debug.CrashOptions{})
+	return func() {
+		debug.SetCrashOutput(nil, debug.CrashOptions{})
+		if st, err := os.Stat(path); err == nil && st.Size() == 0 {
+			os.Remove(path)
+		}
+	}
 }

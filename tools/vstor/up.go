@@ -107,7 +107,7 @@ func (a *app) up(ctx context.Context, flags config.Source) error {
 	if err != nil {
 		return err
 	}
-	keepCrashes(d.Path)
+	defer keepCrashes(d.Path)()
 	log := slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	sys, err := a.start(ctx, cfg, d.Fresh(), log)
 	if errs.Of(err) == errs.Canceled && ctx.Err() != nil {

@@ -14,7 +14,7 @@ import (
 // RAM is a block.Device whose blocks are pages of its loop's pool: a write leaves its pages there, a
 // read shares them. Nothing is copied but the edges of unaligned writes, so it costs as little as a
 // device can. It takes effect in the order of the Submits and completes later in the pass, or as its
-// settings say. They are set before the first Submit, or on the loop.
+// settings say. They are set on the loop.
 type RAM struct {
 	// Shuffle, if not nil, completes requests after up to MaxDelay in random order.
 	Shuffle  *rand.Rand

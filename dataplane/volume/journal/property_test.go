@@ -113,6 +113,7 @@ func (m *model) land() {
 }
 
 func (m *model) landAll() {
+	m.r.settle()
 	for len(m.r.d.flying) > 0 {
 		m.land()
 	}
@@ -212,6 +213,7 @@ func (m *model) noteSettled() {
 }
 
 func (m *model) closeClean() {
+	m.r.settle()
 	m.r.d.hold = false
 	m.landAll()
 	m.noteSettled()
@@ -359,6 +361,7 @@ func runModel(t fataler, l *ring.Loop, seed uint64, steps int) {
 }
 
 func (m *model) step() {
+	m.r.settle() // from here to the next call to the loop its state may be looked at
 	m.noteSettled()
 	switch n := m.rnd.IntN(100); {
 	case n < 35:
