@@ -77,8 +77,9 @@ func (n *Node) startLoop(i int) (*loopRig, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := ring.New(ring.Options{Name: fmt.Sprintf("loop-%d", i), Pool: pool,
-		RecvBufs: recvBufs, RecvBufSize: recvBufSize})
+	opts := ringOptions(pool)
+	opts.Name = fmt.Sprintf("loop-%d", i)
+	l, err := ring.New(opts)
 	if err == nil {
 		err = l.Start()
 	}

@@ -6,6 +6,8 @@ import (
 	"vstor/dataplane/config"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/layout"
+	"vstor/dataplane/nbd"
+	"vstor/dataplane/ring"
 	"vstor/dataplane/units"
 	"vstor/dataplane/volume"
 )
@@ -15,7 +17,8 @@ import (
 type memoryPlan struct {
 	pages    int64 // of each loop
 	reserve  int64 // of them, for reads alone
-	recv     int64 // receive buffers of each loop
+	recv     int64 // ring and receive buffers of each loop
+	conns    int64 // NBD connections, and what they keep that had to stop reading
 	maps     int64 // pages and deltas of all maps
 	manifest int64 // PRACC's cache on each loop
 	cache    int64 // Pebble's block cache, shared by all databases
@@ -31,6 +34,7 @@ type memoryPlan struct {
 const (
 	recvBufs     = 16
 	recvBufSize  = 128 << 10
+	stashMem     = 8 << 20
 	memTable     = 1 << 20
 	manifestMem  = 8 << 20
 	pagesMin     = 96 << 20 // two requests of 32 MiB and room to move
@@ -39,7 +43,7 @@ const (
 
 func planMemory(cfg *config.Config, coders int64) (memoryPlan, error) {
 	p := memoryPlan{
-		loops: cfg.Loops, recv: recvBufs * recvBufSize, manifest: manifestMem, coders: coders,
+		loops: cfg.Loops, recv: ringOptions(nil).Memory(), conns: nbdLimits(cfg).Memory(cfg.Loops), manifest: manifestMem, coders: coders,
 		maps: min(max(cfg.Memory/12, 8<<20), 64<<20), cache: min(max(cfg.Memory/24, 8<<20), 32<<20),
 		tables:   int64(cfg.ASDs+2) * 2 * memTable,
 		cleaning: volume.CleanBytes, stores: int64(cfg.ASDs) * storeScratch,
@@ -48,6 +52,7 @@ func planMemory(cfg *config.Config, coders int64) (memoryPlan, error) {
 	p.sealing = sealers * blocks * 128
 	p.overlay = (cfg.Journal>>12)*44 + blocks*44
 	fixed := p.maps + p.cache + p.tables + p.coders + p.cleaning + p.stores + p.sealing + p.overlay +
+		p.conns +
 		int64(cfg.Loops)*(p.recv+p.manifest)
 	p.pages = (cfg.Memory - fixed) / int64(cfg.Loops) / buf.PageSize * buf.PageSize
 	p.reserve = min(p.pages/4, 64<<20)
@@ -73,7 +78,8 @@ func (n *Node) memory() api.Memory {
 	}
 	l := int64(p.loops)
 	add("pages", "payload: received, in the overlay, read, on its way out", l*p.pages, used)
-	add("receive", "socket receive buffers, shared by all connections of a loop", l*p.recv, l*p.recv)
+	add("rings", "io_uring and receive buffers, shared by all connections of a loop", l*p.recv, l*p.recv)
+	add("connections", "NBD connections, and received bytes that wait for memory", p.conns, 0)
 	add("overlay", "index of blocks in the journal", p.overlay, 0)
 	add("maps", "pages and deltas of the vDisks' maps", p.maps, n.budget.Used())
 	add("manifests", "PRACC's cache of manifests", l*p.manifest, manifests)
@@ -84,6 +90,16 @@ func (n *Node) memory() api.Memory {
 	add("databases", "Pebble's block cache, shared by all databases", p.cache, n.cache.Metrics().Size)
 	add("memtables", "Pebble's memtables, two for each database", p.tables, 0)
 	return m
+}
+
+// nbdLimits are the bounds of the NBD server.
+func nbdLimits(cfg *config.Config) nbd.Options {
+	return nbd.Options{MaxConnections: cfg.MaxConnections, LoopStashBytes: stashMem}
+}
+
+// ringOptions is what a loop is made of.
+func ringOptions(pool *buf.Pool) ring.Options {
+	return ring.Options{Pool: pool, RecvBufs: recvBufs, RecvBufSize: recvBufSize}
 }
 
 // fragmentBytes is what one fragment takes in the proxy's memory.

@@ -40,6 +40,11 @@ func (n *Node) nbdMetrics(p *stat.Page) {
 			p.Counter("vstor_nbd_requests_total", "NBD requests", float64(v), "command", nbd.Command(c).String())
 		}
 	}
+	p.Counter("vstor_nbd_stalled_total", "NBD connections closed for silence while others waited for memory",
+		float64(s.Stalled))
+	p.Counter("vstor_nbd_overloaded_total", "NBD connections closed for bytes that could not be placed",
+		float64(s.Overloaded))
+	p.Counter("vstor_nbd_memory_waits_total", "times that a connection waited for memory", float64(s.Waits))
 	p.Counter("vstor_nbd_errors_total", "NBD requests answered with an error", float64(s.Errors))
 	p.Counter("vstor_nbd_read_bytes_total", "payload sent to NBD clients", float64(s.ReadBytes))
 	p.Counter("vstor_nbd_written_bytes_total", "payload received from NBD clients", float64(s.WrittenBytes))

@@ -221,7 +221,9 @@ func (n *Node) openVDisks(logs []map[ids.VolumeID][]volume.LogEntry) error {
 
 // serve opens the NBD sockets.
 func (n *Node) serve() error {
-	srv, err := nbd.New(nbd.Options{Exports: exports{n}, Log: n.log, MaxConnections: n.cfg.MaxConnections})
+	opts := nbdLimits(&n.cfg)
+	opts.Exports, opts.Log = exports{n}, n.log
+	srv, err := nbd.New(opts)
 	if err != nil {
 		return err
 	}
