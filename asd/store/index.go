@@ -185,7 +185,10 @@ func (ix *index) err() error {
 
 // indexLog keeps Pebble quiet and remembers what it calls fatal. Pebble's own logger ends the process
 // there; with one that returns, the failed commit would be reported as done, so commit asks for it.
-type indexLog struct{ fatal atomic.Pointer[string] }
+type indexLog struct {
+	fatal  atomic.Pointer[string]
+	rotten atomic.Bool // what was fatal is damage on the disk
+}
 
 func (l *indexLog) Infof(string, ...any)  {}
 func (l *indexLog) Errorf(string, ...any) {}
@@ -249,6 +252,10 @@ func openIndex(o *Options, create bool) (ix *index, err error) {
 		Lock:               lock,
 		Cache:              cache,
 		Logger:             &ix.log,
+		EventListener: &pebble.EventListener{DataCorruption: func(i pebble.DataCorruptionInfo) {
+			ix.log.rotten.Store(true)
+			ix.log.Fatalf("%s", i)
+		}},
 		FormatMajorVersion: pebbleFormat,
 		// Three kilobytes of keys per gigabyte stored: small tables bound the RAM and the replay.
 		MemTableSize:     uint64(o.memTable),
@@ -290,7 +297,7 @@ func (ix *index) openError(dir string, err error) error {
 			dir)
 	case isError(err, pebble.ErrDBAlreadyExists):
 		return errs.New(errs.Exists, "store: there is an index in %s already", dir)
-	case ix.err() != nil || deviceError(err):
+	case !ix.log.rotten.Load() && (ix.err() != nil || deviceError(err)):
 		return errs.Wrap(errs.IO, err, "store: cannot open the index in %s", dir)
 	}
 	return errs.Wrap(errs.Corrupt, err, "store: the index in %s is damaged; RebuildIndex makes a new one", dir)

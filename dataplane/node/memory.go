@@ -43,7 +43,8 @@ const (
 
 func planMemory(cfg *config.Config, coders int64) (memoryPlan, error) {
 	p := memoryPlan{
-		loops: cfg.Loops, recv: ringOptions(nil).Memory(), conns: nbdLimits(cfg).Memory(cfg.Loops), manifest: manifestMem, coders: coders,
+		loops: cfg.Loops, manifest: manifestMem, coders: coders,
+		recv: ringOptions(nil).Memory(), conns: nbdLimits(cfg).Memory(cfg.Loops),
 		maps: min(max(cfg.Memory/12, 8<<20), 64<<20), cache: min(max(cfg.Memory/24, 8<<20), 32<<20),
 		tables:   int64(cfg.ASDs+2) * 2 * memTable,
 		cleaning: volume.CleanBytes, stores: int64(cfg.ASDs) * storeScratch,
@@ -52,13 +53,13 @@ func planMemory(cfg *config.Config, coders int64) (memoryPlan, error) {
 	p.sealing = sealers * blocks * 128
 	p.overlay = (cfg.Journal>>12)*44 + blocks*44
 	fixed := p.maps + p.cache + p.tables + p.coders + p.cleaning + p.stores + p.sealing + p.overlay +
-		p.conns +
-		int64(cfg.Loops)*(p.recv+p.manifest)
+		p.conns + int64(cfg.Loops)*(p.recv+p.manifest)
 	p.pages = (cfg.Memory - fixed) / int64(cfg.Loops) / buf.PageSize * buf.PageSize
 	p.reserve = min(p.pages/4, 64<<20)
 	if p.pages < pagesMin {
+		least := (fixed + int64(cfg.Loops)*pagesMin + 1<<20 - 1) >> 20 << 20
 		return p, errs.New(errs.Invalid, "memory is %s; with %d ASDs, %d loops and these policies it must be at least %s",
-			units.FormatSize(cfg.Memory), cfg.ASDs, cfg.Loops, units.FormatSize((fixed+int64(cfg.Loops)*pagesMin+1<<20-1)>>20<<20))
+			units.FormatSize(cfg.Memory), cfg.ASDs, cfg.Loops, units.FormatSize(least))
 	}
 	return p, nil
 }
