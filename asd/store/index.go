@@ -248,10 +248,10 @@ func openIndex(o *Options, create bool) (ix *index, err error) {
 		cache = ix.cache
 	}
 	opts := &pebble.Options{
-		FS:                 ix.fs,
-		Lock:               lock,
-		Cache:              cache,
-		Logger:             &ix.log,
+		FS:     ix.fs,
+		Lock:   lock,
+		Cache:  cache,
+		Logger: &ix.log,
 		EventListener: &pebble.EventListener{DataCorruption: func(i pebble.DataCorruptionInfo) {
 			ix.log.rotten.Store(true)
 			ix.log.Fatalf("%s", i)

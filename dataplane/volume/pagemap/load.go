@@ -2,6 +2,7 @@ package pagemap
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -70,7 +71,7 @@ func (m *Map) evict() {
 	if m.opts.Budget.over() {
 		m.slabs.dropSpare()
 	}
-	for m.opts.Budget.over() && b.held > basesKept {
+	for m.opts.Budget.over() && b.held > basesKept+len(m.pins) {
 		if b.hand >= len(b.all) {
 			b.hand = 0
 		}
@@ -79,7 +80,7 @@ func (m *Map) evict() {
 		if e.locs == nil {
 			continue
 		}
-		if e.ref {
+		if e.ref || slices.Contains(m.pins, e.page) {
 			e.ref = false
 			continue
 		}
@@ -106,12 +107,16 @@ func (m *Map) reclaimLeaves() {
 		case s.ms == nil:
 			m.reclaim += midPages
 		default:
-			if s.ms.kid != nil && s.ms.dirty == 0 && s.ms.cached == 0 {
+			if s.ms.kid != nil && s.ms.dirty == 0 && s.ms.cached == 0 && !m.pinnedLeaf(m.reclaim) {
 				m.dropLeaf(s.ms)
 			}
 			m.reclaim += leafPages
 		}
 	}
+}
+
+func (m *Map) pinnedLeaf(p PageNo) bool {
+	return slices.ContainsFunc(m.pins, func(pin PageNo) bool { return pin/leafPages == p/leafPages })
 }
 
 // loads are the pages on their way into RAM.

@@ -32,7 +32,8 @@ type Map struct {
 	loads   loads
 	flush   flusher
 	syncing syncer
-	reclaim PageNo // where the next look for leaves without use begins
+	pins    []PageNo // what ApplyMoves asked for: not to be evicted
+	reclaim PageNo   // where the next look for leaves without use begins
 
 	rooms  []func() // WhenRoom
 	flying int      // goroutines that will post
@@ -225,7 +226,7 @@ func (m *Map) Stats() Stats {
 
 // Full says that the budget is overdrawn and nothing is left to evict: apply no further commit until
 // WhenRoom calls.
-func (m *Map) Full() bool { return m.opts.Budget.over() && m.bases.held <= basesKept }
+func (m *Map) Full() bool { return m.opts.Budget.over() && m.bases.held <= basesKept+len(m.pins) }
 
 // WhenRoom calls f once the map is not Full, from within a later operation.
 func (m *Map) WhenRoom(f func()) {

@@ -227,7 +227,7 @@ func TestTrimOnlySCOIsEmpty(t *testing.T) {
 
 // TestFull: a budget that is too small says so, and lets go once write back made room.
 func TestFull(t *testing.T) {
-	r := newRig(t, memDB(t), Options{Size: 1 << 20, Budget: NewBudget(100 << 10)})
+	r := newRig(t, memDB(t), Options{Size: 1 << 20, Budget: NewBudget(80 << 10)})
 	var addrs []ids.BlockAddr
 	for a := ids.BlockAddr(0); a < 20*PageBlocks; a++ {
 		addrs = append(addrs, a)

@@ -93,7 +93,7 @@ func (o *model) apply(c ids.CommitNum, s *step) {
 		o.some()
 	}
 	for v := s.moves; len(v) > 0; {
-		n, need := o.m.ApplyMoves(c, s.sco.Num, v, make([]PageNo, 0, 1+o.rng.IntN(3)))
+		n, need := o.m.ApplyMoves(c, s.sco.Num, v, make([]PageNo, 0, 1+o.rng.IntN(9)))
 		v = v[n:]
 		if len(v) > 0 && len(need) == 0 {
 			o.t.Fatal("ApplyMoves stopped and needs nothing")
@@ -103,19 +103,25 @@ func (o *model) apply(c ids.CommitNum, s *step) {
 	o.m.Commit(c, s.sco.Last)
 }
 
-// loadAndMove loads pages and, in the callback of each, settles what it can.
+// loadAndMove loads the pages, others too, and settles at least one move then.
 func (o *model) loadAndMove(c ids.CommitNum, sco ids.SCONum, v []Move, need []PageNo) []Move {
 	for _, p := range need {
 		o.m.Load(p, func(err error) {
 			if err != nil {
 				o.t.Fatal(err)
 			}
-			n, _ := o.m.ApplyMoves(c, sco, v, make([]PageNo, 0, 1))
-			v = v[n:]
 		})
+		o.m.Load(PageOf(o.addr()), func(error) {})
 	}
 	o.loop.settle()
-	return v
+	if len(need) == 0 {
+		return v
+	}
+	n, _ := o.m.ApplyMoves(c, sco, v, make([]PageNo, 0, 1))
+	if n == 0 {
+		o.t.Fatalf("pages %v are loaded and no move is settled", need)
+	}
+	return v[n:]
 }
 
 // some lets a little of the work under way happen.
