@@ -90,6 +90,9 @@ func (p *Pool) Pages() int { return len(p.refs) - zeroPages }
 func (p *Pool) Free() int  { return p.nfree }
 func (p *Pool) Low() int   { return p.low }
 
+// Reserve is how many pages Alloc leaves alone.
+func (p *Pool) Reserve() int { return p.reserve }
+
 // Alloc appends n pages to v, each with one reference, in as few runs as it can. It returns false, and
 // changes nothing, if that would touch the reserve.
 func (p *Pool) Alloc(v *Vec, n int) bool {

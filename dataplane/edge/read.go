@@ -31,12 +31,13 @@ func (x *io) RingDone(*ring.Op, int32) {
 
 // MapLoaded continues a read whose page of the map was missing.
 func (x *io) MapLoaded(k errs.Kind) {
-	if k != errs.OK {
-		x.r.Err = k
-		x.readDone()
+	if k == errs.OK {
+		x.resolve()
 		return
 	}
-	x.resolve()
+	x.res.Reset() // what was found before the missing page was not retained yet
+	x.r.Err = k
+	x.readDone()
 }
 
 // resolve looks the range up and starts a read for every piece that needs one.

@@ -136,6 +136,13 @@ func (r *loopRig) attach() error {
 	return err
 }
 
+// drain ends the writes that wait for journal space.
+func (r *loopRig) drain() {
+	if r.attached {
+		r.loop.Call(r.keeper.Drain)
+	}
+}
+
 // synced tells a channel of a Sync's end.
 type synced chan errs.Kind
 

@@ -273,6 +273,9 @@ func (n *Node) Close() error {
 	n.mu.Lock()
 	n.stopping = true
 	n.mu.Unlock()
+	for _, r := range n.rigs {
+		r.drain()
+	}
 	if n.nbd != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 		if err := n.nbd.Shutdown(ctx); err != nil {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
 )
 
@@ -29,13 +30,15 @@ func TestChainOrder(t *testing.T) {
 			if err := turn.wait(context.Background()); err != nil {
 				t.Error(err)
 			}
-			if !giveUp {
-				if want := ids.CommitNum(len(got) + 1); turn.next() != want {
-					t.Errorf("commit %d, want %d", turn.next(), want)
+			c.next(func(n ids.CommitNum) errs.Kind {
+				if giveUp {
+					return errs.Canceled
 				}
-				got = append(got, i)
-				turn.used()
-			}
+				if want := ids.CommitNum(len(got) + 1); n != want {
+					t.Errorf("commit %d, want %d", n, want)
+				}
+				return errs.OK
+			}, func(ids.CommitNum) { got = append(got, i) })
 			turn.pass()
 		})
 	}
@@ -69,13 +72,13 @@ func TestSealer(t *testing.T) {
 	var got []int
 	started := make(chan struct{})
 	for i := range 5 {
-		s.submit(func(ctx context.Context) {
+		s.submit(func() {
 			mu.Lock()
 			got = append(got, i)
 			mu.Unlock()
 			if i == 2 {
 				close(started)
-				<-ctx.Done()
+				<-s.ctx.Done()
 			}
 		})
 	}

@@ -4,10 +4,11 @@ import (
 	"context"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
+
 	"vstor/dataplane/buf"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
-	"vstor/dataplane/invariants"
 	"vstor/dataplane/layout"
 	"vstor/dataplane/volume/pagemap"
 	"vstor/dataplane/volume/sco"
@@ -36,6 +37,8 @@ const (
 	cleanWindow = 1 << 20
 	// deadMin is how many dead SCOs may wait for the map's own write back.
 	deadMin = 4
+	// countEvery is how many SCOs may be applied before the map is written back for exact counts.
+	countEvery = 8
 )
 
 // Cleaners shares the memory for cleaning among all vDisks: one at work at a time. tight reports whether
@@ -60,18 +63,21 @@ func (v *Volume) Kick() {
 
 // StartCleaning begins the vDisk's cleaner, after Recover.
 func (v *Volume) StartCleaning(c *Cleaners) {
-	v.opts.Sealer.background(func(ctx context.Context) {
+	v.opts.Sealer.background(func(context.Context) {
 		for {
 			select {
 			case <-v.kick:
-			case <-ctx.Done():
-				return
-			case <-v.ended:
+			case <-v.ctx.Done():
 				return
 			}
-			if err := v.cleanRound(ctx, c); err != nil && ctx.Err() == nil {
+			if !v.begin() {
+				return
+			}
+			err := v.cleanRound(v.ctx, c)
+			v.end()
+			if err != nil && v.ctx.Err() == nil {
 				v.opts.Log.Warn("cleaning was put off", "vdisk", v.opts.Name, "error", err)
-				if !sleep(ctx, time.Second) {
+				if !sleep(v.ctx, time.Second) {
 					return
 				}
 				v.Kick()
@@ -87,6 +93,8 @@ type survey struct {
 	victims       []pagemap.Victim
 	blocks, live  int
 	dead, objects int
+	deltas, dirty int // changes the map has not written back, and the pages they are in
+	applied       ids.CommitNum
 	closed        bool
 }
 
@@ -97,6 +105,9 @@ func (v *Volume) survey() survey {
 			return
 		}
 		s.empty = v.m.TakeEmpty(nil)
+		s.applied, _ = v.m.Applied()
+		st := v.m.Stats()
+		s.deltas, s.dirty = st.Deltas, st.DirtyUnits
 		v.m.EachSCO(func(x pagemap.SCO, live int) bool {
 			s.blocks += int(x.Blocks)
 			s.live += live
@@ -140,7 +151,15 @@ func (v *Volume) cleanRound(ctx context.Context, c *Cleaners) error {
 		}
 		victims := worth(&s, tight)
 		if len(victims) == 0 {
-			return nil
+			// Only SCOs up to the map's checkpoint have exact counts and can be victims.
+			if flushed || !v.countsPay(&s, tight) {
+				return nil
+			}
+			if err := v.flushMap(ctx); err != nil {
+				return err
+			}
+			flushed, v.cleanedTo = true, s.applied
+			continue
 		}
 		if err := v.cleanSome(ctx, c, victims); err != nil {
 			return err
@@ -153,7 +172,7 @@ func worth(s *survey, tight bool) []pagemap.Victim {
 	limit := cleanSparse
 	if tight {
 		limit = cleanTight
-	} else if (s.blocks-s.live)*100 < s.blocks*cleanSlack {
+	} else if !garbage(s, tight) {
 		return nil
 	}
 	var out []pagemap.Victim
@@ -163,6 +182,23 @@ func worth(s *survey, tight bool) []pagemap.Victim {
 		}
 	}
 	return out
+}
+
+// garbage reports whether there is enough of it to clean.
+func garbage(s *survey, tight bool) bool {
+	dead := s.blocks - s.live
+	return dead > 0 && (tight || dead*100 >= s.blocks*cleanSlack)
+}
+
+// countsPay reports whether to write the map back just to know where the garbage is: at once where drives
+// run full; else every few SCOs, where pages have so many changes that writing them costs little beside
+// the data (a page read and written per 32 blocks of 4 KiB is 5 %).
+func (v *Volume) countsPay(s *survey, tight bool) bool {
+	fresh := s.applied - v.cleanedTo
+	if tight {
+		return fresh >= 1
+	}
+	return fresh >= countEvery && s.deltas >= 32*s.dirty
 }
 
 // deleteSCO removes an object that no block lies in any more, durably.
@@ -244,33 +280,20 @@ func (v *Volume) commitMoves(ctx context.Context, content *cleanContent) error {
 	if err != nil {
 		return err
 	}
-	var t *turn
-	if !v.loop.Call(func() { t = v.chain.enter() }) {
-		return errs.Closed
-	}
-	if err := t.wait(ctx); err != nil {
-		return err
-	}
-	if kind := v.commit(ctx, stored, t); kind != errs.OK {
-		if kind == errs.Canceled {
-			stored.Abandon()
-			t.pass()
-		}
+	done := make(chan struct{})
+	kind := v.commit(stored, func(c ids.CommitNum) *applied {
+		return &applied{v: v, manifest: stored.Manifest(), commit: c, header: content.header,
+			index: content.head[ids.BlockSize:], done: func() { close(done) }}
+	})
+	if kind != errs.OK {
+		stored.Abandon()
 		return kind
 	}
-	done := make(chan struct{})
-	a := &applied{v: v, manifest: stored.Manifest(), commit: t.c.commit, header: content.header,
-		index: content.head[ids.BlockSize:], done: func() { close(done) }}
-	invariants.Assert(a.decode() == nil, "an index that was just built does not parse")
-	v.loop.PostFunc(a.enqueue)
-	t.pass()
 	v.hook("cleaned")
 	select {
 	case <-done:
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-v.ended:
-		return errs.Closed
 	}
 	v.Stats.Cleaned.Add(1)
 	v.Stats.CleanedBlocks.Add(uint64(content.header.Entries))
@@ -281,8 +304,9 @@ func (v *Volume) commitMoves(ctx context.Context, content *cleanContent) error {
 type cleanContent struct {
 	v      *Volume
 	index  []sco.Entry
-	mem    []byte // data and window
-	data   []byte // the blocks, in the order of index
+	rotten map[int]bool // places in index whose block was read with a wrong checksum
+	mem    []byte       // data and window
+	data   []byte       // the blocks, in the order of index
 	window []byte
 	header sco.Header
 	head   []byte
@@ -295,7 +319,7 @@ func newCleanContent(v *Volume) (*cleanContent, error) {
 		return nil, errs.Wrap(errs.IO, err, "no memory to clean with")
 	}
 	const data = cleanBlocks * ids.BlockSize
-	return &cleanContent{v: v, mem: mem, data: mem[:0:data], window: mem[data:]}, nil
+	return &cleanContent{v: v, rotten: map[int]bool{}, mem: mem, data: mem[:0:data], window: mem[data:]}, nil
 }
 
 func (c *cleanContent) close() { _ = buf.FreeAligned(c.mem) }
@@ -311,7 +335,8 @@ func (c *cleanContent) finish(n ids.SCONum) {
 // Size is the object's size in bytes.
 func (c *cleanContent) Size() int64 { return int64(len(c.head) + len(c.data)) }
 
-// Fill copies the object's bytes. They were verified when they were read.
+// Fill copies the object's bytes, and verifies each block again: it waited in RAM since it was read. A
+// block that was rotten when it was read stays as it is, beside the checksum it should have.
 func (c *cleanContent) Fill(dst []byte, off int64) error {
 	if off < int64(len(c.head)) {
 		n := copy(dst, c.head[off:])
@@ -320,6 +345,13 @@ func (c *cleanContent) Fill(dst []byte, off int64) error {
 	if len(dst) == 0 {
 		return nil // all of it in the head
 	}
-	copy(dst, c.data[off-int64(len(c.head)):])
+	at := off - int64(len(c.head))
+	dst = dst[:copy(dst, c.data[at:])]
+	for i := int(at >> ids.BlockShift); len(dst) > 0; i++ {
+		if !c.rotten[i] && uint32(xxhash.Sum64(dst[:ids.BlockSize])) != c.index[i].Sum {
+			return errs.New(errs.Corrupt, "block %d of vDisk %d changed in memory while it was cleaned", c.index[i].Addr, c.v.opts.ID)
+		}
+		dst = dst[ids.BlockSize:]
+	}
 	return nil
 }

@@ -3,6 +3,8 @@ package volume
 import (
 	"context"
 
+	"github.com/cespare/xxhash/v2"
+
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
 	"vstor/dataplane/layout"
@@ -100,8 +102,6 @@ func (v *Volume) findLiveSlice(ctx context.Context, n ids.SCONum, all []candidat
 		return err
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-v.ended:
-		return errs.Closed
 	}
 }
 
@@ -144,8 +144,12 @@ func (c *cleanContent) read(ctx context.Context, m *layout.Manifest, n ids.SCONu
 			if len(c.index) == min(cleanBlocks, c.v.batchMax) {
 				return true, nil
 			}
-			c.data = append(c.data, window[k*ids.BlockSize:(k+1)*ids.BlockSize]...)
+			b := window[k*ids.BlockSize : (k+1)*ids.BlockSize]
+			c.data = append(c.data, b...)
 			e := part[k].Entry
+			if uint32(xxhash.Sum64(b)) != e.Sum {
+				c.rotten[len(c.index)] = true
+			}
 			e.Old = layout.Location{SCO: n, Off: part[k].off, Sum: e.Sum}
 			c.index = append(c.index, e)
 		}

@@ -51,8 +51,11 @@ func (v *Volume) Recover(ctx context.Context, log []LogEntry) error {
 		}
 	}
 	v.loop.Call(func() {
+		v.chain.mu.Lock()
 		v.chain.commit = last
+		v.chain.mu.Unlock()
 		v.committed, v.seq, v.entered = seq, seq, seq
+		v.jrn.Committed(v.opts.ID, seq) // replay counted all that is there as needed
 	})
 	v.enterLog(log)
 	return nil

@@ -25,7 +25,8 @@ type Keeper struct {
 	timer ring.Timer
 	armed bool
 
-	started bool
+	started  bool
+	draining bool // the router stops: nobody waits for space any more
 
 	// StallTimeout bounds how long writes wait for journal space; 0 is for ever. Then those that wait
 	// end with why: Full if space lacks, IO if ASDs do.
@@ -67,12 +68,19 @@ func (k *Keeper) arm() {
 
 func (k *Keeper) tick() {
 	k.armed = false
+	low := k.lowRAM()
+	if low {
+		k.keepRAM()
+	}
 	if p := k.jrn.Pressure(); k.short(p) && p.Pinned > 1 {
 		k.relieve()
-	} else if !k.desperate() {
+	} else if !k.desperate() && !low && !k.draining {
 		return // nothing to do until the next entry arms the clock again
 	}
 	k.arm()
+	if k.draining {
+		k.jrn.FailWaiting(errs.Closed)
+	}
 	if k.desperate() {
 		for _, v := range k.vols {
 			v.releaseReady()
@@ -82,6 +90,12 @@ func (k *Keeper) tick() {
 		time.Duration(k.loop.Now()-since) > k.StallTimeout {
 		k.jrn.FailWaiting(k.why)
 	}
+}
+
+// Drain ends the waiting for space, now and from now on: SIGTERM does not wait for the backend.
+func (k *Keeper) Drain() {
+	k.draining = true
+	k.arm()
 }
 
 // trouble notes why SCOs cannot be stored now; OK: they can again.
@@ -107,7 +121,7 @@ func (k *Keeper) relieve() {
 	var holders []*Volume
 	k.jrn.TailHolders(func(id ids.VolumeID, seq ids.Seq, _ int64) {
 		v := k.vols[id]
-		if v == nil || v.entered < seq {
+		if v == nil || v.entered < seq || seq <= v.committed {
 			return // what it has there is not all in the overlay yet
 		}
 		if lo, _ := v.ov.Open().SeqRange(); lo != 0 && lo <= seq {
@@ -236,6 +250,9 @@ func (c *copyForward) done(failed bool) {
 	}
 	c.v.copying = nil
 	defer c.v.whenIdle()
+	if c.failed && c.closes == c.v.closes && !c.v.closed {
+		c.v.closeBatch() // what cannot be copied is sealed
+	}
 	if !c.failed && c.closes == c.v.closes {
 		c.v.jrn.Moved(c.v.opts.ID, c.tail)
 	}

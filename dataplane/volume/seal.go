@@ -61,58 +61,71 @@ type sealJob struct {
 const retryMax = 2 * time.Second
 
 // run works in a Sealer's goroutine: store the batch, commit it when its turn comes, hand it to the loop.
-// It gives up only if the router stops or another epoch owns the vDisk: until it succeeds the batch is in
-// the journal, and when that is full writes wait.
-func (j *sealJob) run(ctx context.Context) {
+// It gives up only if the vDisk is closed or another epoch owns it: until it succeeds the batch is in the
+// journal, and when that is full writes wait.
+func (j *sealJob) run() {
 	v := j.v
-	gone := false
-	if !v.loop.Call(func() { gone, j.batch.Sealing = v.closed, true }) || gone {
+	if !v.begin() {
 		return
 	}
+	defer v.end()
 	v.hook("seal")
-	stored := j.storeAndCommit(ctx)
-	if stored == nil {
-		return
-	}
-	v.hook("commit")
-	a := &applied{v: v, manifest: stored.Manifest(), commit: j.turn.c.commit, header: j.header,
-		index: j.head[ids.BlockSize:], batch: j.batch, stored: stored}
-	invariants.Assert(a.decode() == nil, "an index that was just built does not parse")
-	v.loop.PostFunc(a.enqueue)
-	j.turn.pass()
-}
-
-// storeAndCommit does both until it is done, or nil if it never will be.
-func (j *sealJob) storeAndCommit(ctx context.Context) Stored {
 	for {
-		stored := j.store(ctx)
-		if stored == nil || j.turn.wait(ctx) != nil {
-			return nil
+		stored := j.store()
+		if stored == nil {
+			return
 		}
-		j.v.hook("put")
-		switch j.v.commit(ctx, stored, j.turn) {
-		case errs.OK:
-			return stored
-		case errs.Canceled: // garbage collection took the put for a dead one's
-			stored.Abandon()
-		default:
-			return nil
+		v.hook("put")
+		kind := errs.Closed
+		if j.turn.wait(v.ctx) == nil {
+			kind = v.commit(stored, func(c ids.CommitNum) *applied { return j.applied(stored, c) })
+		}
+		if kind == errs.OK {
+			j.turn.pass()
+			return
+		}
+		stored.Abandon()
+		if kind != errs.Canceled { // else garbage collection took the put for a dead one's: once more
+			return
 		}
 	}
 }
 
-// store puts the SCO, for as long as it takes.
-func (j *sealJob) store(ctx context.Context) Stored {
+// applied is the committed SCO as the loop takes it.
+func (j *sealJob) applied(s Stored, c ids.CommitNum) *applied {
+	return &applied{v: j.v, manifest: s.Manifest(), commit: c, header: j.header,
+		index: j.head[ids.BlockSize:], batch: j.batch, stored: s}
+}
+
+// hold keeps the batch's pages where they are while a goroutine reads it; false: the vDisk is closed.
+func (j *sealJob) hold(sealing bool) bool {
+	open := false
+	ok := j.v.loop.Call(func() { open, j.batch.Sealing = !j.v.closed, sealing })
+	return ok && open
+}
+
+// store puts the SCO, for as long as it takes. Between tries the batch's pages may leave RAM: the backend
+// may be gone for hours.
+func (j *sealJob) store() Stored {
 	v := j.v
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, retryMax) {
-		stored, err := j.tryStore(ctx)
-		if err == nil {
+		if !j.hold(true) {
+			return nil
+		}
+		stored, err := j.tryStore(v.ctx)
+		switch {
+		case err == nil:
 			return stored
+		case v.ctx.Err() != nil:
+			return nil
+		case errs.Of(err) == errs.Refused:
+			v.fence(err)
+			return nil
 		}
 		v.Stats.SealRetries.Add(1)
 		v.opts.Log.Warn("a SCO could not be stored and is tried again", "vdisk", v.opts.Name, "error", err)
 		v.loop.PostFunc(func() { v.keeper.trouble(errs.Of(err)) })
-		if !sleep(ctx, pause) {
+		if !j.hold(false) || !sleep(v.ctx, pause) {
 			return nil
 		}
 	}
@@ -137,35 +150,62 @@ func (j *sealJob) tryStore(ctx context.Context) (Stored, error) {
 	return s, err
 }
 
-// commit makes a stored SCO the next of the vDisk, however long that takes. Only while its turn is held. OK;
-// Canceled: it must be stored anew; Refused, Closed: it never will be.
-func (v *Volume) commit(ctx context.Context, s Stored, t *turn) errs.Kind {
-	for pause := 50 * time.Millisecond; ; pause = min(2*pause, retryMax) {
-		err := v.opts.Objects.Commit(ctx, s, t.next())
-		switch errs.Of(err) {
-		case errs.OK:
-			t.used()
-			return errs.OK
-		case errs.Canceled:
-			if ctx.Err() == nil {
+// commit makes a stored SCO the next of the vDisk, however long that takes, and hands it to the loop. OK;
+// Canceled: it must be stored anew; Refused, Closed: it never will be. Any goroutine.
+func (v *Volume) commit(s Stored, build func(ids.CommitNum) *applied) errs.Kind {
+	return v.chain.next(func(n ids.CommitNum) errs.Kind {
+		for pause := 50 * time.Millisecond; ; pause = min(2*pause, retryMax) {
+			err := v.opts.Objects.Commit(v.ctx, s, n)
+			switch kind := errs.Of(err); {
+			case kind == errs.OK:
+				return errs.OK
+			case v.ctx.Err() != nil:
+				return errs.Closed
+			case kind == errs.Refused:
+				v.fence(err)
+				return errs.Refused
+			case kind == errs.Canceled:
 				return errs.Canceled
 			}
-		case errs.Refused:
-			v.opts.Log.Error("another owner has taken this vDisk; it takes no more writes here",
-				"vdisk", v.opts.Name, "error", err)
-			v.loop.PostFunc(func() { v.fence() })
-			return errs.Refused
+			v.Stats.SealRetries.Add(1)
+			v.opts.Log.Warn("a SCO could not be committed and is tried again", "vdisk", v.opts.Name, "error", err)
+			if !sleep(v.ctx, pause) {
+				return errs.Closed
+			}
 		}
-		v.Stats.SealRetries.Add(1)
-		v.opts.Log.Warn("a SCO could not be committed and is tried again", "vdisk", v.opts.Name, "error", err)
-		if !sleep(ctx, pause) {
-			return errs.Closed
-		}
-	}
+	}, func(n ids.CommitNum) {
+		v.hook("commit")
+		a := build(n)
+		invariants.Assert(a.decode() == nil, "an index that was just built does not parse")
+		v.loop.PostFunc(a.enqueue)
+	})
 }
 
-// fence stops all mutations: a higher epoch owns the vDisk.
-func (v *Volume) fence() { v.fenced = errs.Refused }
+// fence stops all mutations, sealing and cleaning: a higher epoch owns the vDisk. Any goroutine.
+func (v *Volume) fence(err error) {
+	v.opts.Log.Error("another owner has taken this vDisk; it takes no more writes here",
+		"vdisk", v.opts.Name, "error", err)
+	v.cancel()
+	v.loop.PostFunc(func() { v.fenced = errs.Refused })
+}
+
+// begin and end frame the work of a goroutine on the vDisk: Close waits for it. False: it is closed.
+func (v *Volume) begin() bool {
+	open := false
+	v.loop.Call(func() {
+		if open = !v.closed; open {
+			v.working++
+		}
+	})
+	return open
+}
+
+func (v *Volume) end() {
+	v.loop.PostFunc(func() {
+		v.working--
+		v.whenIdle()
+	})
+}
 
 func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)

@@ -14,7 +14,7 @@ type Sealer struct {
 	wg     sync.WaitGroup
 
 	mu     sync.Mutex
-	queue  []func(context.Context) // bounded by the journal: every job holds journal space
+	queue  []func() // bounded by the journal: every job holds journal space
 	wake   *sync.Cond
 	closed bool
 }
@@ -46,12 +46,12 @@ func (s *Sealer) work() {
 		s.queue[0] = nil
 		s.queue = s.queue[1:]
 		s.mu.Unlock()
-		job(s.ctx)
+		job()
 	}
 }
 
 // submit queues a job. It never blocks: loops call it.
-func (s *Sealer) submit(job func(context.Context)) {
+func (s *Sealer) submit(job func()) {
 	s.mu.Lock()
 	s.queue = append(s.queue, job)
 	s.mu.Unlock()

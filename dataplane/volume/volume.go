@@ -92,6 +92,9 @@ type Options struct {
 // holesMax bounds the holes of a batch; one more closes it.
 const holesMax = 4096
 
+// holesSlack: one hole may cut others, and what one sequence holds is not split.
+const holesSlack = 64
+
 // Volume is one vDisk. On its loop only, except where said.
 type Volume struct {
 	opts Options
@@ -125,12 +128,15 @@ type Volume struct {
 	copying   *copyForward
 	freeReads *logRead
 
-	kick   chan struct{} // wakes the cleaner
-	again  []ids.SCONum  // the cleaner's own: SCOs whose deletion failed
-	fenced errs.Kind     // why no mutation is taken any more; OK while healthy
-	closed bool
-	ended  chan struct{} // closed by Close
-	idle   []func()      // run once nothing is in the journal's queue
+	kick      chan struct{} // wakes the cleaner
+	again     []ids.SCONum  // the cleaner's own: SCOs whose deletion failed
+	cleanedTo ids.CommitNum // the cleaner's own: commits up to here were written back for it
+	fenced    errs.Kind     // why no mutation is taken any more; OK while healthy
+	closed    bool
+	ctx       context.Context // of the goroutines that work for it; ends with Close, or when it is fenced
+	cancel    context.CancelFunc
+	working   int      // goroutines at work, which Close waits for
+	idle      []func() // run once nothing is in the journal's queue
 
 	Stats Stats
 }
@@ -168,9 +174,10 @@ func New(opts Options) *Volume {
 	opts.ensureDefaults()
 	v := &Volume{
 		opts: opts, loop: opts.Loop, pool: opts.Loop.Pool(), jrn: opts.Journal, m: opts.Map,
-		ov: overlay.New(opts.Loop.Pool()), kick: make(chan struct{}, 1), ended: make(chan struct{}),
+		ov: overlay.New(opts.Loop.Pool()), kick: make(chan struct{}, 1),
 	}
-	v.batchMax = sco.Capacity(sco.Write, opts.SCOSize, holesMax)
+	v.ctx, v.cancel = context.WithCancel(opts.Sealer.ctx)
+	v.batchMax = sco.Capacity(sco.Write, opts.SCOSize, holesMax+holesSlack)
 	v.partMax = max(1, min(journal.MaxEntryBlocks, v.batchMax/4))
 	v.scos.init(opts.Objects, opts.ID, opts.Epoch)
 	v.ageTimer.Fire = v.age

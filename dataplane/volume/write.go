@@ -213,19 +213,39 @@ func journalKind(k overlay.HoleKind) journal.Kind {
 	return journal.Trim
 }
 
-// keepRAM drops overlay pages from RAM when the pool runs low, oldest first: they are in the journal
-// too. The low mark leaves room for what is received meanwhile.
+// keepRAM drops overlay pages from RAM when the pool runs low, oldest first: they are in the journal too.
+// This is the writer's own share, as it goes; the Keeper does the same over all vDisks of the loop.
 func (v *Volume) keepRAM() {
-	low := v.pool.Pages() / 4
-	if v.pool.Free() >= low {
-		return
+	if v.keeper.lowRAM() {
+		v.Stats.Evicted.Add(uint64(v.ov.Evict(evictSome)))
 	}
-	v.Stats.Evicted.Add(uint64(v.ov.Evict(64)))
 }
 
-// whenIdle runs what waits until the journal has nothing of this vDisk under way.
+// evictSome is how many pages leave RAM at a time: a few more than one entry brings.
+const evictSome = 64
+
+// lowRAM reports whether receiving will soon find no pages. What Alloc leaves alone does not count.
+func (k *Keeper) lowRAM() bool {
+	p := k.loop.Pool()
+	return p.Free() < p.Reserve()+p.Pages()/8
+}
+
+// keepRAM evicts over all vDisks until there is room again, or nothing is left that may go.
+func (k *Keeper) keepRAM() {
+	for _, v := range k.vols {
+		for k.lowRAM() {
+			n := v.ov.Evict(8 * evictSome)
+			v.Stats.Evicted.Add(uint64(n))
+			if n == 0 {
+				break
+			}
+		}
+	}
+}
+
+// whenIdle runs what waits until neither the journal nor a goroutine has anything of this vDisk under way.
 func (v *Volume) whenIdle() {
-	if v.inFlight > 0 || v.copying != nil || len(v.idle) == 0 {
+	if v.inFlight > 0 || v.copying != nil || v.working > 0 || len(v.idle) == 0 {
 		return
 	}
 	fs := v.idle
