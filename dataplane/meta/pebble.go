@@ -295,6 +295,12 @@ func (p *Pebble) Close() error {
 		return nil
 	}
 	p.closing.closed = true
+	if !p.opts.ReadOnly && p.fail == nil {
+		// A log that ends early looks like one that a crash cut off: a clean stop leaves nothing in it.
+		if err := p.db.Flush(); err != nil {
+			p.opts.Log("meta: flush on close: %v", err)
+		}
+	}
 	if err := errors.Join(p.db.Close(), p.lock.Close()); err != nil {
 		return errs.Wrap(errs.IO, err, "meta: close")
 	}

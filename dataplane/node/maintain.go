@@ -75,11 +75,11 @@ func (n *Node) repairMissing(ctx context.Context) (left int) {
 	return left
 }
 
-// repair marks a rotten fragment missing and has the object's missing ones written again from the others.
+// repair has a rotten fragment written again from the others, if it is one.
 func (n *Node) repair(ctx context.Context, r rot) {
 	if err := n.proxy.RepairFragment(ctx, r.key); err != nil && ctx.Err() == nil {
 		n.log.Warn("a damaged fragment is not repaired yet", "fragment", r.key, "asd", r.asd, "found", r.kind, "error", err)
 		return
 	}
-	n.log.Info("repaired a damaged fragment", "fragment", r.key, "asd", r.asd, "found", r.kind)
+	n.log.Info("looked after a damaged fragment", "fragment", r.key, "asd", r.asd, "found", r.kind)
 }

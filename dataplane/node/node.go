@@ -19,6 +19,7 @@ import (
 	"vstor/dataplane/meta"
 	"vstor/dataplane/nbd"
 	"vstor/dataplane/proxy"
+	"vstor/dataplane/units"
 	"vstor/dataplane/volume"
 	"vstor/dataplane/volume/pagemap"
 )
@@ -112,6 +113,9 @@ func (n *Node) start() error {
 
 // create makes what a deployment needs once.
 func (n *Node) create() error {
+	if err := n.checkSpace(); err != nil {
+		return err
+	}
 	var err error
 	if n.ident, err = makeIdent(n.host.FS(), n.cfg.Dir); err != nil {
 		return err
@@ -123,6 +127,43 @@ func (n *Node) create() error {
 		return err
 	}
 	return n.syncDirs()
+}
+
+// spaceAllowance is what databases and logs may take beside ASDs and journals.
+const spaceAllowance = 256 << 20
+
+// checkSpace refuses sizes that the file system cannot hold, before any of it is taken.
+func (n *Node) checkSpace() error {
+	if _, real := n.host.(RealHost); !real {
+		return nil
+	}
+	m, err := config.ThisMachine(n.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	need := int64(n.cfg.ASDs)*n.cfg.ASDSize + n.cfg.Journal + spaceAllowance
+	if need > m.FreeSpace {
+		return errs.New(errs.Full, "%d ASDs of %s and a journal of %s need %s, and %s has %s free: give a smaller --asd-size",
+			n.cfg.ASDs, units.HumanSize(n.cfg.ASDSize), units.HumanSize(n.cfg.Journal), units.HumanSize(need),
+			n.cfg.Dir, units.HumanSize(m.FreeSpace))
+	}
+	return nil
+}
+
+// startSpace is what a start needs free for the databases' logs: with less, opening one waits for space
+// without a word.
+const startSpace = 16 << 20
+
+func (n *Node) checkStartSpace() error {
+	if _, real := n.host.(RealHost); !real {
+		return nil
+	}
+	m, err := config.ThisMachine(n.cfg.Dir)
+	if err == nil && m.FreeSpace < startSpace {
+		err = errs.New(errs.Full, "the file system of %s has %s free; a start needs %s for its databases: free some space",
+			n.cfg.Dir, units.HumanSize(m.FreeSpace), units.HumanSize(startSpace))
+	}
+	return err
 }
 
 // syncDirs makes the names of all that create made survive power loss.
@@ -141,6 +182,9 @@ func (n *Node) syncDirs() error {
 
 // openBackend opens metadata, drives and the proxy over them.
 func (n *Node) openBackend() error {
+	if err := n.checkStartSpace(); err != nil {
+		return err
+	}
 	n.cache = pebble.NewCache(n.plan.cache)
 	var err error
 	n.meta, err = meta.OpenPebble(meta.PebbleOptions{Dir: filepath.Join(n.cfg.Dir, "meta"), FS: n.host.FS(),

@@ -63,7 +63,7 @@ func (n *Node) RemoveVDisk(ctx context.Context, name string) error { return n.re
 
 func (n *Node) show(d *vdisk) api.VDisk {
 	v := api.VDisk{Name: d.Name, ID: uint64(d.ID), SizeBytes: d.Size, Created: d.Created,
-		URI:     fmt.Sprintf("nbd+unix:///%s?socket=%s/nbd.sock", d.Name, n.cfg.Dir),
+		URI:     api.NBDURI(n.cfg.Dir, d.Name),
 		ReadOps: d.disk.Stats.Reads.Load(), WriteOps: d.disk.Stats.Writes.Load(),
 		ReadBytes: d.disk.Stats.ReadBytes.Load(), WriteBytes: d.disk.Stats.WriteBytes.Load()}
 	n.mu.Lock()
@@ -81,6 +81,8 @@ func (n *Node) show(d *vdisk) api.VDisk {
 		v.JournalBytes = int64(dirty) * ids.BlockSize
 		v.Problem = d.vol.Problem()
 	})
+	// Overwritten blocks count as mapped until the map is written back.
+	v.MappedBytes = min(v.MappedBytes, d.Size)
 	v.GarbageBytes = stored - v.MappedBytes
 	p := n.cfg.Policies[0]
 	v.StoredBytes = stored * int64(p.N()) / int64(p.K)
@@ -127,8 +129,8 @@ func (n *Node) showASD(d *drive) api.ASD {
 	switch {
 	case s.Failed != "":
 		a.State, a.Problem = api.StateDown, s.Failed
-	case s.Free <= s.Reserve:
-		a.State = api.StateFull
+	case s.Free-s.Reserve < n.cfg.FragmentSize+layout.FragHeaderSize:
+		a.State, a.Problem = api.StateFull, "it takes no more client data"
 	}
 	return a
 }
@@ -137,7 +139,7 @@ func (n *Node) showASD(d *drive) api.ASD {
 func (n *Node) Status(ctx context.Context) (api.Status, error) {
 	s := api.Status{State: api.StateUp, Version: Version, Dir: n.cfg.Dir, PID: os.Getpid(),
 		UptimeSeconds: time.Since(n.started).Seconds(), ASDs: len(n.drives), MaxConnections: n.cfg.MaxConnections,
-		NBD: []string{"nbd+unix:///?socket=" + n.cfg.Dir + "/nbd.sock"}, Unprotected: []string{api.OneCopy}}
+		NBD: []string{api.NBDURI(n.cfg.Dir, "")}, Unprotected: []string{api.OneCopy}}
 	if n.cfg.NBDListen != "" {
 		s.NBD = append(s.NBD, "nbd://"+n.cfg.NBDListen+"/")
 	}

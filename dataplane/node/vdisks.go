@@ -57,7 +57,7 @@ func (n *Node) openVDisk(ctx context.Context, r record, log []volume.LogEntry) (
 	return d, nil
 }
 
-// closeVDisk stops it; what is not sealed stays in the journal.
+// close stops it; what is not sealed stays in the journal.
 func (d *vdisk) close() {
 	done := make(chan struct{})
 	if d.rig.loop.Call(func() { d.vol.Close(func() { close(done) }) }) {
@@ -65,7 +65,7 @@ func (d *vdisk) close() {
 	}
 }
 
-// CreateVDisk makes a vDisk. When it returns the vDisk survives power loss.
+// createVDisk makes a vDisk. When it returns the vDisk survives power loss.
 func (n *Node) createVDisk(ctx context.Context, name string, size int64) (*vdisk, error) {
 	n.control.Lock()
 	defer n.control.Unlock()
@@ -76,6 +76,9 @@ func (n *Node) createVDisk(ctx context.Context, name string, size int64) (*vdisk
 	}
 	d, err := n.openVDisk(ctx, r, nil)
 	if err != nil {
+		if rerr := n.registry.remove(ctx, r); rerr == nil {
+			n.background(func(ctx context.Context) { n.bury(ctx, r) })
+		}
 		return nil, err
 	}
 	n.mu.Lock()

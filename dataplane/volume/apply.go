@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"slices"
 	"time"
 
 	"vstor/dataplane/block"
@@ -32,7 +33,6 @@ type applied struct {
 	begun   bool
 	need    []pagemap.PageNo
 	loading int
-	loadErr error
 }
 
 // applySlice is how many blocks enter the map in one pass, about 100 us.
@@ -116,24 +116,30 @@ func (a *applied) begin() {
 }
 
 // load brings the map's pages that moves need into RAM, then goes on. A page that cannot be read now may
-// be later; until then this vDisk's SCOs wait, and its journal holds what comes.
+// be later; until then this vDisk's SCOs wait, and its journal holds what comes. One that is corrupt stays
+// so: its moves are given up, the blocks stay where they were, and so does the SCO they were to leave.
 func (a *applied) load(need []pagemap.PageNo) {
 	a.loading = len(need)
-	a.loadErr = nil
+	again := false
 	for _, p := range need {
 		a.v.m.Load(p, func(err error) {
-			if err != nil {
-				a.loadErr = err
+			switch errs.Of(err) {
+			case errs.OK:
+			case errs.Corrupt:
+				a.v.opts.Log.Error("a page of the map is corrupt", "vdisk", a.v.opts.Name, "error", err)
+				a.moves = slices.DeleteFunc(a.moves, func(m pagemap.Move) bool { return pagemap.PageOf(m.Addr) == p })
+			default:
+				again = true
+				a.v.opts.Log.Warn("the map cannot be read; it is tried again", "vdisk", a.v.opts.Name, "error", err)
 			}
 			if a.loading--; a.loading > 0 {
 				return
 			}
-			if a.loadErr == nil {
-				a.step()
+			if again {
+				a.v.after(time.Second, a.step)
 				return
 			}
-			a.v.opts.Log.Error("the map cannot be read; it is tried again", "vdisk", a.v.opts.Name, "error", a.loadErr)
-			a.v.after(time.Second, a.step)
+			a.step()
 		})
 	}
 }

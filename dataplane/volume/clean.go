@@ -349,7 +349,8 @@ func (c *cleanContent) Fill(dst []byte, off int64) error {
 	dst = dst[:copy(dst, c.data[at:])]
 	for i := int(at >> ids.BlockShift); len(dst) > 0; i++ {
 		if !c.rotten[i] && uint32(xxhash.Sum64(dst[:ids.BlockSize])) != c.index[i].Sum {
-			return errs.New(errs.Corrupt, "block %d of vDisk %d changed in memory while it was cleaned", c.index[i].Addr, c.v.opts.ID)
+			return errs.New(errs.Corrupt, "block %d of vDisk %d changed in memory while it was cleaned",
+				c.index[i].Addr, c.v.opts.ID)
 		}
 		dst = dst[ids.BlockSize:]
 	}

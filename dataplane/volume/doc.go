@@ -3,7 +3,7 @@
 //
 //	Mutate   number it > journal > overlay > done                                  write.go
 //	Resolve  overlay, else map                                                     read.go
-//	seal     close a batch > SCO > proxy > commit in order > map > drop the batch  seal.go, job.go, apply.go
+//	seal     close a batch > SCO > proxy > commit in order > map > drop the batch  seal.go, content.go, apply.go
 //	relieve  what pins the journal's tail is sealed or copied forward              relieve.go
 //	clean    live blocks of sparse SCOs move into a new one, empty SCOs go         clean.go
 //	open     map checkpoint + indexes of later SCOs + journal                      open.go

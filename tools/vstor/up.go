@@ -190,13 +190,8 @@ func closeAll(listeners []net.Listener) {
 	}
 }
 
-// nbdURI is the URI of an export; name may be empty.
-func nbdURI(dir, name string) string {
-	return "nbd+unix:///" + name + "?socket=" + filepath.Join(dir, "nbd.sock")
-}
-
 func (a *app) printReady(cfg config.Config) {
-	uri := nbdURI(cfg.Dir, "")
+	uri := api.NBDURI(cfg.Dir, "")
 	if a.asJSON {
 		fmt.Fprintf(a.stdout, "{\"ready\": %q, \"pid\": %d}\n", uri, os.Getpid())
 		return

@@ -33,7 +33,7 @@ func (f *fake) CreateVDisk(_ context.Context, name string, size int64) (api.VDis
 	if len(f.disks) > 0 {
 		return api.VDisk{}, errs.New(errs.Exists, "the vDisk %s exists", name)
 	}
-	f.disks = append(f.disks, api.VDisk{Name: name, SizeBytes: size, URI: nbdURI(f.cfg.Dir, name)})
+	f.disks = append(f.disks, api.VDisk{Name: name, SizeBytes: size, URI: api.NBDURI(f.cfg.Dir, name)})
 	return f.disks[0], nil
 }
 

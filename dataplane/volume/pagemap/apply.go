@@ -76,7 +76,8 @@ func (m *Map) ApplyTrim(c ids.CommitNum, from ids.BlockAddr, count uint64, kind 
 // the first whose answer needs a page that is not in RAM, returns how many are settled, and appends to
 // need the pages that those behind it want, as many as need has capacity for and at least one. The caller
 // Loads them, then calls again with moves[settled:]; until that call, once loaded they are not evicted (a
-// batch that ends meanwhile may still make one unknown: at most once, since nothing is applied). Nothing else may be applied before all are settled. REQUIRES: AddSCO of sco; cap(need) > len(need).
+// batch that ends meanwhile may still make one unknown: at most once, since nothing is applied). Nothing
+// else may be applied before all are settled. REQUIRES: AddSCO of sco; cap(need) > len(need).
 //
 // Taking all pages at once would overdraw any budget: a cleaning SCO names up to 16k of them, 48 MiB.
 func (m *Map) ApplyMoves(c ids.CommitNum, sco ids.SCONum, moves []Move, need []PageNo) (
