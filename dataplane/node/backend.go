@@ -114,11 +114,7 @@ func (o *objects) ReserveSCOs(ctx context.Context, ns ids.NamespaceID, epoch ids
 
 // Put stores an object.
 func (o *objects) Put(ctx context.Context, s volume.PutSpec) (volume.Stored, error) {
-	kind := layout.KindWrite
-	if s.Class == layout.ClassCleaning {
-		kind = layout.KindCleaning
-	}
-	p, err := o.px.Put(ctx, proxy.PutSpec{Namespace: s.Namespace, SCO: s.SCO, Epoch: s.Epoch, Kind: kind, Class: s.Class,
+	p, err := o.px.Put(ctx, proxy.PutSpec{Namespace: s.Namespace, SCO: s.SCO, Epoch: s.Epoch, Kind: s.Kind, Class: s.Class,
 		SeqFirst: s.SeqLo, SeqLast: s.SeqHi, Source: s.Content})
 	if err != nil {
 		return nil, err

@@ -276,7 +276,7 @@ func (v *Volume) commitMoves(ctx context.Context, content *cleanContent) error {
 	content.finish(n)
 	v.hook("clean")
 	stored, err := v.opts.Objects.Put(ctx, PutSpec{Namespace: v.opts.ID, SCO: n, Epoch: v.opts.Epoch,
-		Class: layout.ClassCleaning, Content: content})
+		Kind: layout.KindCleaning, Class: layout.ClassCleaning, Content: content})
 	if err != nil {
 		return err
 	}

@@ -29,13 +29,13 @@ type batchContent struct {
 	rotten  int    // blocks whose every copy fails its checksum
 }
 
-// newBatchContent sorts a closed batch and builds the head of its SCO. Any goroutine; the batch's
-// Sealing mark must be set.
-func newBatchContent(v *Volume, b *overlay.Batch, n ids.SCONum) *batchContent {
+// newBatchContent sorts a closed batch, without what is dropped, and builds the head of its SCO. Any
+// goroutine; the batch's Sealing mark must be set.
+func newBatchContent(v *Volume, b *overlay.Batch, n ids.SCONum, dropped []bool) *batchContent {
 	c := &batchContent{pool: v.pool, jrn: v.jrn, entries: b.Entries()}
 	c.order = make([]uint32, 0, b.Blocks())
 	for i := range c.entries {
-		if c.entries[i].Live() {
+		if c.entries[i].Live() && (dropped == nil || !dropped[i]) {
 			c.order = append(c.order, uint32(i))
 		}
 	}

@@ -55,6 +55,8 @@ type sealJob struct {
 	turn   *turn
 	header sco.Header
 	head   []byte
+
+	dropped []bool // by entry: left out, see prune.go; nil: none
 }
 
 // retryMax bounds the pause between two tries to store or commit.
@@ -128,6 +130,9 @@ func (j *sealJob) store() Stored {
 		if !j.hold(false) || !sleep(v.ctx, pause) {
 			return nil
 		}
+		if errs.Of(err) == errs.Full && !j.prune() {
+			return nil
+		}
 	}
 }
 
@@ -137,11 +142,15 @@ func (j *sealJob) tryStore(ctx context.Context) (Stored, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := newBatchContent(v, j.batch, n)
+	c := newBatchContent(v, j.batch, n, j.dropped)
 	defer c.close()
 	j.header, j.head = c.header, c.head
+	class := layout.ClassClient
+	if j.small(len(c.order)) {
+		class = layout.ClassCleaning
+	}
 	s, err := v.opts.Objects.Put(ctx, PutSpec{Namespace: v.opts.ID, SCO: n, Epoch: v.opts.Epoch,
-		Class: layout.ClassClient, SeqLo: c.header.SeqLo, SeqHi: c.header.SeqHi, Content: c})
+		Kind: layout.KindWrite, Class: class, SeqLo: c.header.SeqLo, SeqHi: c.header.SeqHi, Content: c})
 	if err == nil && c.rotten > 0 {
 		v.Stats.Rotten.Add(uint64(c.rotten))
 		v.opts.Log.Error("blocks in the journal fail their checksums; reading them is an error until they are written again",

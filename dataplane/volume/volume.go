@@ -42,6 +42,7 @@ type PutSpec struct {
 	Namespace    ids.NamespaceID
 	SCO          ids.SCONum
 	Epoch        ids.Epoch
+	Kind         layout.ObjectKind
 	Class        layout.Class
 	SeqLo, SeqHi ids.Seq
 	Content      Content

@@ -226,3 +226,31 @@ func (o *Overlay) DropAll() {
 	o.releasePages(o.open)
 	o.closed, o.open = nil, newBatch()
 }
+
+// Covered appends, for each entry of closed batch b, whether a newer batch has written or trimmed its block.
+func (o *Overlay) Covered(b *Batch, dst []bool) []bool {
+	newer := make([]*Batch, 0, len(o.closed)+1)
+	for i, c := range o.closed {
+		if c == b {
+			newer = append(append(newer, o.closed[i+1:]...), o.open)
+		}
+	}
+	for i := range b.entries {
+		dst = append(dst, coveredIn(newer, b.entries[i].Addr))
+	}
+	return dst
+}
+
+func coveredIn(newer []*Batch, addr ids.BlockAddr) bool {
+	for _, c := range newer {
+		if len(c.entries) > 0 {
+			if e, _ := c.find(addr); e != nil && !e.dead {
+				return true
+			}
+		}
+		if c.holes.at(addr) != nil {
+			return true
+		}
+	}
+	return false
+}
