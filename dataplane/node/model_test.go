@@ -30,20 +30,21 @@ var (
 // model is a vDisk beside a flat array. Every operation goes to both; after a crash each block must hold
 // what the last acknowledged operation left, or what one that was under way made of it.
 type model struct {
-	t     *testing.T
-	seed  uint64
-	rng   *rand.Rand
-	host  *memHost
-	n     *Node
-	d     *vdisk
-	size  int64
-	flat  []byte   // as last acknowledged or read
-	maybe [][]byte // per block: further contents it may have after a crash
-	step  string   // fault point that kills the machine
-	nth   atomic.Int64
-	weak  [2]int // the drives that get pulled and rot: no chunk loses more than two fragments
-	power bool   // power may be cut: what no flush covered may then be lost
-	log   io.Writer
+	t      *testing.T
+	seed   uint64
+	rng    *rand.Rand
+	host   *memHost
+	n      *Node
+	d      *vdisk
+	size   int64
+	flat   []byte       // as last acknowledged or read
+	maybe  [][]byte     // per block: further contents it may have after a crash
+	step   atomic.Value // string: fault point that kills the machine
+	nth    atomic.Int64
+	frozen atomic.Pointer[atomic.Bool] // of the machine that runs now
+	weak   [2]int                      // the drives that get pulled and rot: no chunk loses more than two fragments
+	power  bool                        // power may be cut: what no flush covered may then be lost
+	log    io.Writer
 }
 
 func (m *model) fatalf(format string, args ...any) {
@@ -83,8 +84,8 @@ func (m *model) start(fresh bool) {
 
 // hook kills the machine at a fault point.
 func (m *model) hook(step string) {
-	if step == m.step && m.nth.Add(-1) == 0 {
-		m.host.frozen.Store(true)
+	if step == m.step.Load() && m.nth.Add(-1) == 0 {
+		m.frozen.Load().Store(true)
 	}
 }
 
@@ -287,6 +288,7 @@ func (m *model) compare(b int64, got []byte) {
 func (m *model) die(power bool) {
 	old, n := m.host, m.n
 	m.host = old.crash(m.rng, power)
+	m.frozen.Store(m.host.frozen)
 	n.Close() // of a process that is dead: only its memory is given back
 	m.prepare()
 	m.start(false)
@@ -338,10 +340,11 @@ func runModel(t *testing.T, seed uint64, lives int) {
 	m.power = m.rng.IntN(3) == 0
 	m.weak = [2]int{m.rng.IntN(6), m.rng.IntN(6)}
 	m.size = int64(1+m.rng.IntN(4)) * 2 << 20
+	m.frozen.Store(m.host.frozen)
 	m.flat, m.maybe = make([]byte, m.size), make([][]byte, m.size/4096)
 	m.start(true)
 	for range lives {
-		m.step = steps[m.rng.IntN(len(steps))]
+		m.step.Store(steps[m.rng.IntN(len(steps))])
 		m.nth.Store(1 + m.rng.Int64N(6))
 		for r := 20 + m.rng.IntN(300); r > 0 && !m.host.frozen.Load(); r-- {
 			m.round()
@@ -349,7 +352,7 @@ func runModel(t *testing.T, seed uint64, lives int) {
 				m.checkSome()
 			}
 		}
-		m.step = ""
+		m.step.Store("")
 		if m.rng.IntN(4) == 0 && !m.host.frozen.Load() {
 			if err := m.n.Close(); err != nil {
 				m.fatalf("close: %v", err)
@@ -389,7 +392,11 @@ func TestModel(t *testing.T) {
 		return
 	}
 	end := time.Now().Add(*modelTime)
-	for seed := uint64(1); seed <= 12 || time.Now().Before(end); seed++ {
+	seeds := uint64(12)
+	if testing.Short() {
+		seeds = 4
+	}
+	for seed := uint64(1); seed <= seeds || time.Now().Before(end); seed++ {
 		s := seed
 		if *modelTime > 0 {
 			s = rand.Uint64()
