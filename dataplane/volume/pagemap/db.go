@@ -204,12 +204,12 @@ func (d *DB) newJob() *job {
 
 func (d *DB) freeJob(j *job) { d.jobs.Put(j) }
 
-// quiet is a Logger that says nothing: errors come back from the calls. A fatal one is a bug of ours or
-// a commit pipeline that cannot go on.
+// quiet is a Logger that says nothing: errors come back from the calls. After a fatal one Pebble cannot go
+// on: its files rotted or its log cannot be written.
 type quiet struct{}
 
 func (quiet) Infof(string, ...any)  {}
 func (quiet) Errorf(string, ...any) {}
 func (quiet) Fatalf(format string, args ...any) {
-	invariants.Assert(false, "map database: "+format, args...)
+	panic(errs.New(errs.IO, "FATAL: map database: "+format, args...))
 }
