@@ -211,15 +211,7 @@ func (p *Pool) Release(pg Page) {
 	p.nfree++
 }
 
-// RetainVec adds, ReleaseVec drops, a reference to every page that v touches. ReleaseVec also resets v.
-func (p *Pool) RetainVec(v *Vec) {
-	for _, s := range v.Segs {
-		for i := 0; i < s.Pages(); i++ {
-			p.Retain(s.Page + Page(i))
-		}
-	}
-}
-
+// ReleaseVec drops a reference to every page that v touches, and resets v.
 func (p *Pool) ReleaseVec(v *Vec) {
 	for _, s := range v.Segs {
 		for i := 0; i < s.Pages(); i++ {

@@ -142,7 +142,7 @@ type Volume struct {
 	Stats Stats
 }
 
-// Stats counts what a Volume did. The loop writes, anyone reads.
+// Stats counts what a Volume did. The loop writes (of Cleaned and CleanedBlocks the cleaner), anyone reads.
 type Stats struct {
 	Blocks         stat.Counter // data blocks that entered the overlay
 	Sealed         stat.Counter // SCOs committed

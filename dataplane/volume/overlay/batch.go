@@ -48,9 +48,8 @@ func (b *Batch) Entries() []Entry { return b.entries }
 // afterwards is an Entry and wins.
 func (b *Batch) Holes() []Hole { return b.holes.list }
 
-// Blocks is the number of live data blocks; Resident how many entries have a page in RAM.
-func (b *Batch) Blocks() int   { return b.live }
-func (b *Batch) Resident() int { return b.resident }
+// Blocks is the number of live data blocks.
+func (b *Batch) Blocks() int { return b.live }
 
 // Empty reports whether the batch has seen nothing.
 func (b *Batch) Empty() bool { return b.maxSeq == 0 }

@@ -22,7 +22,7 @@ func (h Hole) end() ids.BlockAddr { return h.Addr + ids.BlockAddr(h.Count) }
 
 // holeSet is a list of ranges by address that do not overlap: a newer range cuts older ones. A trim of
 // a terabyte is one element. Insertion moves the tail of the list, which the Volume Driver keeps
-// short by closing a batch at HolesMax.
+// short by closing a batch that has many.
 type holeSet struct {
 	list []Hole
 }

@@ -124,19 +124,6 @@ func (o *Overlay) Lookup(addr ids.BlockAddr) (Kind, *Entry) {
 	return Unknown, nil
 }
 
-// HoleAt is the kind of hole that Lookup's Zeros answer stems from. REQUIRES: Lookup(addr) is Zeros.
-func (o *Overlay) HoleAt(addr ids.BlockAddr) HoleKind {
-	if h := o.open.holes.at(addr); h != nil {
-		return h.Kind
-	}
-	for i := len(o.closed) - 1; i >= 0; i-- {
-		if h := o.closed[i].holes.at(addr); h != nil {
-			return h.Kind
-		}
-	}
-	return 0
-}
-
 // Close ends the open batch and begins a new one. REQUIRES: the open batch is not empty.
 func (o *Overlay) Close() *Batch {
 	b := o.open
@@ -190,21 +177,6 @@ func (o *Overlay) Evict(want int) int {
 					break
 				}
 			}
-		}
-	}
-	return n
-}
-
-// Resident is the number of pages the overlay holds that Evict could drop.
-func (o *Overlay) Resident() int {
-	n := 0
-	for i := 0; i <= len(o.closed); i++ {
-		b := o.open
-		if i < len(o.closed) {
-			b = o.closed[i]
-		}
-		if !b.Sealing {
-			n += b.resident
 		}
 	}
 	return n

@@ -118,8 +118,8 @@ func TestMovedAndEvict(t *testing.T) {
 	o.Put(Entry{Addr: 6, Seq: 2, Page: page(t, pool), Pos: 11}, 0)
 	o.Moved(5, 1, 99)
 	o.Moved(6, 1, 99) // an older version was copied: the newer one stays where it is
-	if n := o.Evict(10); n != 2 || o.Resident() != 0 || pool.Free() != pool.Pages() {
-		t.Fatalf("evicted %d, resident %d", n, o.Resident())
+	if n := o.Evict(10); n != 2 || o.Open().resident != 0 || pool.Free() != pool.Pages() {
+		t.Fatalf("evicted %d, resident %d", n, o.Open().resident)
 	}
 	if _, e := o.Lookup(5); e.Pos != 99 || e.Page != 0 {
 		t.Errorf("block 5: %+v", e)
@@ -146,8 +146,8 @@ func TestLargeHoleIsOneElement(t *testing.T) {
 	if k, _ := o.Lookup(1 << 33); k != Data {
 		t.Error("the write into the hole is lost")
 	}
-	if k := o.HoleAt(100); k != 1 {
-		t.Errorf("hole kind %d", k)
+	if h := o.Open().holes.at(100); h == nil || h.Kind != 1 {
+		t.Errorf("hole %+v", h)
 	}
 }
 
