@@ -29,7 +29,10 @@ type Config struct {
 	MaxConnections int    // NBD connections at a time
 	Loops          int
 	StallTimeout   time.Duration // 0: writes wait for ever
-	Processes      bool
+	Processes      bool          // a child process per ASD
+	ASDMemory      int64         // feeds the pools of each child
+	NoRestart      bool          // a child that died stays dead
+	AllowFaults    bool          // faults may be set by hand
 }
 
 // Default is a Config before anybody said anything.
@@ -39,6 +42,7 @@ func Default() Config {
 		SCOSize:        64 << 20,
 		FragmentSize:   4 << 20,
 		Journal:        1 << 30,
+		ASDMemory:      64 << 20,
 		MaxConnections: 256,
 		StallTimeout:   60 * time.Second,
 	}
@@ -55,6 +59,7 @@ const (
 	minFragment   = 64 << 10
 	maxFragment   = 64 << 20
 	minMemory     = 64 << 20
+	minASDMemory  = 48 << 20
 	minJournal    = 64 << 20
 	journalUnit   = 32 << 20
 	maxLoops      = 256
@@ -130,6 +135,7 @@ func (c *Config) Validate() error {
 		{"sco-size", c.SCOSize, minSCOSize, maxSCOSize, true},
 		{"fragment-size", c.FragmentSize, minFragment, maxFragment, true},
 		{"memory", c.Memory, minMemory, 1 << 50, true},
+		{"asd-memory", c.ASDMemory, minASDMemory, 1 << 50, true},
 		{"journal", c.Journal, minJournal, 1 << 50, true},
 		{"max-connections", int64(c.MaxConnections), 1, maxConns, false},
 		{"loops", int64(c.Loops), 1, maxLoops, false},
@@ -159,9 +165,6 @@ func (c *Config) Validate() error {
 		return errs.New(errs.Invalid, "stall-timeout is %v; it must be 0 (wait for ever) or more", c.StallTimeout)
 	}
 	c.round()
-	if c.Processes {
-		return errs.New(errs.Unsupported, "--processes comes with the ASD daemons; this version runs all ASDs in one process")
-	}
 	return c.validatePolicies()
 }
 

@@ -77,7 +77,6 @@ func TestRefusals(t *testing.T) {
 		{"stall-timeout", "soon", "like 60s"},
 		{"stall-timeout", "-5s", "0 (wait for ever)"},
 		{"nbd-listen", "10809", "address with a port"},
-		{"processes", "true", "ASD daemons"},
 		{"processes", "perhaps", "true or false"},
 		{"asd-sise", "8G", `nearest is "asd-size"`},
 		{"frobnication", "8G", "there are asds, asd-size"},
@@ -110,6 +109,7 @@ func TestKeysRoundTrip(t *testing.T) {
 		"asds": {"12"}, "asd-size": {"300M"}, "nodes": {"4"}, "policy": {"4,2,5,2", "2,2,3,1"}, "sco-size": {"16M"},
 		"fragment-size": {"1M"}, "memory": {"100M"}, "journal": {"64M"}, "nbd-listen": {"127.0.0.1:1"},
 		"api-listen": {"[::]:2"}, "max-connections": {"9"}, "loops": {"3"}, "stall-timeout": {"1m0s"}, "processes": {"true"},
+		"asd-memory": {"96M"}, "no-restart": {"true"}, "allow-faults": {"true"},
 	}
 	for _, k := range Keys() {
 		if given[k.Name] == nil || k.Help == "" || (k.Arg == "" && k.Shape != Bool) {

@@ -64,7 +64,12 @@ func Keys() []*Key {
 		intKey("loops", "number of IO loops, one thread each; default: half the cores",
 			func(c *Config) *int { return &c.Loops }),
 		stallKey(),
-		processesKey(),
+		boolKey("processes", "a child process per ASD", func(c *Config) *bool { return &c.Processes }),
+		sizeKey("asd-memory", "what the pools of each child process may hold, beside --memory",
+			func(c *Config) *int64 { return &c.ASDMemory }),
+		boolKey("no-restart", "leave a child process that died alone", func(c *Config) *bool { return &c.NoRestart }),
+		boolKey("allow-faults", "let `vstor asd fault` break things on purpose: for tests",
+			func(c *Config) *bool { return &c.AllowFaults }),
 	}
 }
 
@@ -202,19 +207,19 @@ func stallKey() *Key {
 		}}
 }
 
-func processesKey() *Key {
-	return &Key{Name: "processes", Shape: Bool, Help: "a child process per ASD",
-		get: func(c *Config) []string { return []string{strconv.FormatBool(c.Processes)} },
+func boolKey(name, help string, at func(*Config) *bool) *Key {
+	return &Key{Name: name, Shape: Bool, Help: help,
+		get: func(c *Config) []string { return []string{strconv.FormatBool(*at(c))} },
 		set: func(c *Config, words []string) error {
-			w, err := oneWord("processes", words)
+			w, err := oneWord(name, words)
 			if err != nil {
 				return err
 			}
 			b, err := strconv.ParseBool(w)
 			if err != nil {
-				return errs.New(errs.Invalid, "processes is %q; it must be true or false", w)
+				return errs.New(errs.Invalid, "%s is %q; it must be true or false", name, w)
 			}
-			c.Processes = b
+			*at(c) = b
 			return nil
 		}}
 }

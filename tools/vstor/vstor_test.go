@@ -171,7 +171,7 @@ func TestUpRefused(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
 	for _, c := range []struct{ args, says string }{
 		{"--asd-size 64M --asds x", "whole number"},
-		{"--asd-size 64M --processes", "ASD daemons"},
+		{"--asd-size 64M --asd-memory 1M", "asd-memory is 1M; it must be from 48M"},
 		{"--asd-size 64M --policy 8,2,9,1", "have room for 6"},
 		{"--asd-size 64M --nbd-listen nonsense", "address with a port"},
 		{"--asd-size 64M", "on strike"},
