@@ -1,0 +1,62 @@
+package server
+
+import (
+	"context"
+
+	"github.com/cespare/xxhash/v2"
+
+	"vstor/asd/link"
+	"vstor/dataplane/buf"
+	"vstor/dataplane/errs"
+	"vstor/dataplane/layout"
+	"vstor/dataplane/wire"
+)
+
+// put takes a fragment in: its data is received behind the headroom of a put buffer, which goes to the drive
+// as it is.
+//
+//	put buffer   page 0: headroom, which the store fills in   | pages 1...: payload, from the socket
+func (c *conn) put(r *request, h *wire.Header, body []byte, in *buf.Vec) link.Verdict {
+	if err := r.put.Decode(body, h.Data); err != nil {
+		return c.refuse(r, err)
+	}
+	if int64(h.Data) > int64(c.k.opts.MaxFragment) {
+		return c.refuse(r, errs.New(errs.Invalid, "asd server: put %v of %d bytes; this ASD takes at most %d", r.put.Key,
+			h.Data, c.k.opts.MaxFragment))
+	}
+	if !c.fits(int64(h.Data)) {
+		return link.Stall
+	}
+	run, ok := c.k.puts.take(c)
+	if !ok {
+		return link.Stall
+	}
+	r.run, r.hasRun = run, true
+	r.charge(int64(h.Data))
+	r.desc = append(r.desc[:0], r.put.Desc...) // the body's memory is not ours
+	r.put.Desc = nil
+	const head = layout.FragHeaderSize / buf.PageSize
+	in.Add(buf.Seg{Page: run.Page + head, Len: h.Data})
+	c.receiving = r
+	return link.Next
+}
+
+// runPut checks the payload and stores it. On a worker.
+func (r *request) runPut(w *worker) {
+	b := w.pool.SegBytes(r.run)[:layout.FragHeaderSize+r.size]
+	payload := b[layout.FragHeaderSize:]
+	for i, sum := range r.put.Sums {
+		region := payload[i*layout.RegionSize : min((i+1)*layout.RegionSize, len(payload))]
+		if xxhash.Sum64(region) != sum {
+			r.failed(errs.New(errs.Corrupt, "asd server: put %v: region %d does not match its checksum: it was damaged "+
+				"under way", r.put.Key, i))
+			return
+		}
+	}
+	r.frag = layout.FragPut{Key: r.put.Key, Epoch: r.put.Epoch, Class: r.put.Class, Buf: b,
+		Sums: r.put.Sums, Desc: r.desc}
+	// A put that has begun is carried through.
+	if err := w.store.Put(context.Background(), &r.frag); err != nil {
+		r.failed(err)
+	}
+}
