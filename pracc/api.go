@@ -8,6 +8,7 @@ import (
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
 	"vstor/dataplane/layout"
+	"vstor/dataplane/ring"
 )
 
 // Drive is an ASD whose drive this process can read itself. It is called on the Client's loop.
@@ -20,6 +21,23 @@ type Drive interface {
 	Unpin(pin uint64)
 	// File is what the extents lie on; it stays open until the last Unpin.
 	File() dio.File
+}
+
+// Remote is an ASD that another process serves, as one loop reaches it: a connection, say. It is called
+// on the Client's loop and never blocks.
+type Remote interface {
+	// Ready reports whether it is worth asking: connected, and answering lately. The Client reads from
+	// others at once where it is not.
+	Ready() bool
+	// ReadRange reads bytes [off, off+n) of the fragment's payload, whole blocks, at most 1 MiB, as they
+	// lie on the drive, into the pages of v. v stays as it is, and is the Remote's, until op ends: with n, or
+	// with a negated errno of errs.Kind.Errno, and never inside the call. -ENOENT, -EBADMSG, -EINVAL
+	// and -EIO are what the ASD said of the fragment; whatever else went wrong must be another. It ends
+	// in bounded time. When the loop stops it ends with -ECANCELED.
+	ReadRange(op *ring.Op, key layout.FragKey, off, n uint32, v *buf.Vec) (token uint64)
+	// Cancel asks that the read of that token ends soon, with -ECANCELED or with what it has. Never inside
+	// the call. A token whose read has ended means nothing.
+	Cancel(token uint64)
 }
 
 // Manifests is the authority on objects. Manifest may block; it is called in at most Options.Lookups
@@ -75,6 +93,8 @@ type fetchState struct {
 	segOff    uint32
 	queued    bool  // it is in Client.waiting
 	refreshed uint8 // times that the manifest was asked for again after a failure
+	parks     uint16
+	since     int64 // the loop's time when it was asked for
 }
 
 // fetchList is a FIFO through Fetch.next.

@@ -15,30 +15,42 @@ import (
 // the loop is stopped or the Client closed in the midst of it.
 func TestChaos(t *testing.T) {
 	seeds := 24
-	if testing.Short() {
-		seeds = 10
+	if testing.Short() || raceEnabled {
+		seeds = 8
 	}
 	for seed := range seeds {
-		chaos(t, uint64(seed))
-		if t.Failed() {
-			t.Fatalf("seed %d", seed)
+		for _, remote := range []bool{false, true} {
+			if remote && seed%3 == 2 {
+				continue // these take longer
+			}
+			chaos(t, uint64(seed), remote)
+			if t.Failed() {
+				t.Fatalf("seed %d remote %v", seed, remote)
+			}
 		}
 	}
 }
 
 type chaosWorld struct {
 	*world
+	rems []*fakeRemote // nil: all drives are local
 	objs []*object
 	lost []map[int]bool // of each object: fragments of chunk 0.. that are not well
 	fls  []*flight
 }
 
-func chaos(t *testing.T, seed uint64) {
-	w := newWorld(t, 8, 24<<20, func(o *Options) {
+func chaos(t *testing.T, seed uint64, remote bool) {
+	change := func(o *Options) {
 		o.CacheBytes, o.Ranges, o.Rebuilds, o.ScratchBytes, o.Lookups = 4096, 3, 2, 256<<10, 2
-	})
+	}
+	cw := &chaosWorld{}
+	if remote { // but for two
+		cw.world, cw.rems = newRemoteWorld(t, 8, 2, 24<<20, func(o *Options) { change(o); o.Patience = time.Hour })
+	} else {
+		cw.world = newWorld(t, 8, 24<<20, change)
+	}
+	w := cw.world
 	w.rng = rand.New(rand.NewPCG(seed, 3))
-	cw := &chaosWorld{world: w}
 	for i := range 8 {
 		pol := layout.Policy{K: uint8(1 + w.rng.IntN(5)), M: uint8(1 + w.rng.IntN(3)), C: 5, X: 1}
 		pol.C = pol.K
@@ -89,6 +101,23 @@ func (w *chaosWorld) resume() {
 	for _, d := range w.drives {
 		d.file.resume(w.loop)
 	}
+	for _, r := range w.rems {
+		r.unready, r.hang = false, false
+		r.resume()
+	}
+}
+
+// trouble does something to a Remote.
+func (w *chaosWorld) trouble(r *fakeRemote) {
+	switch w.rng.IntN(5) {
+	case 0:
+		r.unready = true
+	case 1:
+		r.hang, r.patient = true, time.Duration(w.rng.IntN(3000))*time.Microsecond
+	default:
+		r.unready, r.hang = false, false
+		r.resume()
+	}
 }
 
 // step does one thing at random; on the loop.
@@ -97,11 +126,19 @@ func (w *chaosWorld) step() {
 	o := w.objs[i]
 	frag := w.rng.IntN(o.m.Policy.N())
 	d := w.drives[w.rng.IntN(len(w.drives))]
+	if w.rems != nil && w.rng.IntN(4) == 0 {
+		w.trouble(w.rems[w.rng.IntN(len(w.rems))])
+	}
 	switch w.rng.IntN(12) {
 	case 0:
 		d.file.stall = true
 	case 1, 2, 3:
 		d.file.resume(w.loop)
+		for _, r := range w.rems {
+			if r.d == d {
+				r.resume()
+			}
+		}
 	case 4: // lose a slot of every chunk, at most m of an object
 		if len(w.lost[i]) < int(o.m.Policy.M) && !w.lost[i][frag] {
 			w.lost[i][frag] = true

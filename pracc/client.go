@@ -25,12 +25,15 @@ type Client struct {
 	rots    [rotSlots]rotSlot
 	sub     buf.Vec // one extent's share of a range, while its read is started
 
-	// Fetches. Each is in at most one of: waiting, ended, a lookup's lists; or only its parts know it.
+	// Fetches. Each is in at most one of: waiting, ended, parked, a lookup's lists; or only its parts know it.
 	waiting fetchList // have blocks that no part reads yet
 	ended   fetchList // FetchDone is due
-	live    int       // between Fetch and FetchDone
+	parked  fetchList // failed, and begin anew when unpark fires
+	unpark  ring.Timer
+	live    int // between Fetch and FetchDone
 
-	parts   []part // all of them
+	remotes remoteList // reads under way
+	parts   []part     // all of them
 	free    *part
 	flying  int
 	rebuild rebuilds
@@ -74,6 +77,7 @@ func New(loop *ring.Loop, opt Options) (*Client, error) {
 		p.next, c.free = c.free, p
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.unpark.Fire = c.unparkAll
 	c.wake.Done = (*waker)(c)
 	c.anchor.Done = (*anchor)(c)
 	return c, nil
@@ -91,7 +95,7 @@ func (c *Client) Fetch(f *Fetch) {
 			invariants.Assert(s.Off == 0 && s.Len%ids.BlockSize == 0, "pracc: fetch into part of a page")
 		}
 	}
-	f.fetchState = fetchState{}
+	f.fetchState = fetchState{since: c.loop.Now()}
 	f.Err = errs.OK
 	c.live++
 	c.stats.Fetches.Inc()
@@ -172,6 +176,8 @@ func (c *Client) over(f *Fetch) {
 		c.stats.Bytes.Add(uint64(f.Blocks) * ids.BlockSize)
 	case c.closing:
 		f.Err = errs.Closed
+	case f.refreshed > 0 && c.park(f):
+		return
 	case f.refreshed < refreshesMax:
 		f.refreshed++
 		c.refresh(f)
@@ -226,10 +232,10 @@ func (a *anchor) RingDone(_ *ring.Op, res int32) {
 	c.settle()
 }
 
-// Close lets what is under way end, ends what waits with Closed, and calls done (which may be nil) on the
-// loop once nothing of the loop is used any more and no goroutine of the Client is left. Never inside
-// Close. A loop that is stopped instead does the same, apart from waiting for lookups, whose answers
-// nobody hears. On the loop, or after it has ended, where done is called at once.
+// Close lets what is under way end, cancels what is asked of Remotes, ends what waits with Closed, and
+// calls done (which may be nil) on the loop once nothing of the loop is used any more and no goroutine of the
+// Client is left. Never inside Close. A loop that is stopped instead does the same, apart from waiting for
+// lookups, whose answers nobody hears. On the loop, or after it has ended, where done is called at once.
 func (c *Client) Close(done func()) {
 	c.shut()
 	if c.stopped || !c.loop.OnLoop() {
@@ -260,6 +266,12 @@ func (c *Client) shut() {
 			c.ended.push(f)
 		}
 	}
+	for f := c.parked.pop(); f != nil; f = c.parked.pop() {
+		f.Err = errs.Closed
+		c.ended.push(f)
+	}
+	c.loop.StopTimer(&c.unpark)
+	c.remotes.cancel()
 	for key, q := range c.lookups {
 		for f := q.waiting.pop(); f != nil; f = q.waiting.pop() {
 			c.answered(f, nil, errs.Closed)

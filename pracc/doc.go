@@ -5,7 +5,9 @@
 //	  │ yes                             │
 //	  v                                 v
 //	parts: the pieces of the range that lie in one fragment, at most 1 MiB each
-//	  │  rangeRead: Locate (RAM) > one read per extent, straight into the caller's pages > verify
+//	  │  rangeRead, straight into the caller's pages > verify
+//	  │    drive here     Locate (RAM) > one read per extent
+//	  │    another process  Remote.ReadRange, where the ASD is ready; else it is unreachable at once
 //	  │
 //	  ├─ all blocks match ────────────────────────────────────────> done
 //	  v absent, IO error, or some blocks do not match: only those are rebuilt
@@ -14,7 +16,11 @@
 //	  ├─ all match ───────────────────────────────────────────────> done
 //	  v
 //	the fetch has failed: its manifest is asked for once more; if it changed, the whole fetch is done
-//	again with it (thrice at most), else the caller gets the kind of the failure
+//	again with it (thrice at most)
+//	  │
+//	  ├─ too few ASDs answered: it rests a moment and begins anew, for Options.Patience at most
+//	  v
+//	the caller gets the kind of the failure
 //
 // # Who may call
 //
@@ -37,7 +43,7 @@
 //
 // # What a later stage hangs in where
 //
-// target is what the Client knows of one ASD, and rangeRead is the one step that touches a drive:
-// latency tracking, a drive that is reached over a wire, and a hedge (a rebuild that is started before
-// the part's own read has ended) go there and change nothing above.
+// target is what the Client knows of one ASD, and rangeRead is the one step that touches a drive or a
+// Remote: a hedge (a rebuild that is started before the part's own read has ended) goes there and changes
+// nothing above.
 package pracc

@@ -61,7 +61,7 @@ func TestFaultyDrives(t *testing.T) {
 func TestOptions(t *testing.T) {
 	w := newWorld(t, 1, 1<<20, nil)
 	for i, change := range []func(*Options){
-		func(o *Options) { o.Drives = nil },
+		func(o *Options) { o.Drives, o.Remotes = nil, nil },
 		func(o *Options) { o.Manifests = nil },
 		func(o *Options) { o.CacheBytes = 1 },
 		func(o *Options) { o.ScratchBytes = -1 },

@@ -158,6 +158,8 @@ func (c *Client) answered(f *Fetch, e *entry, kind errs.Kind) {
 		f.Err = errs.OK
 		c.admit(f, e)
 		return
+	case c.park(f):
+		return
 	}
 	c.ended.push(f)
 }

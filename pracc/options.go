@@ -14,12 +14,18 @@ type Options struct {
 	// Drives finds an ASD's drive, or nil where this process cannot reach it now. It is called on the
 	// loop for every range read, answers from RAM and never blocks.
 	Drives func(ids.ASDID) Drive
+	// Remotes finds, in the same way, the process of an ASD that Drives does not know. One of the two must
+	// be set.
+	Remotes func(ids.ASDID) Remote
 	// Manifests is asked where the cache does not know an object.
 	Manifests Manifests
 
 	CacheBytes    int64         // manifests kept, in bytes
 	Lookups       int           // goroutines that ask Manifests at a time
 	LookupTimeout time.Duration // after which a lookup is Unreachable
+	// Patience is how long a fetch is tried again and again if what it lacks are answers of ASDs; negative is
+	// not at all. Without Remotes there is nothing to wait for, and it is 0.
+	Patience time.Duration
 
 	Ranges       int   // parts of fetches under way
 	Rebuilds     int   // rebuild steps under way
@@ -52,6 +58,9 @@ func (o *Options) EnsureDefaults() {
 	if o.LookupTimeout == 0 {
 		o.LookupTimeout = 20 * time.Second
 	}
+	if o.Patience == 0 && o.Remotes != nil {
+		o.Patience = 4 * time.Second
+	}
 	if o.ScratchBytes == 0 {
 		o.ScratchBytes = 4 << 20
 	}
@@ -69,8 +78,8 @@ func (o *Options) EnsureDefaults() {
 // Validate says what is wrong with o, if anything.
 func (o *Options) Validate() error {
 	switch {
-	case o.Drives == nil:
-		return errs.New(errs.Invalid, "pracc: Drives is not set; it must find an ASD's drive")
+	case o.Drives == nil && o.Remotes == nil:
+		return errs.New(errs.Invalid, "pracc: neither Drives nor Remotes is set; one must find an ASD")
 	case o.Manifests == nil:
 		return errs.New(errs.Invalid, "pracc: Manifests is not set; it must find an object's manifest")
 	case o.CacheBytes < 4096:

@@ -40,6 +40,12 @@ func (rb *rebuild) plan(p *part) {
 			}
 			continue
 		}
+		if d, rm := rb.c.reach(ref.asd); d == nil && rm == nil {
+			// Left out, not put last: k answers are needed, and if they cannot come none is worth a read.
+			rb.c.stats.Unreachable.Inc()
+			rb.worst = worse(rb.worst, errs.Unreachable)
+			continue
+		}
 		rb.srcs = rb.srcs[:len(rb.srcs)+1]
 		s := &rb.srcs[len(rb.srcs)-1]
 		s.frag, s.good = uint8(frag), false

@@ -148,7 +148,7 @@ func (rb *rebuild) read() {
 	case rb.good < int(e.k):
 		rb.over(worse(p.kind, rb.worst))
 	case rb.good == rb.last: // no new source, and what there is does not match
-		rb.over(worse(errs.Corrupt, rb.worst))
+		rb.over(rb.mismatch())
 	default:
 		rb.decode()
 	}
@@ -226,9 +226,13 @@ func (rb *rebuild) decoded() {
 	default:
 		// Every source that could be read was used. A block that is in none of their combinations may still
 		// be in one with a source that did not answer.
-		rb.over(worse(errs.Corrupt, rb.worst))
+		rb.over(rb.mismatch())
 	}
 }
+
+// mismatch is the failure of a step whose sources were read and do not give what matches. If one did not
+// answer, the part's own fragment among them, it might have been the one that would.
+func (rb *rebuild) mismatch() errs.Kind { return worse(errs.Corrupt, worse(rb.p.kind, rb.worst)) }
 
 // accuse reports the fragments in set, whose bytes contradict a result that matches.
 func (rb *rebuild) accuse(set uint64) {

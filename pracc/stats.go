@@ -24,7 +24,8 @@ type Stats struct {
 	Refreshes   stat.Counter // fetches that failed and asked for their manifest again
 	Retries     stat.Counter // of those, the ones that found it changed and began anew
 	Evictions   stat.Counter // manifests that were dropped for room
-	Unreachable stat.Counter // reads of an ASD that has no drive here
+	Unreachable stat.Counter // reads of an ASD that could not be asked
+	Parked      stat.Counter // times that a fetch rested because too few ASDs could be asked
 
 	CacheBytes    stat.Gauge // manifests kept
 	CacheEntries  stat.Gauge
@@ -37,7 +38,7 @@ type Stats struct {
 type ASDStats struct {
 	Reads   stat.Counter // range reads that brought their bytes
 	Bytes   stat.Counter
-	Errors  stat.Counter // range reads that failed, and answers of Locate that are neither OK nor Absent
+	Errors  stat.Counter // range reads that failed with anything but Absent
 	Absent  stat.Counter // fragments that the manifest names and the ASD does not have
 	Corrupt stat.Counter // blocks that came from it and did not match
 }

@@ -18,10 +18,11 @@ type target struct {
 	id       ids.ASDID
 	flying   int32 // range reads under way
 	troubled int64 // the loop's time until which others are better sources
+	hopeless bool  // a fetch has waited all its patience for it, and it has not been read since
 	stats    ASDStats
 }
 
-// targetOf finds the state of an ASD, or makes it. Only ASDs that had a drive once get one, so a
+// targetOf finds the state of an ASD, or makes it. Only ASDs that could be asked once get one, so a
 // manifest full of nonsense cannot fill memory.
 func (c *Client) targetOf(id ids.ASDID) *target {
 	t := c.targets[id]
@@ -40,8 +41,8 @@ type readOwner interface{ readDone(r *rangeRead) }
 // drive is badly cut up; then the rest follows as these return.
 const extentsFlying = 2
 
-// rangeRead reads one range of one fragment from the drive that holds it: the only step that
-// touches drives. Its owner embeds it.
+// rangeRead reads one range of one fragment from the ASD that holds it: the only step that touches drives
+// and Remotes. Its owner embeds it.
 type rangeRead struct {
 	c     *Client
 	owner readOwner
@@ -56,6 +57,11 @@ type rangeRead struct {
 	flying int8
 	kind   errs.Kind
 	ops    [extentsFlying]ring.Op
+
+	// Of a read at a Remote, instead of drive, pin, exts and next.
+	remote                 Remote
+	token                  uint64
+	prevRemote, nextRemote *rangeRead // in Client.remotes
 }
 
 func (r *rangeRead) init(c *Client, owner readOwner) {
@@ -70,7 +76,11 @@ func (r *rangeRead) init(c *Client, owner readOwner) {
 // OK the owner's readDone follows; with any other kind nothing is under way and it does not.
 func (r *rangeRead) start(id ids.ASDID, key layout.FragKey, off, n uint32, vec *buf.Vec) errs.Kind {
 	c := r.c
-	drive := c.opt.Drives(id)
+	drive, rm := c.reach(id)
+	if rm != nil {
+		r.startRemote(rm, id, key, off, n, vec)
+		return errs.OK
+	}
 	if drive == nil {
 		c.stats.Unreachable.Inc()
 		return errs.Unreachable
@@ -96,7 +106,7 @@ func (r *rangeRead) start(id ids.ASDID, key layout.FragKey, off, n uint32, vec *
 	return errs.OK
 }
 
-// located counts an answer of Locate that was not OK.
+// located counts an answer of Locate, or a read's end, that was not OK.
 func (c *Client) located(t *target, kind errs.Kind) {
 	switch kind {
 	case errs.Absent:
@@ -129,6 +139,10 @@ func (r *rangeRead) startExtent(op *ring.Op) {
 func (r *rangeRead) RingDone(op *ring.Op, res int32) {
 	r.flying--
 	switch {
+	case r.remote != nil:
+		r.remoteDone(res)
+		r.ended()
+		return
 	case res == -int32(syscall.ECANCELED):
 		// Nobody here cancels: the loop is stopping.
 		r.c.shut()
@@ -143,18 +157,22 @@ func (r *rangeRead) RingDone(op *ring.Op, res int32) {
 	if r.flying > 0 {
 		return
 	}
-	c, t := r.c, r.t
-	t.flying--
 	r.drive.Unpin(r.pin)
 	r.drive = nil
+	r.ended()
+}
+
+// ended tells the owner. Nothing of the read is under way.
+func (r *rangeRead) ended() {
+	c, t := r.c, r.t
+	t.flying--
 	switch r.kind {
 	case errs.OK:
 		t.stats.Reads.Inc()
 		t.stats.Bytes.Add(uint64(r.voff))
 	case errs.Closed:
 	default:
-		t.stats.Errors.Inc()
-		t.troubled = c.loop.Now() + troubleNanos
+		c.located(t, r.kind)
 	}
 	r.owner.readDone(r)
 	c.settle()

@@ -1,0 +1,5 @@
+//go:build !race
+
+package pracc
+
+const raceEnabled = false
