@@ -15,7 +15,7 @@ func TestParseFio(t *testing.T) {
   "write": {"total_ios": 1000, "io_bytes": 4096000, "iops": 500.5, "bw_bytes": 2050048, "lat_ns": {"mean": 64000},
             "clat_ns": {"percentile": {"50.000000": 60000, "99.000000": 200000, "99.900000": 900000}}}}]}`
 	r, err := parseFio([]byte(text))
-	want := fioResult{IOs: 1000, Bytes: 4096000, IOPS: 500.5, MBps: 2.050048, Mean: 64, P50: 60, P99: 200, P999: 900}
+	want := result{IOs: 1000, Bytes: 4096000, IOPS: 500.5, MBps: 2.050048, Mean: 64, P50: 60, P99: 200, P999: 900}
 	if err != nil || r != want {
 		t.Errorf("%+v %v", r, err)
 	}
@@ -31,27 +31,39 @@ func TestReport(t *testing.T) {
 	r := Report{JournalBytes: 100}
 	for _, j := range Jobs() {
 		for round, f := range []float64{1, 3, 2} {
-			cell := func(target string, x float64) Cell {
-				return Cell{Job: j.Name, Target: target, Round: round, IOPS: x, MBps: x, MeanUs: x, Bytes: 399, ServerBytes: 500}
+			for target, x := range map[string]float64{embedded: f, processes: 2 * f, single: 3 * f, qemu: 1, rawFile: 4} {
+				if j.on(target) {
+					r.Cells = append(r.Cells, Cell{Job: j.Name, Target: target, Round: round, IOPS: x, MBps: x, MeanUs: x, Bytes: 399,
+						ServerBytes: 500})
+				}
 			}
-			r.Cells = append(r.Cells, cell("vstor", f), cell("qemu-nbd", 1), cell("raw file", 4))
 		}
 	}
 	r.summarize()
-	for i, j := range Jobs() {
-		row := r.Rows[i]
-		if row.Ours != 2 || row.Ratio != 2 || row.Raw != 4 || row.SpreadPercent != 100 || row.Bytes != 3*399 {
-			t.Errorf("%+v", row)
-		}
-		if row.Met != (j.Figure != Latency) {
-			t.Errorf("%s: twice the peer's %s, met: %v", j.Name, j.Figure, row.Met)
+	want := map[string]float64{embedded: 2, processes: 4, single: 6}
+	i := 0
+	for _, j := range Jobs() {
+		for _, g := range j.Goals {
+			row := r.Rows[i]
+			i++
+			ratio := want[g.Target]
+			if g.Base == rawFile {
+				ratio /= 4
+			}
+			if row.Target != g.Target || row.Ours != want[g.Target] || row.Ratio != ratio || row.Peer != 1 || row.Raw != 4 ||
+				row.SpreadPercent != 100 || row.Bytes != 3*399 {
+				t.Errorf("%+v", row)
+			}
+			if row.Met != (j.Figure != Latency) {
+				t.Errorf("%s on %s: %.1f times the base's %s, met: %v", j.Name, g.Target, ratio, j.Figure, row.Met)
+			}
 		}
 	}
 	r.Cells[0].OtherLoad = 0.5
 	var out bytes.Buffer
 	r.print(&out, 4)
-	for _, want := range []string{"MISSED", ">= 1.20", "<= 1.30", "round 2 wrote 4.0 journals' worth", "1.25x",
-		"before 1 of 54 cells"} {
+	for _, want := range []string{"MISSED", ">= 1.20", "<= 1.30", "<= 2.50", ">= 0.80 of raw file", "vstor ASDs",
+		"one ASD", "round 2 wrote 4.0 journals' worth", "1.25x", "before 1 of 69 cells"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the table lacks %q:\n%s", want, out.String())
 		}
@@ -60,8 +72,45 @@ func TestReport(t *testing.T) {
 	if err := r.save(path); err != nil {
 		t.Fatal(err)
 	}
-	if b, _ := os.ReadFile(path); !bytes.Contains(b, []byte(`"server_cpu_us_per_io"`)) {
-		t.Error("the JSON lacks the CPU")
+	b, _ := os.ReadFile(path)
+	for _, want := range []string{`"server_cpu_us_per_io"`, `"vstor ASDs"`, `"base": "raw file"`} {
+		if !bytes.Contains(b, []byte(want)) {
+			t.Errorf("the JSON lacks %s", want)
+		}
+	}
+}
+
+// Who does which job, and for how long.
+func TestWhoDoesWhat(t *testing.T) {
+	var o Options
+	o.Defaults()
+	total := time.Duration(0)
+	for _, j := range Jobs() {
+		doers := ""
+		for _, target := range []string{embedded, processes, single, qemu, rawFile} {
+			if j.on(target) {
+				doers += target + ", "
+				total += j.length(&o, target)
+			}
+		}
+		want := "vstor, qemu-nbd, raw file, "
+		switch {
+		case j.Cold:
+			want = "vstor, vstor ASDs, one ASD, qemu-nbd, raw file, "
+		case j.RW == put:
+			want = "one ASD, "
+		case j.Sustained, j.RW == "randread":
+			want = "vstor, vstor ASDs, qemu-nbd, raw file, "
+		}
+		if doers != want {
+			t.Errorf("%s is done by %s", j.Name, doers)
+		}
+		if d := j.length(&o, rawFile); (d == o.Cell) != (j.Name == sequentialWrite) {
+			t.Errorf("%s takes %v on the raw file", j.Name, d)
+		}
+	}
+	if total *= time.Duration(o.Rounds); total > 15*time.Minute {
+		t.Errorf("the jobs alone take %v", total)
 	}
 }
 
@@ -69,11 +118,14 @@ func TestDefaultsFitTheDisk(t *testing.T) {
 	for _, quick := range []bool{false, true} {
 		o := Options{Quick: quick}
 		o.Defaults()
-		if need := o.Size + 6*o.ASDSize + o.Journal; need > 15<<30 {
+		if need := o.Space(); need > 26<<30 {
 			t.Errorf("quick %v: a run takes %d bytes", quick, need)
 		}
 		if raw := o.Size * 6 / 4; raw > 6*o.ASDSize/2 {
 			t.Errorf("quick %v: the drives would be more than half full, and the cleaner the thing measured", quick)
+		}
+		if kept := int64(8 * (putsKept + 1) * fragSize); kept*2 > putRoom {
+			t.Errorf("eight putters hold up to %d bytes, and there is room for %d", kept, int64(putRoom))
 		}
 	}
 }
@@ -89,7 +141,13 @@ func TestProc(t *testing.T) {
 	if err != nil || after.cpu <= before.cpu {
 		t.Errorf("100 ms of work cost %v (%v)", after.cpu-before.cpu, err)
 	}
-	if _, err := processUsage(1 << 30); err == nil {
+	if twice, err := usageOf([]int{os.Getpid(), os.Getpid()}); err != nil || twice.rss < 2*before.rss/3*2 {
+		t.Errorf("two processes: %+v %v", twice, err)
+	}
+	if u, err := usageOf(nil); err != nil || u != (usage{}) {
+		t.Errorf("no process: %+v %v", u, err)
+	}
+	if _, err := usageOf([]int{os.Getpid(), 1 << 30}); err == nil {
 		t.Error("a process that is not there has used something")
 	}
 	if n := field("a: 1\nb: 22 kB\n", "b:"); n != 22 {

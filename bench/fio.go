@@ -12,8 +12,8 @@ import (
 	"vstor/dataplane/errs"
 )
 
-// fioResult is what we take of fio's JSON, summed over reads and writes.
-type fioResult struct {
+// result of a job: what we take of fio's JSON, summed over reads and writes, or counted ourselves.
+type result struct {
 	IOs   int64
 	Bytes int64
 	IOPS  float64
@@ -35,7 +35,7 @@ type fioSide struct {
 	} `json:"clat_ns"`
 }
 
-// where are the flags that aim fio at a volume.
+// nbdArgs and rawArgs are the flags that aim fio at a volume.
 func nbdArgs(uri string) []string { return []string{"--ioengine=nbd", "--uri=" + uri} }
 
 func rawArgs(path string) []string {
@@ -43,7 +43,7 @@ func rawArgs(path string) []string {
 }
 
 // runFio runs a job for a time; size 0 means the whole volume. A time of 0 goes over the volume once.
-func runFio(ctx context.Context, where []string, j Job, size int64, d time.Duration) (fioResult, error) {
+func runFio(ctx context.Context, where []string, j Job, size int64, d time.Duration) (result, error) {
 	args := append([]string{"--name=job", "--thread", "--output-format=json", "--randrepeat=0", "--norandommap",
 		"--refill_buffers", "--group_reporting",
 		"--rw=" + j.RW, "--bs=" + j.Block, fmt.Sprintf("--iodepth=%d", j.Depth), fmt.Sprintf("--size=%d", size)}, where...)
@@ -58,14 +58,14 @@ func runFio(ctx context.Context, where []string, j Job, size int64, d time.Durat
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	if err := cmd.Run(); err != nil {
-		return fioResult{}, errs.Wrap(errs.IO, err, "fio %s failed: %s", strings.Join(args, " "),
+		return result{}, errs.Wrap(errs.IO, err, "fio %s failed: %s", strings.Join(args, " "),
 			lastLine(errOut.String()+out.String()))
 	}
 	return parseFio(out.Bytes())
 }
 
 // parseFio reads fio's JSON, which its engines may precede with remarks.
-func parseFio(b []byte) (fioResult, error) {
+func parseFio(b []byte) (result, error) {
 	var doc struct {
 		Jobs []struct {
 			Error int     `json:"error"`
@@ -77,17 +77,17 @@ func parseFio(b []byte) (fioResult, error) {
 		b = b[i:]
 	}
 	if err := json.Unmarshal(b, &doc); err != nil {
-		return fioResult{}, errs.Wrap(errs.IO, err, "fio's output is no JSON")
+		return result{}, errs.Wrap(errs.IO, err, "fio's output is no JSON")
 	}
 	if len(doc.Jobs) != 1 || doc.Jobs[0].Error != 0 {
-		return fioResult{}, errs.New(errs.IO, "fio reports an error: %.300s", b)
+		return result{}, errs.New(errs.IO, "fio reports an error: %.300s", b)
 	}
 	side := doc.Jobs[0].Read
 	if w := doc.Jobs[0].Write; w.TotalIOs > side.TotalIOs {
 		side = w
 	}
 	p := side.CLat.Percentile
-	return fioResult{IOs: side.TotalIOs, Bytes: side.IOBytes, IOPS: side.IOPS, MBps: side.BW / 1e6,
+	return result{IOs: side.TotalIOs, Bytes: side.IOBytes, IOPS: side.IOPS, MBps: side.BW / 1e6,
 		Mean: side.Lat.Mean / 1e3, P50: p["50.000000"] / 1e3, P99: p["99.000000"] / 1e3, P999: p["99.900000"] / 1e3}, nil
 }
 

@@ -12,48 +12,112 @@ const (
 	MBps    Figure = "MB/s"
 )
 
-// Job is one fio job and its goal: the ratio of our figure to the peer's.
+// Names of the targets.
+const (
+	embedded  = "vstor"
+	processes = "vstor ASDs" // the same with a process for each of the six ASDs
+	single    = "one ASD"    // no vstor around it: the bench is its client
+	qemu      = "qemu-nbd"
+	rawFile   = "raw file"
+)
+
+// Goal is a ratio to reach: of a target's figure to that of another.
+type Goal struct {
+	Target string
+	Base   string
+	// BaseJob is the job whose figure of Base counts; empty: the same job.
+	BaseJob string
+	// Ratio is the least that will do; for Latency, the most.
+	Ratio float64
+}
+
+// Job is one job and its goals. RW is fio's name for the pattern, or put: fragments of the block's size, on one
+// ASD.
 type Job struct {
 	Name   string
-	RW     string // fio's name for the pattern
+	RW     string
 	Block  string // fio's size
 	Depth  int
 	Figure Figure
-	// Goal is the ratio to reach, at least; for Latency, at most.
-	Goal float64
+	Goals  []Goal
 	// Cold restarts our side before the job, so that reads come from the drives.
 	Cold bool
 	// Sustained runs longer, so that what is buffered has to go where it belongs.
 	Sustained bool
 }
 
-func (j Job) write() bool { return j.RW == "randwrite" || j.RW == "write" }
+const put = "put"
+
+func (j Job) write() bool { return j.RW == "randwrite" || j.RW == "write" || j.RW == put }
+
+// on says whether a target does the job: those with a goal, and what they are compared with.
+func (j Job) on(target string) bool {
+	for _, g := range j.Goals {
+		if g.Target == target || g.BaseJob == "" && (target == qemu || target == rawFile) {
+			return true
+		}
+	}
+	return false
+}
+
+// base says whether a goal of any job is measured against this target's figure in this job.
+func (j Job) base(target string) bool {
+	for _, other := range Jobs() {
+		for _, g := range other.Goals {
+			if g.Base == target && (g.BaseJob == j.Name || g.BaseJob == "" && other.Name == j.Name) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// length is how long the job runs on a target. What no goal is measured against takes half the time, and a
+// sustained job there a short one: it is shown to be seen, and a run is long enough.
+func (j Job) length(o *Options, target string) time.Duration {
+	switch {
+	case target == rawFile && !j.base(target):
+		return o.Cell / 2
+	case j.Sustained:
+		return o.LongCell
+	}
+	return o.Cell
+}
 
 // Met says whether a ratio reaches the goal.
-func (j Job) Met(ratio float64) bool {
+func (j Job) Met(g Goal, ratio float64) bool {
 	if j.Figure == Latency {
-		return ratio <= j.Goal
+		return ratio <= g.Ratio
 	}
-	return ratio >= j.Goal
+	return ratio >= g.Ratio
 }
+
+const sequentialWrite = "1M sequential write QD8"
 
 // Jobs is the set, in the order in which a round does it: reads first, on freshly written and sealed data.
 func Jobs() []Job {
+	ours := func(r float64) Goal { return Goal{Target: embedded, Base: qemu, Ratio: r} }
+	asds := func(r float64) Goal { return Goal{Target: processes, Base: qemu, Ratio: r} }
+	one := func(r float64) Goal { return Goal{Target: single, Base: qemu, Ratio: r} }
+	puts := Goal{Target: single, Base: rawFile, BaseJob: sequentialWrite, Ratio: 0.8}
 	return []Job{
-		{Name: "4K random read QD32, cold", RW: "randread", Block: "4k", Depth: 32, Figure: IOPS, Goal: 1.2, Cold: true},
-		{Name: "4K random read QD1", RW: "randread", Block: "4k", Depth: 1, Figure: Latency, Goal: 1.3},
-		{Name: "1M sequential read QD8", RW: "read", Block: "1M", Depth: 8, Figure: MBps, Goal: 0.8},
-		{Name: "1M sequential write QD8", RW: "write", Block: "1M", Depth: 8, Figure: MBps, Goal: 0.35},
-		{Name: "4K random write QD1", RW: "randwrite", Block: "4k", Depth: 1, Figure: Latency, Goal: 1.2},
-		{Name: "4K random write QD32, 30 s", RW: "randwrite", Block: "4k", Depth: 32, Figure: IOPS, Goal: 1.3,
-			Sustained: true},
+		{Name: "4K random read QD32, cold", RW: "randread", Block: "4k", Depth: 32, Figure: IOPS,
+			Goals: []Goal{ours(1.2), asds(0.6), one(0.8)}, Cold: true},
+		{Name: "4K random read QD1", RW: "randread", Block: "4k", Depth: 1, Figure: Latency,
+			Goals: []Goal{ours(1.3), asds(2.5)}},
+		{Name: "1M sequential read QD8", RW: "read", Block: "1M", Depth: 8, Figure: MBps, Goals: []Goal{ours(0.8)}},
+		{Name: sequentialWrite, RW: "write", Block: "1M", Depth: 8, Figure: MBps, Goals: []Goal{ours(0.35)}},
+		{Name: "1M puts, 8 at a time", RW: put, Block: "1M", Depth: 8, Figure: MBps, Goals: []Goal{puts}},
+		{Name: "4K random write QD1", RW: "randwrite", Block: "4k", Depth: 1, Figure: Latency, Goals: []Goal{ours(1.2)}},
+		{Name: "4K random write QD32, 30 s", RW: "randwrite", Block: "4k", Depth: 32, Figure: IOPS,
+			Goals: []Goal{ours(1.3), asds(1.1)}, Sustained: true},
 	}
 }
 
 // Options of a run. Defaults fills in what is zero.
 type Options struct {
 	Vstor string // the command to measure
-	Work  string // folder for volumes and results' temporary files; at least 15 GB free
+	Work  string // folder for volumes and results' temporary files; Space bytes free
 	JSON  string // file for the results; empty: none
 	Quick bool   // one round of short cells: a smoke test, its ratios mean little
 	Keep  bool   // leave the work folder
@@ -68,7 +132,7 @@ type Options struct {
 	MinJournals float64       // journals' worth a sustained write must write to count
 }
 
-// Defaults fills in what is zero. Disk space: volume (raw) + 6 ASDs + journal, below 15 GB.
+// Defaults fills in what is zero.
 func (o *Options) Defaults() {
 	pick(&o.Rounds, 3, 1, o.Quick)
 	pick(&o.Size, 2<<30, 512<<20, o.Quick)
@@ -81,6 +145,14 @@ func (o *Options) Defaults() {
 		o.MinJournals = 4
 	}
 }
+
+// Space is how many bytes a run takes: the raw file, six ASDs and a journal twice, the drive of one ASD.
+func (o *Options) Space() int64 {
+	return o.Size + 2*(6*o.ASDSize+o.Journal) + o.driveSize()
+}
+
+// driveSize is that of the one ASD, in bytes: what is read, and room to put and delete in.
+func (o *Options) driveSize() int64 { return o.Size + putRoom }
 
 func pick[T comparable](v *T, full, quick T, isQuick bool) {
 	var zero T

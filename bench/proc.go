@@ -11,11 +11,26 @@ import (
 	"vstor/dataplane/errs"
 )
 
-// usage is what a process has used so far.
+// usage is what a process has used so far, or several together.
 type usage struct {
 	cpu     time.Duration
 	written int64 // bytes the process had written to drives
 	rss     int64 // bytes
+}
+
+// usageOf is the sum over processes; each of them must be alive.
+func usageOf(pids []int) (usage, error) {
+	var sum usage
+	for _, pid := range pids {
+		u, err := processUsage(pid)
+		if err != nil {
+			return usage{}, err
+		}
+		sum.cpu += u.cpu
+		sum.written += u.written
+		sum.rss += u.rss
+	}
+	return sum, nil
 }
 
 // clockTick is the unit of /proc/PID/stat: 100 to the second on every Linux that Go runs on.
@@ -24,7 +39,7 @@ const clockTick = 10 * time.Millisecond
 func processUsage(pid int) (usage, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return usage{}, errs.Wrap(errs.Unreachable, err, "the server is gone")
+		return usage{}, errs.Wrap(errs.Unreachable, err, "a server is gone")
 	}
 	// The name in parentheses may hold anything; fields are counted from behind it.
 	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))

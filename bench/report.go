@@ -38,7 +38,7 @@ type Cell struct {
 	IOs        int64   `json:"ios"`
 	Bytes      int64   `json:"bytes"`
 	CPUUsPerIO float64 `json:"server_cpu_us_per_io"`
-	// ServerBytes is what the server's process wrote, DriveBytes what the drive was written by all.
+	// ServerBytes is what the server's processes wrote, DriveBytes what the drive was written by all.
 	ServerBytes   int64   `json:"server_written_bytes"`
 	DriveBytes    int64   `json:"drive_written_bytes"`
 	ResidentBytes int64   `json:"server_resident_bytes"`
@@ -47,23 +47,29 @@ type Cell struct {
 	OtherLoad float64 `json:"other_load"`
 }
 
-// Row compares the medians of one job.
+// Row is one goal: medians of the rounds.
 type Row struct {
-	Job    string  `json:"job"`
-	Figure Figure  `json:"figure"`
-	Ours   float64 `json:"ours"`
-	Peer   float64 `json:"peer"`
-	Raw    float64 `json:"raw"`
-	Ratio  float64 `json:"ratio"`
-	Goal   float64 `json:"goal"`
-	Met    bool    `json:"met"`
+	Job    string `json:"job"`
+	Figure Figure `json:"figure"`
+	Target string `json:"target"`
+	Base   string `json:"base"`
+	// BaseJob is the job of Peer and Raw.
+	BaseJob string  `json:"base_job"`
+	Ours    float64 `json:"ours"`
+	Peer    float64 `json:"peer"`
+	Raw     float64 `json:"raw"`
+	Ratio   float64 `json:"ratio"` // of Ours to the base's figure
+	Goal    float64 `json:"goal"`
+	Met     bool    `json:"met"`
 	// SpreadPercent is how far our rounds lie apart, (max-min)/median.
 	SpreadPercent float64 `json:"spread_percent"`
 	OursCPU       float64 `json:"ours_cpu_us_per_io"`
 	PeerCPU       float64 `json:"peer_cpu_us_per_io"`
+	OursMean      float64 `json:"ours_mean_us"`
+	PeerMean      float64 `json:"peer_mean_us"`
 	OursP99       float64 `json:"ours_p99_us"`
 	PeerP99       float64 `json:"peer_p99_us"`
-	// Written bytes by fio and to the drive, of our cells, all rounds.
+	// Written bytes by the client, by our processes and to the drive, of our cells, all rounds.
 	Bytes       int64 `json:"ours_bytes"`
 	ServerBytes int64 `json:"ours_server_written_bytes"`
 	DriveBytes  int64 `json:"ours_drive_written_bytes"`
@@ -102,32 +108,44 @@ func median(cells []Cell, f func(Cell) float64) float64 {
 	return (v[(n-1)/2] + v[n/2]) / 2
 }
 
-// summarize makes a row of each job.
+// summarize makes a row of each goal.
 func (r *Report) summarize() {
 	r.Rows = nil
-	cpu := func(c Cell) float64 { return c.CPUUsPerIO }
-	p99 := func(c Cell) float64 { return c.P99Us }
 	for _, j := range Jobs() {
-		us, them, limit := r.of(j.Name, "vstor"), r.of(j.Name, "qemu-nbd"), r.of(j.Name, "raw file")
-		row := Row{Job: j.Name, Figure: j.Figure, Goal: j.Goal,
-			Ours: median(us, j.value), Peer: median(them, j.value), Raw: median(limit, j.value),
-			OursCPU: median(us, cpu), PeerCPU: median(them, cpu), OursP99: median(us, p99), PeerP99: median(them, p99)}
-		if row.Peer > 0 {
-			row.Ratio = row.Ours / row.Peer
-			row.Met = len(us) > 0 && j.Met(row.Ratio)
+		for _, g := range j.Goals {
+			r.Rows = append(r.Rows, r.row(j, g))
 		}
-		lo, hi := row.Ours, row.Ours
-		for _, c := range us {
-			lo, hi = min(lo, j.value(c)), max(hi, j.value(c))
-			row.Bytes += c.Bytes
-			row.ServerBytes += c.ServerBytes
-			row.DriveBytes += c.DriveBytes
-		}
-		if row.Ours > 0 {
-			row.SpreadPercent = (hi - lo) / row.Ours * 100
-		}
-		r.Rows = append(r.Rows, row)
 	}
+}
+
+func (r *Report) row(j Job, g Goal) Row {
+	from := j.Name
+	if g.BaseJob != "" {
+		from = g.BaseJob
+	}
+	us, them, limit := r.of(j.Name, g.Target), r.of(from, qemu), r.of(from, rawFile)
+	cpu := func(c Cell) float64 { return c.CPUUsPerIO }
+	mean := func(c Cell) float64 { return c.MeanUs }
+	p99 := func(c Cell) float64 { return c.P99Us }
+	row := Row{Job: j.Name, Figure: j.Figure, Target: g.Target, Base: g.Base, BaseJob: from, Goal: g.Ratio,
+		Ours: median(us, j.value), Peer: median(them, j.value), Raw: median(limit, j.value),
+		OursCPU: median(us, cpu), PeerCPU: median(them, cpu), OursMean: median(us, mean), PeerMean: median(them, mean),
+		OursP99: median(us, p99), PeerP99: median(them, p99)}
+	if base := median(r.of(from, g.Base), j.value); base > 0 {
+		row.Ratio = row.Ours / base
+		row.Met = len(us) > 0 && j.Met(g, row.Ratio)
+	}
+	lo, hi := row.Ours, row.Ours
+	for _, c := range us {
+		lo, hi = min(lo, j.value(c)), max(hi, j.value(c))
+		row.Bytes += c.Bytes
+		row.ServerBytes += c.ServerBytes
+		row.DriveBytes += c.DriveBytes
+	}
+	if row.Ours > 0 {
+		row.SpreadPercent = (hi - lo) / row.Ours * 100
+	}
+	return row
 }
 
 // disturbed is the load of others above which a run's ratios are doubtful.
@@ -135,23 +153,30 @@ const disturbed = 0.15
 
 func (r *Report) print(out io.Writer, minJournals float64) {
 	fmt.Fprintf(out, "\n%s, %d cores, Linux %s, %s, %s; %s; %d rounds, volume %s, journal %s\n\n", r.Machine.CPU,
-		r.Machine.Cores,
-		r.Machine.Kernel, r.Machine.Fio, r.Machine.Qemu, r.Started.Format(time.DateOnly), r.Rounds,
+		r.Machine.Cores, r.Machine.Kernel, r.Machine.Fio, r.Machine.Qemu, r.Started.Format(time.DateOnly), r.Rounds,
 		units.HumanSize(r.VolumeBytes), units.HumanSize(r.JournalBytes))
 	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "job\t\tvstor\tqemu-nbd\traw file\tratio\tgoal\t\tspread\tp99 us\tCPU us/IO\t")
+	fmt.Fprintln(w, "job\t\ton\tits\tqemu-nbd\traw file\tratio\tgoal\t\tspread\tmean us\tp99 us\tCPU us/IO\t")
+	last := ""
 	for _, row := range r.Rows {
-		sign, verdict := ">=", "met"
+		sign, verdict, name, base := ">=", "met", row.Job, ""
 		if row.Figure == Latency {
 			sign = "<="
 		}
 		if !row.Met {
 			verdict = "MISSED"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%.0f\t%.0f\t%.0f\t%.2f\t%s %.2f\t%s\t%.0f%%\t%.0f : %.0f\t%.1f : %.1f\t\n", row.Job,
-			row.Figure,
-			row.Ours, row.Peer, row.Raw, row.Ratio, sign, row.Goal, verdict, row.SpreadPercent, row.OursP99, row.PeerP99,
-			row.OursCPU, row.PeerCPU)
+		if name == last {
+			name = ""
+		}
+		if row.Base != qemu {
+			base = " of " + row.Base
+		}
+		last = row.Job
+		fmt.Fprintf(w, "%s\t%s\t%s\t%.0f\t%.0f\t%.0f\t%.2f\t%s %.2f%s\t%s\t%.0f%%\t"+
+			"%.0f : %.0f\t%.0f : %.0f\t%.1f : %.1f\t\n",
+			name, row.Figure, row.Target, row.Ours, row.Peer, row.Raw, row.Ratio, sign, row.Goal, base, verdict,
+			row.SpreadPercent, row.OursMean, row.PeerMean, row.OursP99, row.PeerP99, row.OursCPU, row.PeerCPU)
 	}
 	w.Flush()
 	r.remarks(out, minJournals)
@@ -159,19 +184,11 @@ func (r *Report) print(out io.Writer, minJournals float64) {
 
 // remarks says what bears on the table: bytes on the drive, cells that count less than they seem to.
 func (r *Report) remarks(out io.Writer, minJournals float64) {
-	fmt.Fprintln(out)
-	for i, j := range Jobs() {
-		row := r.Rows[i]
-		if !j.write() || row.Bytes == 0 {
-			continue
-		}
-		fmt.Fprintf(out, "%s: %s written, %s by our process (%.2fx), %s on the drive (%.2fx)\n", j.Name,
-			units.HumanSize(row.Bytes), units.HumanSize(row.ServerBytes), float64(row.ServerBytes)/float64(row.Bytes),
-			units.HumanSize(row.DriveBytes), float64(row.DriveBytes)/float64(row.Bytes))
-		for _, c := range r.of(j.Name, "vstor") {
-			if n := float64(c.Bytes) / float64(r.JournalBytes); j.Sustained && n < minJournals {
-				fmt.Fprintf(out, "  round %d wrote %.1f journals' worth; %.0f are asked for: its figure flatters\n",
-					c.Round+1, n, minJournals)
+	fmt.Fprintln(out, "\nPairs are ours : qemu-nbd's, of the same job; of 1M puts, against its 1M sequential write.")
+	for _, j := range Jobs() {
+		for _, g := range j.Goals {
+			if row := r.row(j, g); j.write() && row.Bytes > 0 {
+				r.written(out, j, &row, minJournals)
 			}
 		}
 	}
@@ -185,6 +202,19 @@ func (r *Report) remarks(out io.Writer, minJournals float64) {
 	if n > 0 {
 		fmt.Fprintf(out, "DISTURBED: before %d of %d cells something else kept up to %.0f %% of the cores busy; "+
 			"these ratios mean little, measure again on a quiet machine\n", n, len(r.Cells), worst*100)
+	}
+}
+
+// written says what became of the bytes of a writing job on one of our targets.
+func (r *Report) written(out io.Writer, j Job, row *Row, minJournals float64) {
+	fmt.Fprintf(out, "%s, %s: %s written, %s by its processes (%.2fx), %s on the drive (%.2fx)\n", j.Name, row.Target,
+		units.HumanSize(row.Bytes), units.HumanSize(row.ServerBytes), float64(row.ServerBytes)/float64(row.Bytes),
+		units.HumanSize(row.DriveBytes), float64(row.DriveBytes)/float64(row.Bytes))
+	for _, c := range r.of(j.Name, row.Target) {
+		if n := float64(c.Bytes) / float64(r.JournalBytes); j.Sustained && n < minJournals {
+			fmt.Fprintf(out, "  round %d wrote %.1f journals' worth; %.0f are asked for: its figure flatters\n",
+				c.Round+1, n, minJournals)
+		}
 	}
 }
 

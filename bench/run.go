@@ -43,14 +43,16 @@ func Run(ctx context.Context, opt Options, out io.Writer) error {
 	if err := b.checkSpace(); err != nil {
 		return err
 	}
-	us, them := newOurs(&opt), &peer{opt: &opt}
-	b.targets = []target{us, them, raw{them.file()}}
+	them, one := &peer{opt: &opt}, newOneASD(&opt)
+	b.targets = []target{newOurs(&opt, false), newOurs(&opt, true), them, raw{them.file(), opt.Size}, one}
 	defer func() {
 		for _, t := range b.targets {
 			t.stop()
 		}
 	}()
-	if err := b.prepare(ctx, them); err != nil {
+	// The loop that drives the one ASD would queue behind goroutines, as any other would.
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(runtime.NumCPU() + 1))
+	if err := b.prepare(ctx, them, one); err != nil {
 		return err
 	}
 	for round := range opt.Rounds {
@@ -87,7 +89,7 @@ func (b *bench) checkSpace() error {
 	if err := syscall.Statfs(b.opt.Work, &fs); err != nil {
 		return errs.Wrap(errs.IO, err, "cannot learn how much space %s has", b.opt.Work)
 	}
-	need := b.opt.Size + 6*b.opt.ASDSize + b.opt.Journal + spareSpace
+	need := b.opt.Space() + spareSpace
 	if free := int64(fs.Bavail) * fs.Bsize; free < need {
 		return errs.New(errs.Full, "the bench needs %s below %s and there are %s: name another folder with --dir",
 			units.HumanSize(need), b.opt.Work, units.HumanSize(free))
@@ -104,46 +106,67 @@ type bench struct {
 
 func (b *bench) say(format string, args ...any) { fmt.Fprintf(b.out, format+"\n", args...) }
 
-// prepare makes the peer's file, every block of it written once, and starts both servers.
-func (b *bench) prepare(ctx context.Context, p *peer) error {
-	b.say("preparing: a raw file of %s, written through once", units.HumanSize(b.opt.Size))
-	f, err := os.OpenFile(p.file(), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return errs.Wrap(errs.IO, err, "cannot make the peer's file")
+// prepare makes the files of the peer and of the one ASD, every block of them written once, and starts all
+// servers.
+func (b *bench) prepare(ctx context.Context, p *peer, one *oneASD) error {
+	b.say("preparing: a raw file of %s and an ASD's of %s, written through once", units.HumanSize(b.opt.Size),
+		units.HumanSize(b.opt.driveSize()))
+	if err := writeThrough(ctx, p.file(), b.opt.Size); err != nil {
+		return err
 	}
-	err = syscall.Fallocate(int(f.Fd()), 0, 0, b.opt.Size)
-	f.Close()
-	if err != nil {
-		return errs.Wrap(errs.IO, err, "cannot allocate the peer's file")
+	if err := writeThrough(ctx, one.file(), b.opt.driveSize()); err != nil {
+		return err
 	}
-	if _, err := runFio(ctx, rawArgs(p.file()), fillJob, b.opt.Size, 0); err != nil {
+	if err := one.format(ctx); err != nil {
 		return err
 	}
 	for _, t := range b.targets {
 		if err := t.start(ctx); err != nil {
-			return err
+			return fmt.Errorf("starting %s: %w", t.name(), err)
 		}
 	}
-	return nil
+	return one.fill(ctx)
+}
+
+// writeThrough makes a file whose blocks are all written, so that no write has to tell the file system.
+func writeThrough(ctx context.Context, path string, size int64) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return errs.Wrap(errs.IO, err, "cannot make a file")
+	}
+	err = syscall.Fallocate(int(f.Fd()), 0, 0, size)
+	f.Close()
+	if err != nil {
+		return errs.Wrap(errs.IO, err, "cannot allocate a file")
+	}
+	_, err = runFio(ctx, rawArgs(path), fillJob, size, 0)
+	return err
 }
 
 // fillJob writes every block once.
 var fillJob = Job{Name: "fill", RW: "write", Block: "1M", Depth: 8}
 
-// round does every job on every target. Each round begins with all blocks of ours written anew and
-// sealed; the peer's are in place since prepare.
+// round does every job on all its targets. Each round begins with all blocks of our volumes written anew and
+// sealed; the others' are in place since prepare.
 func (b *bench) round(ctx context.Context, round int) error {
-	us := b.targets[0]
-	b.say("round %d of %d: writing our volume through", round+1, b.opt.Rounds)
-	if _, err := runFio(ctx, us.fio(), fillJob, b.opt.Size, 0); err != nil {
-		return err
-	}
-	if err := us.rest(ctx, b.opt.Settle); err != nil {
-		return err
+	b.say("round %d of %d: writing our volumes through", round+1, b.opt.Rounds)
+	for _, t := range b.targets {
+		if _, is := t.(*ours); !is {
+			continue
+		}
+		if _, err := t.run(ctx, fillJob, 0); err != nil {
+			return fmt.Errorf("writing %s through: %w", t.name(), err)
+		}
+		if err := t.rest(ctx, b.opt.Settle); err != nil {
+			return err
+		}
 	}
 	for i, j := range Jobs() {
 		for k := range b.targets {
 			t := b.targets[(i+round+k)%len(b.targets)] // in turns, so that no one is always first
+			if !j.on(t.name()) {
+				continue
+			}
 			if err := b.cell(ctx, round, t, j); err != nil {
 				return fmt.Errorf("%s on %s: %w", j.Name, t.name(), err)
 			}
@@ -155,24 +178,18 @@ func (b *bench) round(ctx context.Context, round int) error {
 // cell measures one job on one target. What the job leaves to be done in the background is waited for,
 // and its CPU and bytes counted with the job.
 func (b *bench) cell(ctx context.Context, round int, t target, j Job) error {
-	if j.Cold && t.pid() != 0 {
-		if err := t.stop(); err != nil {
+	if j.Cold && t.pids() != nil {
+		if err := b.restart(ctx, t); err != nil {
 			return err
 		}
-		if err := t.start(ctx); err != nil {
-			return err
-		}
-		if err := t.rest(ctx, b.opt.Settle); err != nil {
-			return err
-		}
-	}
-	d := b.opt.Cell
-	if j.Sustained {
-		d = b.opt.LongCell
 	}
 	load := otherLoad(300 * time.Millisecond)
-	before, driveBefore := b.usage(t)
-	r, err := runFio(ctx, t.fio(), j, b.opt.Size, d)
+	before, err := usageOf(t.pids())
+	if err != nil {
+		return err
+	}
+	driveBefore := driveWritten(b.opt.Work)
+	r, err := t.run(ctx, j, j.length(b.opt, t.name()))
 	if err != nil {
 		return err
 	}
@@ -182,27 +199,31 @@ func (b *bench) cell(ctx context.Context, round int, t target, j Job) error {
 			return err
 		}
 	}
-	after, driveAfter := b.usage(t)
+	after, err := usageOf(t.pids())
+	if err != nil {
+		return err
+	}
 	c := Cell{Job: j.Name, Target: t.name(), Round: round, IOPS: r.IOPS, MBps: r.MBps, MeanUs: r.Mean,
-		P50Us: r.P50, P99Us: r.P99,
-		P999Us: r.P999, IOs: r.IOs, Bytes: r.Bytes, DriveBytes: driveAfter - driveBefore, OtherLoad: load,
+		P50Us: r.P50, P99Us: r.P99, P999Us: r.P999, IOs: r.IOs, Bytes: r.Bytes,
+		DriveBytes: driveWritten(b.opt.Work) - driveBefore, OtherLoad: load,
 		RestSeconds: time.Since(ended).Seconds(), ResidentBytes: after.rss, ServerBytes: after.written - before.written}
 	if r.IOs > 0 {
 		c.CPUUsPerIO = float64((after.cpu - before.cpu).Microseconds()) / float64(r.IOs)
 	}
 	b.report.Cells = append(b.report.Cells, c)
-	b.say("  %-27s %-9s %9.0f IOPS %7.0f MB/s  mean %7.0f us  p99 %7.0f us  %6.1f us CPU/IO", j.Name, t.name(),
-		c.IOPS, c.MBps,
-		c.MeanUs, c.P99Us, c.CPUUsPerIO)
+	b.say("  %-27s %-10s %9.0f IOPS %7.0f MB/s  mean %7.0f us  p99 %7.0f us  %6.1f us CPU/IO", j.Name, t.name(),
+		c.IOPS, c.MBps, c.MeanUs, c.P99Us, c.CPUUsPerIO)
 	return nil
 }
 
-func (b *bench) usage(t target) (usage, int64) {
-	var u usage
-	if t.pid() != 0 {
-		u, _ = processUsage(t.pid())
+func (b *bench) restart(ctx context.Context, t target) error {
+	if err := t.stop(); err != nil {
+		return err
 	}
-	return u, driveWritten(b.opt.Work)
+	if err := t.start(ctx); err != nil {
+		return err
+	}
+	return t.rest(ctx, b.opt.Settle)
 }
 
 func thisMachine() machine {

@@ -1,35 +1,32 @@
 package bench
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
-	"vstor/dataplane/api"
 	"vstor/dataplane/errs"
-	"vstor/dataplane/units"
 )
 
 const (
 	startTimeout = 2 * time.Minute
 	stopTimeout  = time.Minute
-	volume       = "bench"
+	volume       = "bench" // name of the vDisk
 )
 
-// target is something that fio can be aimed at.
+// target is something to measure.
 type target interface {
 	name() string
 	start(ctx context.Context) error
 	stop() error
-	fio() []string
-	pid() int // 0: no server
+	// run does a job for a time.
+	run(ctx context.Context, j Job, d time.Duration) (result, error)
+	pids() []int // of all its processes; none: no server
 	// rest waits until nothing is left to do in the background, at most d.
 	rest(ctx context.Context, d time.Duration) error
 }
@@ -80,103 +77,13 @@ func (p *process) stop() error {
 	}
 }
 
-// ours is a deployment of its own.
-type ours struct {
-	opt    *Options
-	dir    string
-	p      *process
-	client *api.Client
-}
-
-func newOurs(opt *Options) *ours {
-	dir := filepath.Join(opt.Work, "v")
-	return &ours{opt: opt, dir: dir, client: api.NewClient(dir)}
-}
-
-func (o *ours) name() string { return "vstor" }
-
-func (o *ours) start(ctx context.Context) error {
-	p, out, err := launch(filepath.Join(o.opt.Work, "vstor.log"), o.opt.Vstor, "up", "--dir", o.dir, "--asds", "6",
-		"--asd-size", units.FormatSize(o.opt.ASDSize), "--journal", units.FormatSize(o.opt.Journal), "--policy", "4,2,5,1")
-	if err != nil {
-		return err
-	}
-	o.p = p
-	ready := make(chan bool, 1)
-	go func() {
-		s := bufio.NewScanner(out)
-		for s.Scan() {
-			if strings.HasPrefix(s.Text(), "ready ") {
-				ready <- true
-			}
-		}
-		p.reap()
-	}()
-	select {
-	case <-ready:
-	case <-p.done:
-		return errs.New(errs.IO, "`vstor up` ended: %s", tail(p.log.Name()))
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(startTimeout):
-		return errs.New(errs.IO, "`vstor up` is not ready after %v: %s", startTimeout, tail(p.log.Name()))
-	}
-	_, err = o.client.CreateVDisk(ctx, volume, o.opt.Size)
-	if errs.Of(err) == errs.Exists {
-		return nil
-	}
-	return err
-}
-
-func (o *ours) stop() error {
-	o.client.Close()
-	if o.p == nil {
-		return nil
-	}
-	err := o.p.stop()
-	o.p = nil
-	return err
-}
-
-func (o *ours) fio() []string {
-	return nbdArgs("nbd+unix:///" + volume + "?socket=" + filepath.Join(o.dir, "nbd.sock"))
-}
-
-func (o *ours) pid() int { return o.p.cmd.Process.Pid }
-
-// rest waits until our process neither works nor writes: sealing and cleaning have caught up.
-func (o *ours) rest(ctx context.Context, d time.Duration) error {
-	const step = 500 * time.Millisecond
-	quiet := 0
-	for end := time.Now().Add(d); time.Now().Before(end) && quiet < 3; {
-		before, err := processUsage(o.pid())
-		if err != nil {
-			return err
-		}
-		select {
-		case <-time.After(step):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		after, err := processUsage(o.pid())
-		if err != nil {
-			return err
-		}
-		quiet++
-		if after.cpu-before.cpu > step/20 || after.written-before.written > 1<<20 {
-			quiet = 0
-		}
-	}
-	return nil
-}
-
 // peer is qemu-nbd on a raw file.
 type peer struct {
 	opt *Options
 	p   *process
 }
 
-func (q *peer) name() string   { return "qemu-nbd" }
+func (q *peer) name() string   { return qemu }
 func (q *peer) file() string   { return filepath.Join(q.opt.Work, "raw.img") }
 func (q *peer) socket() string { return filepath.Join(q.opt.Work, "q.sock") }
 
@@ -216,20 +123,54 @@ func (q *peer) stop() error {
 	return err
 }
 
-func (q *peer) fio() []string                             { return nbdArgs(q.uri()) }
-func (q *peer) uri() string                               { return "nbd+unix:///" + volume + "?socket=" + q.socket() }
-func (q *peer) pid() int                                  { return q.p.cmd.Process.Pid }
+func (q *peer) pids() []int                               { return []int{q.p.cmd.Process.Pid} }
 func (q *peer) rest(context.Context, time.Duration) error { return nil }
 
-// raw is the peer's file without a server: the limit.
-type raw struct{ path string }
+func (q *peer) run(ctx context.Context, j Job, d time.Duration) (result, error) {
+	return runFio(ctx, nbdArgs("nbd+unix:///"+volume+"?socket="+q.socket()), j, q.opt.Size, d)
+}
 
-func (r raw) name() string                              { return "raw file" }
+// raw is the peer's file without a server: the limit.
+type raw struct {
+	path string
+	size int64 // bytes
+}
+
+func (r raw) name() string                              { return rawFile }
 func (r raw) start(context.Context) error               { return nil }
 func (r raw) stop() error                               { return nil }
-func (r raw) fio() []string                             { return rawArgs(r.path) }
-func (r raw) pid() int                                  { return 0 }
+func (r raw) pids() []int                               { return nil }
 func (r raw) rest(context.Context, time.Duration) error { return nil }
+
+func (r raw) run(ctx context.Context, j Job, d time.Duration) (result, error) {
+	return runFio(ctx, rawArgs(r.path), j, r.size, d)
+}
+
+// quiesce waits, at most d, until processes neither work nor write: sealing and cleaning have caught up.
+func quiesce(ctx context.Context, pids []int, d time.Duration) error {
+	const step = 500 * time.Millisecond
+	quiet := 0
+	for end := time.Now().Add(d); time.Now().Before(end) && quiet < 3; {
+		before, err := usageOf(pids)
+		if err != nil {
+			return err
+		}
+		select {
+		case <-time.After(step):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		after, err := usageOf(pids)
+		if err != nil {
+			return err
+		}
+		quiet++
+		if after.cpu-before.cpu > step/20 || after.written-before.written > 1<<20 {
+			quiet = 0
+		}
+	}
+	return nil
+}
 
 func tail(log string) string {
 	b, err := os.ReadFile(log)
