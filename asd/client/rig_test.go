@@ -17,7 +17,6 @@ type rig struct {
 	loop    *ring.Loop
 	free    int
 	readers []*Reader
-	stopped bool
 }
 
 func newRig(t testing.TB) *rig {

@@ -194,12 +194,6 @@ func (r *request) answer(k errs.Kind) {
 	r.c.link.Send(&r.frame)
 }
 
-// ok answers with an empty body.
-func (r *request) ok() {
-	r.text = r.text[:0]
-	r.answer(errs.OK)
-}
-
 // fail answers with an error: its kind, and its sentence as body.
 func (r *request) fail(err error) {
 	r.setError(err)

@@ -275,5 +275,8 @@ func (s *Store) Fence(ns ids.NamespaceID, e ids.Epoch) error {
 		return err
 	}
 	defer s.leave()
+	if err := s.healthy(); err != nil {
+		return err
+	}
 	return s.commits.do(&op{kind: opFence, ns: ns, rec: fragRecord{epoch: e}})
 }

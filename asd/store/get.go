@@ -94,6 +94,29 @@ func (s *Store) verify(ctx context.Context, key layout.FragKey) error {
 	return t.readVerified(ctx, c, 0, nil)
 }
 
+// Describe appends the descriptor that a fragment was put with, as the drive has it, to dst; nothing if
+// there was none. The header it lies in is verified. It blocks; not for loops. Errors as Get has them.
+func (s *Store) Describe(ctx context.Context, key layout.FragKey, dst []byte) ([]byte, error) {
+	if err := s.enter(); err != nil {
+		return dst, err
+	}
+	defer s.leave()
+	t, err := s.pinned(key)
+	if err != nil {
+		return dst, err
+	}
+	defer s.Unpin(t.pin)
+	c, err := s.getScratch(ctx)
+	if err != nil {
+		return dst, err
+	}
+	defer s.putScratch(c)
+	if err := t.readHeader(c); err != nil {
+		return dst, err
+	}
+	return append(dst, c.head.Desc...), nil
+}
+
 // readHeader reads and checks the header into c.head.
 func (t *target) readHeader(c *scratch) error {
 	s := t.s

@@ -11,8 +11,11 @@ import (
 	"vstor/dataplane/layout"
 )
 
-// Header versions: 1 is the first.
-const headerVersion = 1
+// Header versions:
+//
+//	1  the first; nothing behind the region sums
+//	2  a descriptor behind them
+const headerVersion = 2
 
 const (
 	headerMagic = "vstorFRG"
@@ -23,7 +26,8 @@ const (
 
 	headerExtents = 128
 	headerSums    = headerExtents + maxExtents*16
-	headerUsed    = headerSums + maxRegions*8
+	headerDesc    = headerSums + maxRegions*8
+	headerUsed    = headerDesc + 2 + layout.DescMax
 )
 
 const _ = uint(layout.FragHeaderSize - headerUsed)
@@ -56,9 +60,10 @@ const (
 //	     120  random number of the Format u64
 //	     128  8 extents: offset u64, length u32, zero u32; the first begins with this header
 //	     256  256 region sums u64: XXH64 of each 64 KiB of payload
-//	    2304  zeros up to 4096
+//	    2304  length of the descriptor u16, descriptor (layout.Descriptor; the store does not look into it)
+//	          zeros up to 4096
 //
-// A dead header keeps who it was, without extents and sums. The key comes before everything that
+// A dead header keeps who it was, without extents, sums and descriptor. The key comes before everything that
 // depends on the put, so a dump of a damaged header still shows it.
 type Header struct {
 	UUID        [16]byte
@@ -75,10 +80,11 @@ type Header struct {
 	FormatNonce uint64
 	Extents     []layout.Extent
 	Sums        []uint64
+	Desc        []byte // at most layout.DescMax bytes
 }
 
-// Encode writes the header into b and sets h.Sum. REQUIRES: len(b) >= 4096, at most 8 extents and 256
-// sums.
+// Encode writes the header into b and sets h.Sum. REQUIRES: len(b) >= 4096, at most 8 extents, 256
+// sums and a descriptor of layout.DescMax.
 func (h *Header) Encode(b []byte) {
 	b = b[:layout.FragHeaderSize]
 	clear(b)
@@ -109,6 +115,8 @@ func (h *Header) Encode(b []byte) {
 	for i, s := range h.Sums {
 		le.PutUint64(b[headerSums+i*8:], s)
 	}
+	le.PutUint16(b[headerDesc:], uint16(len(h.Desc)))
+	copy(b[headerDesc+2:headerUsed], h.Desc)
 	h.Sum = xxhash.Sum64(b[headerSums : headerSums+len(h.Sums)*8])
 	le.PutUint64(b[112:], h.Sum)
 	le.PutUint64(b[16:], xxhash.Sum64(b))
@@ -125,14 +133,17 @@ func (h *Header) Decode(b []byte) error {
 	if le.Uint64(b[16:]) != sumWithout(b, 16) {
 		return errs.New(errs.Corrupt, "store: a fragment header fails its checksum")
 	}
-	if v := le.Uint16(b[8:]); v != headerVersion {
-		return errs.New(errs.Version, "store: a fragment has format version %d; this build reads %d",
+	if v := le.Uint16(b[8:]); v != headerVersion && v != 1 {
+		return errs.New(errs.Version, "store: a fragment has format version %d; this build reads 1 to %d",
 			v, headerVersion)
 	}
-	next, nsums := int(b[60]), int(le.Uint32(b[108:]))
+	next, nsums, ndesc := int(b[60]), int(le.Uint32(b[108:])), 0
+	if le.Uint16(b[8:]) > 1 {
+		ndesc = int(le.Uint16(b[headerDesc:]))
+	}
 	h.Len = le.Uint32(b[104:])
 	ok := le.Uint32(b[12:]) == layout.FragHeaderSize && next <= maxExtents && h.Len <= MaxPayload &&
-		h.Len%blockSize == 0 && nsums == layout.Regions(int(h.Len)) &&
+		h.Len%blockSize == 0 && nsums == layout.Regions(int(h.Len)) && ndesc <= layout.DescMax &&
 		(b[10] == fragLive || b[10] == fragDead) && b[11] <= byte(layout.ClassRepair)
 	if !ok {
 		return errs.New(errs.Corrupt, "store: a fragment header has fields that cannot be")
@@ -153,8 +164,13 @@ func (h *Header) Decode(b []byte) error {
 	for i := range nsums {
 		h.Sums = append(h.Sums, le.Uint64(b[headerSums+i*8:]))
 	}
+	h.Desc = append(h.Desc[:0], b[headerDesc+2:headerDesc+2+ndesc]...)
+	rest := b[headerDesc+2+ndesc:]
+	if ndesc == 0 {
+		rest = b[headerDesc:] // in version 1 the length is of these zeros
+	}
 	if !allZero(b[61:64]) || !allZero(b[headerExtents+next*16:headerSums]) ||
-		!allZero(b[headerSums+nsums*8:]) {
+		!allZero(b[headerSums+nsums*8:headerDesc]) || !allZero(rest) {
 		return errs.New(errs.Corrupt, "store: a fragment header has bytes set that mean nothing")
 	}
 	return h.checkShape(b)
@@ -181,7 +197,7 @@ func (h *Header) checkShape(b []byte) error {
 	if h.Dead {
 		want = 0
 	}
-	if total != want || (h.Dead && h.Len != 0) || (!h.Dead && h.Len == 0) {
+	if total != want || (h.Dead && h.Len+uint32(len(h.Desc)) != 0) || (!h.Dead && h.Len == 0) {
 		return errs.New(errs.Corrupt, "store: fragment %v: extents of %d bytes for %d bytes of payload",
 			h.Key, total, h.Len)
 	}

@@ -235,6 +235,9 @@ func makeDir(fs vfs.FS, dir string) error {
 // openIndex opens the index in o.Dir; create demands that there is none, else that there is one.
 func openIndex(o *Options, create bool) (ix *index, err error) {
 	fs, dir, cache := o.FS, o.Dir, o.Cache
+	if _, err := fs.Stat(dir); err != nil && !create {
+		return nil, o.noIndex() // and none is made, not even an empty folder
+	}
 	if err := makeDir(fs, dir); err != nil {
 		return nil, errs.Wrap(errs.IO, err, "store: cannot make the index folder %s", dir)
 	}
@@ -248,10 +251,11 @@ func openIndex(o *Options, create bool) (ix *index, err error) {
 		cache = ix.cache
 	}
 	opts := &pebble.Options{
-		FS:     ix.fs,
-		Lock:   lock,
-		Cache:  cache,
-		Logger: &ix.log,
+		FS:       ix.fs,
+		Lock:     lock,
+		ReadOnly: o.ReadOnly,
+		Cache:    cache,
+		Logger:   &ix.log,
 		EventListener: &pebble.EventListener{DataCorruption: func(i pebble.DataCorruptionInfo) {
 			ix.log.rotten.Store(true)
 			ix.log.Fatalf("%s", i)
@@ -271,7 +275,7 @@ func openIndex(o *Options, create bool) (ix *index, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			ix.lock.Close()
-			ix, err = nil, errs.New(errs.Corrupt, "store: the index in %s cannot be read (%v)", dir, p)
+			ix, err = nil, errs.New(errs.Corrupt, "store: the index in %s cannot be read (%v): %s", dir, p, o.rebuildHint())
 		}
 	}()
 	ix.db, err = pebble.Open(dir, opts)
@@ -282,25 +286,35 @@ func openIndex(o *Options, create bool) (ix *index, err error) {
 	}
 	if err != nil {
 		ix.lock.Close()
-		return nil, ix.openError(dir, err)
+		return nil, ix.openError(o, err)
 	}
 	return ix, nil
 }
 
-func (ix *index) openError(dir string, err error) error {
+// noIndex and what follows it are sentences for whoever looks after the drive: what is wrong, and the
+// command that sets it right.
+func (o *Options) noIndex() error {
+	return errs.New(errs.Absent, "store: there is no index of ASD %d in %s: %s", o.ID, o.Dir, o.rebuildHint())
+}
+
+func (o *Options) rebuildHint() string {
+	return fmt.Sprintf("`vstor asd rebuild-index %d` makes one from the drive, while nothing runs", o.ID)
+}
+
+func (ix *index) openError(o *Options, err error) error {
+	dir := o.Dir
 	if ix.cache != nil {
 		ix.cache.Unref()
 	}
 	switch {
 	case isError(err, pebble.ErrDBDoesNotExist):
-		return errs.New(errs.Absent, "store: there is no index in %s; RebuildIndex makes one from the drive",
-			dir)
+		return o.noIndex()
 	case isError(err, pebble.ErrDBAlreadyExists):
 		return errs.New(errs.Exists, "store: there is an index in %s already", dir)
 	case !ix.log.rotten.Load() && (ix.err() != nil || deviceError(err)):
 		return errs.Wrap(errs.IO, err, "store: cannot open the index in %s", dir)
 	}
-	return errs.Wrap(errs.Corrupt, err, "store: the index in %s is damaged; RebuildIndex makes a new one", dir)
+	return errs.Wrap(errs.Corrupt, err, "store: the index in %s is damaged: %s", dir, o.rebuildHint())
 }
 
 // deviceError tells what the machine refused from what Pebble found to be wrong. Pebble marks only a

@@ -30,6 +30,9 @@ func Format(opts Options) error {
 	if err := opts.Validate(); err != nil {
 		return err
 	}
+	if opts.Data.Size() < MinSize {
+		return tooSmall(&opts)
+	}
 	if opts.UUID == ([16]byte{}) {
 		return errs.New(errs.Invalid, "store: Format needs a UUID that is not all zeros")
 	}
@@ -66,6 +69,10 @@ func Format(opts Options) error {
 	return writeSuperblock(opts.Data, &sb)
 }
 
+func tooSmall(o *Options) error {
+	return errs.New(errs.Invalid, "store: the data file has %d bytes; it needs at least %d", o.Data.Size(), MinSize)
+}
+
 func metaOf(sb *Superblock) *meta {
 	return &meta{uuid: sb.UUID, formatNonce: sb.FormatNonce, inc: sb.Incarnation, nonce: sb.Nonce}
 }
@@ -80,6 +87,9 @@ func Open(opts Options) (*Store, error) {
 		return nil, err
 	}
 	sb, whole, err := ReadSuperblock(opts.Data)
+	if err != nil && opts.Data.Size() < MinSize {
+		err = tooSmall(&opts) // else checkIdentity knows how long it was
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -119,17 +129,19 @@ func checkIdentity(opts *Options, sb *Superblock) error {
 	var none [16]byte
 	switch {
 	case sb.ID != opts.ID:
-		return errs.New(errs.Refused, "store: the drive is ASD %d; expected ASD %d: were drives swapped?",
-			sb.ID, opts.ID)
+		return errs.New(errs.Refused, "store: this is the drive of ASD %d where that of ASD %d belongs: put the drives, "+
+			"or their folders, back in their places; nothing was changed", sb.ID, opts.ID)
 	case opts.UUID != none && sb.UUID != opts.UUID:
-		return errs.New(errs.Refused, "store: the drive of ASD %d has UUID %x; expected %x: was it replaced?",
-			sb.ID, sb.UUID, opts.UUID)
+		return errs.New(errs.Refused, "store: the drive of ASD %d has UUID %x where %x belongs: it is another drive of "+
+			"that number; bring the right one back", sb.ID, sb.UUID, opts.UUID)
 	case opts.Deployment != none && sb.Deployment != opts.Deployment:
-		return errs.New(errs.Refused, "store: ASD %d belongs to deployment %x; this is %x", sb.ID,
-			sb.Deployment, opts.Deployment)
+		return errs.New(errs.Refused, "store: this drive is ASD %d of deployment %x; here is deployment %x: bring the "+
+			"right drive back", sb.ID, sb.Deployment, opts.Deployment)
 	case opts.Data.Size() < sb.Size:
-		return errs.New(errs.Corrupt, "store: ASD %d has %d bytes but was formatted with %d: truncated?",
-			sb.ID, opts.Data.Size(), sb.Size)
+		return errs.New(errs.Corrupt, "store: the drive of ASD %d has %d bytes and was formatted with %d: it was "+
+			"truncated; bring all of it back, or, if the rest is lost, make the file that long again (`truncate -s %d`) "+
+			"and run `vstor asd rebuild-index %d`: what is lost is then written again from the other ASDs",
+			sb.ID, opts.Data.Size(), sb.Size, sb.Size, sb.ID)
 	}
 	return nil
 }
@@ -150,6 +162,10 @@ func (s *Store) start(whole bool) error {
 		}
 		s.scratch <- c
 	}
+	if s.opts.ReadOnly {
+		s.failure.Store(&errs.Error{Kind: errs.Refused, Msg: "store: the drive was opened for reading only"})
+		return nil
+	}
 	if !whole {
 		s.count.healed.Add(1)
 	}
@@ -168,22 +184,30 @@ func (s *Store) checkPair() (*meta, error) {
 		return nil, err
 	}
 	if v == nil {
-		return nil, errs.New(errs.Corrupt,
-			"store: the index of ASD %d is not complete: RebuildIndex did not end", s.sb.ID)
+		return nil, errs.New(errs.Corrupt, "store: the index of ASD %d is not complete, a rebuild of it did not end: "+
+			"run `vstor asd rebuild-index %d` again", s.sb.ID, s.sb.ID)
 	}
 	m, err := decodeMeta(v)
 	if err != nil {
 		return nil, err
 	}
 	if m.uuid != s.sb.UUID || m.formatNonce != s.sb.FormatNonce {
-		return nil, errs.New(errs.Corrupt, "store: the index is that of drive %x; the drive is ASD %d, %x: "+
-			"were folders swapped?", m.uuid, s.sb.ID, s.sb.UUID)
+		return nil, errs.New(errs.Corrupt, "store: beside the drive of ASD %d (%x) lies the index of another (%x): put "+
+			"the index folders back in their places; if its own is lost, %s", s.sb.ID, s.sb.UUID, m.uuid, s.opts.rebuildHint())
 	}
 	now := m.inc == s.sb.Incarnation && m.nonce == s.sb.Nonce
 	next := m.nextInc != 0 && m.nextInc == s.sb.Incarnation && m.nextNonce == s.sb.Nonce
 	if !now && !next {
-		return nil, errs.New(errs.Corrupt, "store: ASD %d: the drive is of incarnation %d/%016x, its index "+
-			"of %d/%016x: one of them is an old copy", s.sb.ID, s.sb.Incarnation, s.sb.Nonce, m.inc, m.nonce)
+		which := "one of them is a copy"
+		if m.inc != s.sb.Incarnation {
+			which = "the index is an old copy"
+			if m.inc > s.sb.Incarnation {
+				which = "the drive is an old copy"
+			}
+		}
+		return nil, errs.New(errs.Corrupt, "store: ASD %d: the drive was opened %d times (last %016x), its index %d "+
+			"(%016x): %s; bring the right one back, or else %s, and what the drive lacks is written again from "+
+			"the other ASDs", s.sb.ID, s.sb.Incarnation, s.sb.Nonce, m.inc, m.nonce, which, s.opts.rebuildHint())
 	}
 	if v, err = s.get([]byte{keyCommits}); err != nil {
 		return nil, err
@@ -193,7 +217,7 @@ func (s *Store) checkPair() (*meta, error) {
 	}
 	if n := s.commits.n; n < s.sb.Commits || (s.sb.State == StateClean && n != s.sb.Commits) {
 		return nil, errs.New(errs.Corrupt, "store: ASD %d: the index holds %d commits, the drive was left "+
-			"with %d: the index lost its tail or is an old copy", s.sb.ID, n, s.sb.Commits)
+			"with %d: the index lost its tail or is an old copy; %s", s.sb.ID, n, s.sb.Commits, s.opts.rebuildHint())
 	}
 	return &m, nil
 }
@@ -283,7 +307,7 @@ func (s *Store) load() error {
 	free, at, ok := gaps(used, start, end)
 	if !ok {
 		return errs.New(errs.Corrupt, "store: the index of ASD %d has a wrong claim on block %d: it is taken "+
-			"twice or not on the drive; RebuildIndex makes a new index", s.sb.ID, at)
+			"twice or not on the drive; %s", s.sb.ID, at, s.opts.rebuildHint())
 	}
 	s.alloc.capacity = end - start
 	s.alloc.space = newSpace()
@@ -349,13 +373,15 @@ func (s *Store) Close() error {
 	}
 	s.closed.Store(true)
 	s.users.Wait()
-	s.commits.stop()
+	if !s.opts.ReadOnly {
+		s.commits.stop()
+	}
 	for range s.opts.Scratch {
 		(<-s.scratch).free()
 	}
 	failed := s.healthy() != nil
 	if err := s.ix.close(); err != nil || failed {
-		return err // the drive stays marked dirty
+		return err // the drive stays marked dirty, or, opened for reading only, as it was
 	}
 	s.sb.State, s.sb.Commits = StateClean, s.commits.n
 	return writeSuperblock(s.data, &s.sb)

@@ -68,6 +68,9 @@ type Options struct {
 	// Scratch is the number of buffers of scratchSize for verified reads and deletes; further callers
 	// wait. 0 is 4.
 	Scratch int
+	// ReadOnly opens a store without changing anything on drive or index, not even that it was opened:
+	// for those who look while nobody runs it. Put, Delete and Fence are errs.Refused.
+	ReadOnly bool
 	// Force lets Format overwrite a drive that holds a superblock, whole or damaged.
 	Force bool
 
@@ -106,9 +109,6 @@ func (o *Options) Validate() error {
 		return errs.New(errs.Invalid, "store: no data file given")
 	case o.Dir == "":
 		return errs.New(errs.Invalid, "store: no index folder given")
-	case o.Data.Size() < MinSize:
-		return errs.New(errs.Invalid, "store: the data file has %d bytes; it needs at least %d",
-			o.Data.Size(), MinSize)
 	case o.Quarantine < 0:
 		return errs.New(errs.Invalid, "store: quarantine %v; it must not be negative", o.Quarantine)
 	case o.Reserve < 0 || o.Reserve > o.Data.Size()/2:

@@ -76,6 +76,9 @@ func checkPut(p *layout.FragPut) error {
 		return errs.New(errs.Invalid, "store: put %v: SCO 0 is no SCO", p.Key)
 	case p.Class > layout.ClassRepair:
 		return errs.New(errs.Invalid, "store: put %v: class %d is none", p.Key, p.Class)
+	case len(p.Desc) > layout.DescMax:
+		return errs.New(errs.Invalid, "store: put %v: a descriptor of %d bytes; at most %d fit the header", p.Key,
+			len(p.Desc), layout.DescMax)
 	case !aligned(p.Buf):
 		return errs.New(errs.Invalid, "store: put %v: the buffer is not page aligned", p.Key)
 	}
@@ -166,6 +169,7 @@ func (s *Store) headerOf(p *layout.FragPut, rs []run) Header {
 		Self:        int64(rs[0].start) << blockShift,
 		Incarnation: s.sb.Incarnation, Seq: s.seq.Add(1), FormatNonce: s.sb.FormatNonce,
 		Time: s.opts.Now().UnixNano(), Len: uint32(len(p.Buf) - layout.FragHeaderSize), Sums: p.Sums,
+		Desc:    p.Desc,
 		Extents: make([]layout.Extent, len(rs)),
 	}
 	for i, r := range rs {

@@ -59,7 +59,7 @@ func (s *Store) Stat() Stat {
 		st.Fragments += len(sh.frags)
 		sh.mu.Unlock()
 	}
-	if s.rest.due(s.opts.Now()) && s.enter() == nil {
+	if !s.opts.ReadOnly && s.rest.due(s.opts.Now()) && s.enter() == nil {
 		s.commits.post(&op{kind: opRelease}) // so that an idle drive reports its space free, next time
 		s.leave()
 	}
@@ -74,14 +74,7 @@ func (s *Store) Stat() Stat {
 }
 
 // Info is what the index knows of a fragment.
-type Info struct {
-	Key   layout.FragKey
-	Len   uint32 // payload, bytes
-	Sum   uint64 // XXH64 of the region sums
-	Epoch ids.Epoch
-	Class layout.Class
-	Time  int64 // of the put, ns since 1970
-}
+type Info = layout.FragInfo
 
 // maxList bounds one answer of List.
 const maxList = 10000

@@ -94,6 +94,9 @@ type FragPut struct {
 	Buf []byte
 	// Sums holds XXH64 of each region of the payload.
 	Sums []uint64
+	// Desc is kept in the fragment's header and given back by Describe: what is needed to make the
+	// object's manifest again. At most DescMax bytes, may be empty; the caller's.
+	Desc []byte
 }
 
 // Extent is a run of bytes on a drive.

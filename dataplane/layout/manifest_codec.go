@@ -181,19 +181,11 @@ func (m *Manifest) counts() (targets, frags int, err error) {
 
 // Validate checks what decoding relies on: identity, geometry, targets, states.
 func (m *Manifest) Validate() error {
-	nt, nf, err := m.counts()
-	switch {
-	case err != nil:
+	nt, nf, err := m.checkFields()
+	if err != nil {
 		return err
-	case m.Kind < KindWrite || m.Kind > KindOther:
-		return errs.New(errs.Corrupt, "manifest of unknown kind %d", m.Kind)
-	case m.SCO == 0 || m.Put == 0:
-		return errs.New(errs.Corrupt, "manifest of SCO %d, put %d; both count from 1", m.SCO, m.Put)
-	case m.SeqFirst > m.SeqLast:
-		return errs.New(errs.Corrupt, "manifest: sequences %d to %d", m.SeqFirst, m.SeqLast)
-	case m.Plain <= 0 || int64(m.Head) > m.Size:
-		return errs.New(errs.Corrupt, "manifest: %d bytes plain, head of %d bytes", m.Plain, m.Head)
-	case len(m.Targets) != nt || len(m.Frags) != nf:
+	}
+	if len(m.Targets) != nt || len(m.Frags) != nf {
 		return errs.New(errs.Corrupt, "manifest has %d targets and %d fragments; its geometry needs %d and %d",
 			len(m.Targets), len(m.Frags), nt, nf)
 	}
@@ -207,4 +199,21 @@ func (m *Manifest) Validate() error {
 		}
 	}
 	return nil
+}
+
+// checkFields checks all but targets and fragments, and says how many of those there must be.
+func (m *Manifest) checkFields() (targets, frags int, err error) {
+	targets, frags, err = m.counts()
+	switch {
+	case err != nil:
+	case m.Kind < KindWrite || m.Kind > KindOther:
+		err = errs.New(errs.Corrupt, "manifest of unknown kind %d", m.Kind)
+	case m.SCO == 0 || m.Put == 0:
+		err = errs.New(errs.Corrupt, "manifest of SCO %d, put %d; both count from 1", m.SCO, m.Put)
+	case m.SeqFirst > m.SeqLast:
+		err = errs.New(errs.Corrupt, "manifest: sequences %d to %d", m.SeqFirst, m.SeqLast)
+	case m.Plain <= 0 || int64(m.Head) > m.Size:
+		err = errs.New(errs.Corrupt, "manifest: %d bytes plain, head of %d bytes", m.Plain, m.Head)
+	}
+	return targets, frags, err
 }

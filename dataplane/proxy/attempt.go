@@ -157,6 +157,7 @@ func (p *Pending) write(l *lease, t *codeTask) {
 		if fb == nil {
 			continue
 		}
+		fb.desc = p.man.AppendDescriptor(fb.desc[:0], t.chunk, f)
 		s := &p.slots[layout.Slot(t.chunk, f, len(t.frags))]
 		// The Put call under way holds the Proxy open, so this cannot come after Close.
 		p.px.wg.Add(1)
@@ -179,6 +180,7 @@ func (p *Pending) writeOne(a *ASD, i, f int, fb *fragBuf) error {
 		Class: p.spec.Class,
 		Buf:   fb.mem[:end:end],
 		Sums:  fb.sums[:layout.Regions(n)],
+		Desc:  fb.desc,
 	})
 }
 

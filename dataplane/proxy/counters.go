@@ -11,6 +11,7 @@ type counters struct {
 	commits, commitsRefused, amends, amendConflicts              counter
 	gets, getBytes, fragsRebuilt, corrupt                        counter
 	condemned, garbage, deleted, deletesLeft, repaired, adopted  counter
+	lacking                                                      counter
 }
 
 // Counters is a snapshot; all but the gauges only grow.
@@ -38,6 +39,7 @@ type Counters struct {
 	Deleted        int64 // objects
 	Repaired       int64 // fragments written again
 	Adopted        int64 // missing fragments that were found at their place after all
+	Lacking        int64 // fragments that an audit found their ASD not to have
 
 	DeletesLeft int64 // gauge: objects whose deletion waits for an ASD
 	BuffersOut  int64 // gauge: fragment buffers in use
@@ -57,6 +59,7 @@ func (px *Proxy) Counters() Counters {
 		Gets: c.gets.Load(), GetBytes: c.getBytes.Load(), FragsRebuilt: c.fragsRebuilt.Load(),
 		Corrupt: c.corrupt.Load(), Condemned: c.condemned.Load(), Garbage: c.garbage.Load(),
 		Deleted: c.deleted.Load(), Repaired: c.repaired.Load(), Adopted: c.adopted.Load(),
+		Lacking:     c.lacking.Load(),
 		DeletesLeft: c.deletesLeft.Load(), BuffersOut: int64(px.mem.out()), Lagging: px.lagging(),
 	}
 }

@@ -26,6 +26,7 @@ type fakeStore struct {
 	mu    sync.Mutex
 	frags map[layout.FragKey][]byte
 	sums  map[layout.FragKey][]uint64
+	descs map[layout.FragKey][]byte
 	high  map[ids.NamespaceID]ids.Epoch
 
 	putErr, getErr, delErr, listErr error
@@ -38,7 +39,8 @@ type fakeStore struct {
 
 func newFake() *fakeStore {
 	return &fakeStore{frags: map[layout.FragKey][]byte{}, sums: map[layout.FragKey][]uint64{},
-		high: map[ids.NamespaceID]ids.Epoch{}, hung: make(chan layout.FragKey, 1000)}
+		descs: map[layout.FragKey][]byte{},
+		high:  map[ids.NamespaceID]ids.Epoch{}, hung: make(chan layout.FragKey, 1000)}
 }
 
 func (s *fakeStore) set(f func(*fakeStore)) {
@@ -88,6 +90,7 @@ func (s *fakeStore) Put(_ context.Context, p *layout.FragPut) error {
 	}
 	s.frags[p.Key] = bytes.Clone(payload)
 	s.sums[p.Key] = slices.Clone(p.Sums)
+	s.descs[p.Key] = bytes.Clone(p.Desc)
 	return nil
 }
 

@@ -10,11 +10,13 @@ import (
 	"vstor/dataplane/layout"
 )
 
-// fragBuf holds one fragment on its way to an ASD: headroom and payload outside the Go heap, and the
-// checksums of its regions.
+// fragBuf holds one fragment on its way to an ASD: headroom and payload outside the Go heap, the
+// checksums of its regions, and what it says of its object. A slow ASD may read any of it for long, so
+// each fragment has its own.
 type fragBuf struct {
 	mem  []byte
 	sums []uint64
+	desc []byte // of capacity layout.DescMax
 }
 
 // memory is every fragment buffer there is: mapped when first needed, kept, bounded by
@@ -65,7 +67,8 @@ func (m *memory) get() (*fragBuf, error) {
 		return nil, errs.Wrap(errs.IO, err, "proxy: cannot map a fragment buffer")
 	}
 	m.made++
-	return &fragBuf{mem: mem, sums: make([]uint64, layout.Regions(m.fragLen))}, nil
+	return &fragBuf{mem: mem, sums: make([]uint64, layout.Regions(m.fragLen)),
+		desc: make([]byte, 0, layout.DescMax)}, nil
 }
 
 func (m *memory) put(fb *fragBuf) {

@@ -67,6 +67,11 @@ func (px *Proxy) repairObject(ctx context.Context, m *layout.Manifest, epoch ids
 			return errs.Wrap(errs.Canceled, ctx.Err(), "proxy: repair")
 		}
 		if err := px.repairFragment(ctx, fixed, cf, epoch); err != nil {
+			if _, _, gone := px.manifest(ctx, m.Namespace, m.SCO); errs.Of(gone) == errs.Absent {
+				// Deleted meanwhile: no wonder. What we wrote goes, too, now or as garbage.
+				_ = px.deleteFragments(ctx, px.keysByASD(fixed))
+				return nil
+			}
 			px.opts.Log("proxy: repair of fragment %v: %v", m.FragKey(cf.Chunk, cf.Frag), err)
 			r.Left++
 			continue
@@ -174,6 +179,7 @@ func (px *Proxy) rewrite(ctx context.Context, a *ASD, m *layout.Manifest, cf lay
 	return a.Store.Put(ctx, &layout.FragPut{
 		Key:   m.FragKeyVersion(cf.Chunk, cf.Frag, m.Frag(cf.Chunk, cf.Frag).Version+1),
 		Epoch: epoch, Class: layout.ClassRepair, Buf: fb.mem[:end:end], Sums: sums,
+		Desc: m.AppendDescriptor(fb.desc[:0], cf.Chunk, cf.Frag),
 	})
 }
 

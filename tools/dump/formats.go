@@ -36,11 +36,12 @@ func formats() []format {
 		{"map", "a record of the map's database: page, delta, checkpoint...", dumpMap},
 		{"sco", "a SCO: header and index", dumpSCO},
 		{"manifest", "a manifest", decoded(layout.ParseManifest)},
+		{"descriptor", "what a fragment says of its object", decoded(layout.ParseDescriptor)},
 		{"location", "a location, 12 bytes", dumpLocation},
 		{"key", "a fragment's key, 20 bytes", dumpKey},
 		{"cell", "a cell of the proxy's metadata", dumpCell},
 		{"superblock", "one copy of an ASD's superblock", decoded(store.DecodeSuperblock)},
-		{"fragment", "a fragment's header", decoded(decodeFragment)},
+		{"fragment", "a fragment's header", dumpFragment},
 		{"asd", "an ASD's data file: superblocks, and every fragment header on it", dumpASD},
 		{"hex", "anything, in hex", dumpHex},
 	}
@@ -213,6 +214,30 @@ func dumpSCO(s source, w io.Writer) error {
 func decodeFragment(b []byte) (*store.Header, error) {
 	var h store.Header
 	return &h, h.Decode(b)
+}
+
+// dumpFragment prints a header, and the descriptor in it as what it says.
+func dumpFragment(s source, w io.Writer) error {
+	b, err := s.read(layout.FragHeaderSize)
+	if err != nil {
+		return err
+	}
+	h, err := decodeFragment(b)
+	if err != nil {
+		return err
+	}
+	desc := h.Desc
+	h.Desc = nil
+	printFields(w, h)
+	d, err := layout.ParseDescriptor(desc)
+	if err != nil {
+		_, err = fmt.Fprintf(w, "no descriptor: %v\n", err)
+		return err
+	}
+	fmt.Fprintln(w, "its object:")
+	printFields(w, d.Object)
+	printFields(w, d)
+	return nil
 }
 
 // dumpASD looks at every block, as a rebuild of the index does: it also finds what the index forgot.
