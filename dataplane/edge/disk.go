@@ -148,6 +148,9 @@ func (x *io) finish() {
 	r := x.r
 	if r.Err != errs.OK {
 		x.d.Stats.Errors.Add(1)
+		if r.Err == errs.Corrupt {
+			x.d.Stats.Corrupt.Add(1)
+		}
 	}
 	x.d.put(x)
 	r.Done.Completed(r)

@@ -7,6 +7,7 @@ type Stats struct {
 	Reads, Writes, Trims, Flushes stat.Counter // requests
 	ReadBytes, WriteBytes         stat.Counter
 	Errors                        stat.Counter // requests that ended with an error
+	Corrupt                       stat.Counter // of them, because data is damaged
 	Partials                      stat.Counter // writes that read and merged a block
 	Waits                         stat.Counter // mutations that waited for one that overlaps
 	Retries                       stat.Counter // reads that looked their range up anew

@@ -4,15 +4,16 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"os"
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"vstor/dataplane/errs"
+	"vstor/dataplane/lsm"
 )
 
 // PebbleOptions configures an embedded Store. The zero value but for Dir works.
@@ -27,8 +28,21 @@ type PebbleOptions struct {
 	MemTable int
 	// ReadOnly reads a Store that nobody writes.
 	ReadOnly bool
+	// MustExist refuses a folder without a Store instead of making one: then it was lost.
+	MustExist bool
 	// Log takes pebble's error lines; nil drops them.
 	Log func(format string, args ...any)
+	// Fatal is told of what the Store cannot survive, and must not return; nil panics.
+	Fatal func(error)
+	// Reserve is what the file system must have free, in bytes, for transactions that add something;
+	// others pass. 0: 32 MiB.
+	Reserve int64
+	// Ballast is the size of a file that is given up when the file system is full, so that what has
+	// been begun finds room. 0: 8 MiB; negative: none.
+	Ballast int64
+	// MarkAfter is how long after the last transaction the log gets a record that vouches for it;
+	// default 1 s, negative: never.
+	MarkAfter time.Duration
 }
 
 func (o *PebbleOptions) ensureDefaults() {
@@ -40,6 +54,15 @@ func (o *PebbleOptions) ensureDefaults() {
 	}
 	if o.Log == nil {
 		o.Log = func(string, ...any) {}
+	}
+	if o.Reserve == 0 {
+		o.Reserve = 32 << 20
+	}
+	if o.Ballast == 0 {
+		o.Ballast = 8 << 20
+	}
+	if o.MarkAfter == 0 {
+		o.MarkAfter = time.Second
 	}
 }
 
@@ -67,13 +90,16 @@ const (
 // that wait. What is in the memtable is seen before it is durable, so readers wait until what they
 // saw is (see durable).
 type Pebble struct {
-	db   *pebble.DB
-	lock *pebble.Lock
-	opts PebbleOptions
+	db    *pebble.DB
+	lock  *pebble.Lock
+	opts  PebbleOptions
+	guard *lsm.Guard
 
-	mu   sync.Mutex // serialises look and change
-	rev  Version    // guarded by mu: the newest version given out
-	fail error      // guarded by mu: set once the log has failed, for good
+	mu      sync.Mutex // serialises look and change
+	rev     Version    // guarded by mu: the newest version given out
+	fail    error      // guarded by mu: set once the log has failed, for good
+	marked  lsm.Mark   // guarded by mu: how far the manifest was durable, as the newest batch says
+	voucher voucher
 
 	// durable tells which versions have been synced. Lock order: mu before durable.mu.
 	durable struct {
@@ -103,16 +129,12 @@ func OpenPebble(opts PebbleOptions) (*Pebble, error) {
 	if err != nil {
 		return nil, err
 	}
-	po := opts.pebble()
-	po.Lock = lock
-	db, err := pebble.Open(opts.Dir, po)
-	if err != nil {
-		return nil, errors.Join(openError(err, opts.Dir), lock.Close())
-	}
-	p := &Pebble{db: db, lock: lock, opts: opts}
+	p := &Pebble{lock: lock, opts: opts}
 	p.durable.cond.L = &p.durable.mu
-	if err := p.checkFormat(); err != nil {
-		return nil, errors.Join(err, db.Close(), lock.Close())
+	p.guard = lsm.NewGuard(lsm.Options{FS: opts.FS, Dir: opts.Dir, Name: "the metadata store", Log: opts.Log,
+		Fatal: opts.Fatal, Reserve: opts.Reserve, Ballast: opts.Ballast})
+	if err := p.open(); err != nil {
+		return nil, errors.Join(err, lock.Close())
 	}
 	return p, nil
 }
@@ -138,33 +160,19 @@ func lockDir(opts *PebbleOptions) (*pebble.Lock, error) {
 	return nil, errs.Wrap(errs.Busy, err, "meta: store in %s is open already", opts.Dir)
 }
 
-func openError(err error, dir string) error {
-	switch {
-	case errors.Is(err, pebble.ErrCorruption):
-		return errs.Wrap(errs.Corrupt, err, "meta: store in %s is damaged", dir)
-	case errors.Is(err, pebble.ErrDBDoesNotExist):
-		return errs.Wrap(errs.Absent, err, "meta: there is no store in %s", dir)
-	case errors.Is(err, os.ErrPermission):
-		return errs.Wrap(errs.Refused, err, "meta: store in %s", dir)
-	}
-	return errs.Wrap(errs.IO, err, "meta: cannot open store in %s", dir)
-}
-
-func (o *PebbleOptions) pebble() *pebble.Options {
+func (p *Pebble) pebble(readOnly bool) *pebble.Options {
+	o := &p.opts
 	po := &pebble.Options{
-		FS:                          o.FS,
-		ReadOnly:                    o.ReadOnly,
-		ErrorIfNotExists:            o.ReadOnly,
+		Lock:                        p.lock,
+		ReadOnly:                    readOnly,
+		ErrorIfNotExists:            readOnly || o.MustExist,
 		FormatMajorVersion:          pebble.FormatNewest,
 		MemTableSize:                uint64(o.MemTable),
 		MemTableStopWritesThreshold: pebbleMemTablesMax,
 		MaxOpenFiles:                64,
 		CompactionConcurrencyRange:  func() (int, int) { return 1, 1 },
-		Logger:                      logger{o.Log},
 	}
-	// Pebble's own scheduler looks ten times a second whether a compaction may run, in every database: with
-	// eight of them an idle process would use 1 % of a core. This one grants when one ends.
-	po.Experimental.CompactionScheduler = pebble.NewConcurrencyLimitSchedulerWithNoPeriodicGrantingForTest()
+	p.guard.Attach(po)
 	if o.Cache != nil {
 		po.Cache = o.Cache
 	} else {
@@ -187,6 +195,7 @@ func (p *Pebble) MemoryBytes() int64 {
 //
 //	0x00 "format"   u32 magic "VMET", u32 version of this table
 //	0x00 "version"  u64 newest version given out
+//	0x00 "manifest" u64 number of pebble's manifest, u64 bytes of it that were durable: see check.go
 //	0x01 key        u64 version, value
 const (
 	pebbleMagic  = 'V' | 'M'<<8 | 'E'<<16 | 'T'<<24
@@ -195,8 +204,9 @@ const (
 )
 
 var (
-	keyFormat  = []byte("\x00format")
-	keyVersion = []byte("\x00version")
+	keyFormat   = []byte("\x00format")
+	keyVersion  = []byte("\x00version")
+	keyManifest = []byte("\x00manifest")
 )
 
 func (p *Pebble) checkFormat() error {
@@ -265,13 +275,10 @@ func (p *Pebble) raw(key []byte) ([]byte, error) {
 }
 
 func readError(err error) error {
-	switch {
-	case err == nil:
+	if err == nil {
 		return nil
-	case errors.Is(err, pebble.ErrCorruption):
-		return errs.Wrap(errs.Corrupt, err, "meta: read")
 	}
-	return errs.Wrap(errs.IO, err, "meta: read")
+	return lsm.ReadError(err, "meta: read")
 }
 
 // enter starts a call; the returned function ends it.
@@ -295,14 +302,38 @@ func (p *Pebble) Close() error {
 		return nil
 	}
 	p.closing.closed = true
-	if !p.opts.ReadOnly && p.fail == nil {
+	p.voucher.stop()
+	flushed := false
+	if !p.opts.ReadOnly && p.Problem() == nil && !p.guard.Low() {
 		// A log that ends early looks like one that a crash cut off: a clean stop leaves nothing in it.
-		if err := p.db.Flush(); err != nil {
+		err := p.db.Flush()
+		if flushed = err == nil; !flushed {
 			p.opts.Log("meta: flush on close: %v", err)
 		}
 	}
-	if err := errors.Join(p.db.Close(), p.lock.Close()); err != nil {
+	err := p.db.Close()
+	if flushed && err == nil && p.guard.LogErr() == nil {
+		p.seal()
+	}
+	if err := errors.Join(err, p.lock.Close()); err != nil {
 		return errs.Wrap(errs.IO, err, "meta: close")
 	}
 	return nil
 }
+
+// Problem is why transactions are refused, all of them or those that add something; nil if they are not.
+func (p *Pebble) Problem() error {
+	p.durable.mu.Lock()
+	err := p.durable.err
+	p.durable.mu.Unlock()
+	if err == nil {
+		err = repairable(p.guard.Damage())
+	}
+	if err == nil {
+		err = p.guard.Room()
+	}
+	return err
+}
+
+// Corrupt is how often damage was met in the files.
+func (p *Pebble) Corrupt() uint64 { return p.guard.Corrupt() }

@@ -9,6 +9,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"vstor/dataplane/errs"
+	"vstor/dataplane/lsm"
 )
 
 func userKey(key []byte) []byte {
@@ -115,6 +116,9 @@ func (p *Pebble) Apply(ctx context.Context, t *Txn) error {
 	if err == nil {
 		err = batch.Close()
 	}
+	if err == nil {
+		err = p.guard.LogErr() // pebble is not told of it
+	}
 	return p.synced(rev, err)
 }
 
@@ -122,8 +126,8 @@ func (p *Pebble) Apply(ctx context.Context, t *Txn) error {
 func (p *Pebble) lookAndChange(t *Txn) (*pebble.Batch, Version, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.fail != nil {
-		return nil, 0, p.fail
+	if err := p.healthy(); err != nil {
+		return nil, 0, err
 	}
 	for i := range t.Asserts {
 		if err := p.assert(i, &t.Asserts[i]); err != nil {
@@ -133,9 +137,13 @@ func (p *Pebble) lookAndChange(t *Txn) (*pebble.Batch, Version, error) {
 	if len(t.Puts)+len(t.Deletes) == 0 {
 		return nil, 0, nil
 	}
+	if err := p.room(t); err != nil {
+		return nil, 0, err
+	}
 	rev := p.rev + 1
 	b := p.db.NewBatch()
-	if err := fillBatch(b, t, rev); err != nil {
+	mark := p.guard.Manifest()
+	if err := fillBatch(b, t, rev, mark); err != nil {
 		return nil, 0, errs.Wrap(errs.IO, err, "meta: batch")
 	}
 	// Before the change can be seen, so that whoever sees it waits for it.
@@ -150,8 +158,36 @@ func (p *Pebble) lookAndChange(t *Txn) (*pebble.Batch, Version, error) {
 		p.durable.mu.Unlock()
 		return nil, 0, p.fail
 	}
-	p.rev = rev
+	p.rev, p.marked = rev, mark
 	return b, rev, nil
+}
+
+// healthy is nil while transactions can be made. REQUIRES: p.mu is held.
+func (p *Pebble) healthy() error {
+	if p.fail != nil {
+		return p.fail
+	}
+	if err := p.guard.Damage(); err != nil {
+		p.fail = repairable(err)
+	}
+	return p.fail
+}
+
+// smallTxn is how many bytes a transaction may add while space is short: numbers, names and owners, whose
+// keys are few.
+const smallTxn = 512
+
+// room is nil if there is room for t. What deletes something, or adds next to nothing, passes until even the
+// ballast may be gone: it gives space back, or goes before what does.
+func (p *Pebble) room(t *Txn) error {
+	size := 0
+	for _, put := range t.Puts {
+		size += len(put.Key) + len(put.Value)
+	}
+	if len(t.Deletes) > 0 || size <= smallTxn {
+		return p.guard.LastRoom()
+	}
+	return p.guard.Room()
 }
 
 func (p *Pebble) assert(i int, a *Assert) error {
@@ -173,7 +209,7 @@ func (p *Pebble) assert(i int, a *Assert) error {
 	return errs.Wrap(errs.Refused, &Conflict{Index: i, Assert: *a, Exists: exists}, "meta: transaction refused")
 }
 
-func fillBatch(b *pebble.Batch, t *Txn, rev Version) error {
+func fillBatch(b *pebble.Batch, t *Txn, rev Version, mark lsm.Mark) error {
 	for _, put := range t.Puts {
 		v := make([]byte, 0, 8+len(put.Value))
 		v = binary.LittleEndian.AppendUint64(v, uint64(rev))
@@ -185,6 +221,9 @@ func fillBatch(b *pebble.Batch, t *Txn, rev Version) error {
 		if err := b.Delete(userKey(key), nil); err != nil {
 			return err
 		}
+	}
+	if err := b.Set(keyManifest, appendMark(nil, mark), nil); err != nil {
+		return err
 	}
 	return b.Set(keyVersion, binary.LittleEndian.AppendUint64(nil, uint64(rev)), nil)
 }
@@ -205,6 +244,7 @@ func (p *Pebble) synced(rev Version, err error) error {
 		p.durable.err = err
 	} else {
 		p.durable.rev = max(p.durable.rev, rev)
+		p.voucher.arm(p)
 	}
 	p.durable.cond.Broadcast()
 	return err
@@ -220,17 +260,4 @@ func (p *Pebble) waitSeen() error {
 		p.durable.cond.Wait()
 	}
 	return p.durable.err
-}
-
-// logger hands pebble's errors on. Fatalf is pebble's word for a log it cannot write: it must not return,
-// and there is nothing left to save, since every acknowledged change is on the drive.
-type logger struct {
-	log func(format string, args ...any)
-}
-
-func (l logger) Infof(string, ...any)              {}
-func (l logger) Errorf(format string, args ...any) { l.log(format, args...) }
-func (l logger) Fatalf(format string, args ...any) {
-	l.log(format, args...)
-	panic(errs.New(errs.IO, "FATAL: metadata store: "+format, args...))
 }

@@ -95,6 +95,7 @@ type survey struct {
 	dead, objects int
 	deltas, dirty int // changes the map has not written back, and the pages they are in
 	applied       ids.CommitNum
+	durable       ids.CommitNum // in the map's database
 	closed        bool
 }
 
@@ -106,6 +107,7 @@ func (v *Volume) survey() survey {
 		}
 		s.empty = v.m.TakeEmpty(nil)
 		s.applied, _ = v.m.Applied()
+		s.durable = v.m.Durable()
 		st := v.m.Stats()
 		s.deltas, s.dirty = st.Deltas, st.DirtyUnits
 		v.m.EachSCO(func(x pagemap.SCO, live int) bool {
@@ -132,12 +134,8 @@ func (v *Volume) cleanRound(ctx context.Context, c *Cleaners) error {
 		}
 		todo := append(v.again, s.empty...)
 		v.again = nil
-		for i, n := range todo {
-			if err := v.deleteSCO(ctx, n); err != nil {
-				// TakeEmpty gives a SCO out once.
-				v.again = append(v.again, todo[i:]...)
-				return err
-			}
+		if err := v.deleteSCOs(ctx, todo, s.durable); err != nil {
+			return err
 		}
 		tight := c.tight()
 		waiting := s.dead - len(s.empty)
@@ -199,6 +197,26 @@ func (v *Volume) countsPay(s *survey, tight bool) bool {
 		return fresh >= 1
 	}
 	return fresh >= countEvery && s.deltas >= 32*s.dirty
+}
+
+// deleteSCOs removes objects that lie in no page of a map that is durable up to a commit. What is left to do
+// stays in again: TakeEmpty gives a SCO out once.
+func (v *Volume) deleteSCOs(ctx context.Context, todo []ids.SCONum, durable ids.CommitNum) error {
+	if len(todo) > 0 && durable > v.floor {
+		// An older state of the map needs these objects. Should rot bring one back, this tells.
+		if err := v.opts.Objects.SetFloor(ctx, v.opts.ID, durable); err != nil {
+			v.again = todo
+			return err
+		}
+		v.floor = durable
+	}
+	for i, n := range todo {
+		if err := v.deleteSCO(ctx, n); err != nil {
+			v.again = append(v.again, todo[i:]...)
+			return err
+		}
+	}
+	return nil
 }
 
 // deleteSCO removes an object that no block lies in any more, durably.

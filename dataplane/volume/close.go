@@ -14,6 +14,10 @@ func (v *Volume) Close(done func()) {
 	v.idle = append(v.idle, func() {
 		v.keeper.Remove(v)
 		v.ov.DropAll()
+		if v.m == nil {
+			done()
+			return
+		}
 		v.m.Close(done)
 	})
 	v.whenIdle()

@@ -42,6 +42,7 @@ func (r *logRead) RingDone(_ *ring.Op, res int32) {
 		f.Err = errs.IO
 	} else if !verify(v, f) {
 		f.Err = errs.Corrupt
+		v.Stats.LoggedRot.Add(1)
 	}
 	f.Done.FetchDone(f)
 }

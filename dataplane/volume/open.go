@@ -3,6 +3,7 @@ package volume
 import (
 	"cmp"
 	"context"
+	"math/bits"
 	"slices"
 
 	"vstor/dataplane/errs"
@@ -21,6 +22,7 @@ type LogEntry struct {
 	Blocks uint32
 	Pos    journal.Pos
 	Sums   []uint32
+	Bad    uint32 // bit i: block i fails its checksum
 }
 
 // Recover brings a new Volume to where it was: SCOs committed after the map's checkpoint are applied
@@ -29,6 +31,15 @@ type LogEntry struct {
 func (v *Volume) Recover(ctx context.Context, log []LogEntry) error {
 	ckpt, _ := v.m.Checkpoint()
 	last := ckpt.Commit
+	floor, err := v.opts.Objects.Floor(ctx, v.opts.ID)
+	if err != nil {
+		return err
+	}
+	if last < floor {
+		return errs.New(errs.Corrupt, "vDisk %s: its map is at commit %d; it had been at %d, and SCOs up to there were "+
+			"deleted since: the map lost its newest changes", v.opts.Name, last, floor)
+	}
+	v.floor = floor
 	seq := ckpt.Seq
 	v.loop.Call(func() { v.appliedSeq = seq })
 	for {
@@ -109,7 +120,7 @@ func readIndex(ctx context.Context, o Objects, m *layout.Manifest) (sco.Header, 
 // enterLog puts what the journal has above the committed SCOs into the overlay, in the order of
 // sequences; of copies of one entry the last counts, its place lives longest.
 func (v *Volume) enterLog(log []LogEntry) {
-	slices.SortStableFunc(log, func(a, b LogEntry) int { return cmp.Compare(a.Seq, b.Seq) })
+	sortLog(log)
 	const slice = 1024
 	for len(log) > 0 {
 		n := min(slice, len(log))
@@ -123,18 +134,23 @@ func (v *Volume) enterLog(log []LogEntry) {
 	}
 }
 
+func sortLog(log []LogEntry) {
+	slices.SortStableFunc(log, func(a, b LogEntry) int { return cmp.Compare(a.Seq, b.Seq) })
+}
+
 func (v *Volume) enterLogged(e *LogEntry) {
 	if e.Seq <= v.committed {
 		return
 	}
 	v.seq, v.entered = max(v.seq, e.Seq), max(v.entered, e.Seq)
+	v.Stats.Rotten.Add(uint64(bits.OnesCount32(e.Bad)))
 	open := v.ov.Open()
 	_, hi := open.SeqRange()
 	fits := len(open.Entries())+int(e.Blocks) <= v.batchMax
 	if e.Kind != journal.Write {
 		fits = len(open.Holes()) < holesMax
 	}
-	if !fits && e.Seq > hi {
+	if !fits && e.Seq > hi && !v.parked {
 		v.closeBatch()
 	}
 	if e.Kind != journal.Write {
@@ -145,5 +161,7 @@ func (v *Volume) enterLogged(e *LogEntry) {
 				Pos: uint32(e.Pos) + i}, v.loop.Now())
 		}
 	}
-	v.armAge()
+	if !v.parked {
+		v.armAge()
+	}
 }

@@ -135,7 +135,7 @@ func (k *Keeper) relieve() {
 
 // letGo seals the open batch if that is worth a SCO, else copies what it has in the tail forward.
 func (v *Volume) letGo(tail journal.Tail) {
-	if v.ov.Open().Blocks() >= v.batchMax/4 {
+	if v.ov.Open().Blocks() >= v.batchMax/4 && !v.parked {
 		v.closeBatch()
 		return
 	}
@@ -250,7 +250,7 @@ func (c *copyForward) done(failed bool) {
 	}
 	c.v.copying = nil
 	defer c.v.whenIdle()
-	if c.failed && c.closes == c.v.closes && !c.v.closed {
+	if c.failed && c.closes == c.v.closes && !c.v.closed && !c.v.parked {
 		c.v.closeBatch() // what cannot be copied is sealed
 	}
 	if !c.failed && c.closes == c.v.closes {

@@ -178,6 +178,7 @@ func (v *Volume) commit(s Stored, build func(ids.CommitNum) *applied) errs.Kind 
 			}
 			v.Stats.SealRetries.Add(1)
 			v.opts.Log.Warn("a SCO could not be committed and is tried again", "vdisk", v.opts.Name, "error", err)
+			v.loop.PostFunc(func() { v.keeper.trouble(errs.Of(err)) })
 			if !sleep(v.ctx, pause) {
 				return errs.Closed
 			}

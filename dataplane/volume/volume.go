@@ -35,6 +35,10 @@ type Objects interface {
 	Manifest(ctx context.Context, ns ids.NamespaceID, n ids.SCONum) (*layout.Manifest, error)
 	// Delete removes a committed object for good.
 	Delete(ctx context.Context, ns ids.NamespaceID, epoch ids.Epoch, n ids.SCONum) error
+	// SetFloor notes that the map holds all commits up to c durably, before objects of those are deleted;
+	// Floor is the highest c noted, 0 if none. A map below it cannot be brought up from the objects any more.
+	SetFloor(ctx context.Context, ns ids.NamespaceID, c ids.CommitNum) error
+	Floor(ctx context.Context, ns ids.NamespaceID) (ids.CommitNum, error)
 }
 
 // PutSpec is an object to store.
@@ -131,8 +135,10 @@ type Volume struct {
 
 	kick      chan struct{} // wakes the cleaner
 	again     []ids.SCONum  // the cleaner's own: SCOs whose deletion failed
+	floor     ids.CommitNum // the cleaner's own: what SetFloor was told
 	cleanedTo ids.CommitNum // the cleaner's own: commits up to here were written back for it
 	fenced    errs.Kind     // why no mutation is taken any more; OK while healthy
+	parked    bool          // it only holds what the journal has of it: see park.go
 	closed    bool
 	ctx       context.Context // of the goroutines that work for it; ends with Close, or when it is fenced
 	cancel    context.CancelFunc
@@ -153,7 +159,8 @@ type Stats struct {
 	Copied         stat.Counter // blocks copied forward in the journal
 	Evicted        stat.Counter // overlay pages dropped from RAM
 	SealRetries    stat.Shared
-	Rotten         stat.Shared  // blocks sealed without a good copy
+	Rotten         stat.Shared  // blocks of the journal found rotten when it was replayed or they were sealed
+	LoggedRot      stat.Counter // reads of the journal that failed a checksum; a few are reads of reused space
 	TrimIncomplete stat.Counter // journal space freed before all fragments were written
 	Queue          stat.Gauge   // batches closed and not yet in the map
 }
@@ -208,6 +215,8 @@ var _ interface{ Mutate(*block.Mutation) } = (*Volume)(nil)
 // Problem says what is wrong with the vDisk, or nothing. On the loop.
 func (v *Volume) Problem() string {
 	switch {
+	case v.parked:
+		return "it is not open"
 	case v.fenced != errs.OK:
 		return "another owner has taken it: it takes no writes here"
 	case v.jrn.Failed() != nil:

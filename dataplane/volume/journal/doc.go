@@ -61,9 +61,14 @@
 // are rewritten; a damaged header is refused with Corrupt, because nobody can say which blocks it
 // held, and older versions of them must not be served.
 //
-// What stays undecided is rot in records behind the last mark: those under way at the end, those
-// completed in the last second or so (the keeper then leaves a mark), and after power loss those not
-// synced, which the contract allows to be gone. They are taken for a torn tail.
+// What stays undecided is rot in records behind the last mark, which are taken for a torn tail:
+//
+//   - after a kill without a boot, the last record and those that ended after it was issued (its header
+//     vouches for what had ended by then): under load the records of the last moment, MaxInFlight at most;
+//     after a second of silence none, since the keeper has left a mark;
+//   - after power loss also those that were not synced, which the contract allows to be gone.
+//
+// Rot and the kill must fall within that moment of each other: later marks close it for ever.
 //
 // # Space
 //

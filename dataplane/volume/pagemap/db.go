@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/sstable/block"
@@ -11,6 +12,7 @@ import (
 
 	"vstor/dataplane/errs"
 	"vstor/dataplane/invariants"
+	"vstor/dataplane/lsm"
 )
 
 // DBOptions of a DB.
@@ -21,7 +23,18 @@ type DBOptions struct {
 	MemTable int
 	// Flushers bounds the batches that are built at a time, over all maps. Default 4.
 	Flushers int
-	Logger   pebble.Logger // default: none
+	// Log takes error lines; nil drops them.
+	Log func(format string, args ...any)
+	// Fatal is told of what the database cannot survive, and must not return; nil panics.
+	Fatal func(error)
+	// Reserve is what the file system must have free, in bytes, for write back to go on by itself.
+	// 0: 32 MiB.
+	Reserve int64
+	// Ballast is the size of a file that is given up when the file system is full, so that what has
+	// been begun finds room. 0: 8 MiB.
+	Ballast int64
+	// ReadOnly opens a database that nobody uses and changes nothing, for Survey; there must be one.
+	ReadOnly bool
 }
 
 // DB holds the maps of a router in one Pebble. Any goroutine may call it, no loop: it blocks.
@@ -33,8 +46,11 @@ type DBOptions struct {
 // and a flush becomes visible by one edit of the manifest, made after its tables are synced. The tests
 // crash it between batches and compare.
 type DB struct {
-	p    *pebble.DB
-	jobs sync.Pool // of *job
+	p       *pebble.DB
+	guard   *lsm.Guard
+	jobs    sync.Pool     // of *job
+	closing chan struct{} // Close has begun
+	rotten  atomic.Uint64 // records that failed their checksum or identity
 
 	syncAsked atomic.Uint64
 	sync      struct {
@@ -60,38 +76,53 @@ func OpenDB(dir string, o DBOptions) (*DB, error) {
 	if o.Flushers == 0 {
 		o.Flushers = 4
 	}
-	if o.Logger == nil {
-		o.Logger = quiet{}
+	if o.Reserve == 0 {
+		o.Reserve = 32 << 20
+	}
+	if o.Ballast == 0 {
+		o.Ballast = 8 << 20
 	}
 	if o.MemTable < 1<<20 || o.Flushers < 1 {
 		return nil, errs.New(errs.Invalid, "map database with a memtable of %d bytes and %d flushers: "+
 			"at least 1 MiB and 1", o.MemTable, o.Flushers)
 	}
+	if o.ReadOnly {
+		return openReadOnly(dir, o)
+	}
 	if err := o.FS.MkdirAll(dir, 0o755); err != nil {
 		return nil, errs.Wrap(errs.IO, err, "map database in %s", dir)
 	}
-	p, err := pebble.Open(dir, pebbleOptions(o))
-	if err != nil {
-		return nil, errs.Wrap(errs.IO, err, "map database in %s", dir)
-	}
-	d := &DB{p: p}
+	d := &DB{closing: make(chan struct{})}
 	d.tickets.free = o.Flushers
+	d.guard = lsm.NewGuard(lsm.Options{FS: o.FS, Dir: dir, Name: "the map database", Log: o.Log, Fatal: o.Fatal,
+		Reserve: o.Reserve, Ballast: o.Ballast})
+	d.guard.DropOptions()
+	// What the manifest lost at its end is what a crash could have cut off: the SCOs bring it back. What it lost in
+	// the middle is not.
+	if _, err := d.guard.Inspect(); err != nil {
+		return nil, err
+	}
+	var err error
+	if d.p, err = pebble.Open(dir, d.pebble(o)); err != nil {
+		return nil, d.guard.OpenError(err)
+	}
 	if err := d.checkHeader(); err != nil {
-		_ = p.Close() // the first error is the one to tell
+		_ = d.p.Close() // the first error is the one to tell
 		return nil, errs.Wrap(errs.Of(err), err, "map database in %s", filepath.Clean(dir))
 	}
+	d.guard.SetBallast()
 	return d, nil
 }
 
-func pebbleOptions(o DBOptions) *pebble.Options {
+func (d *DB) pebble(o DBOptions) *pebble.Options {
 	po := &pebble.Options{
-		FS:                          o.FS,
 		Cache:                       o.Cache,
+		ReadOnly:                    o.ReadOnly,
+		ErrorIfNotExists:            o.ReadOnly,
 		DisableWAL:                  true,
 		MemTableSize:                uint64(o.MemTable),
 		MemTableStopWritesThreshold: 2,
 		FormatMajorVersion:          pebble.FormatNewest,
-		Logger:                      o.Logger,
 		// Sweeps write in address order, so a memtable covers a narrow range of one map and meets few
 		// tables below: compact from level 0 straight into the last one until that is 1 GiB (half a
 		// terabyte of vDisks), instead of rewriting through levels in between.
@@ -99,9 +130,7 @@ func pebbleOptions(o DBOptions) *pebble.Options {
 		L0CompactionThreshold: 4,
 		MaxOpenFiles:          256,
 	}
-	// Pebble's own scheduler looks ten times a second whether a compaction may run, in every database: with
-	// eight of them an idle process would use 1 % of a core. This one grants when one ends.
-	po.Experimental.CompactionScheduler = pebble.NewConcurrencyLimitSchedulerWithNoPeriodicGrantingForTest()
+	d.guard.Attach(po)
 	for i := range po.Levels {
 		// Packed locations do not compress.
 		po.Levels[i].Compression = func() *block.CompressionProfile { return block.NoCompression }
@@ -119,7 +148,7 @@ func (d *DB) checkHeader() error {
 		return err
 	}
 	if err != pebble.ErrNotFound {
-		return errs.Wrap(errs.IO, err, "header")
+		return lsm.ReadError(err, "header")
 	}
 	if err := d.p.Set(k, seal(appendFrame(nil, magicDB, 0, 0, 0)), pebble.NoSync); err != nil {
 		return errs.Wrap(errs.IO, err, "header")
@@ -137,11 +166,55 @@ func (d *DB) Sync() error {
 		return nil
 	}
 	covers := d.syncAsked.Load()
-	if err := d.p.Flush(); err != nil {
-		return errs.Wrap(errs.IO, err, "flush of the map database")
+	if err := d.flush(); err != nil {
+		return err
 	}
 	d.sync.done = covers
 	return nil
+}
+
+// flush waits for the tables, but not for a file system that is full.
+func (d *DB) flush() error {
+	if err := d.guard.LastRoom(); err != nil {
+		return err
+	}
+	done, err := d.p.AsyncFlush()
+	if err != nil {
+		return errs.Wrap(errs.IO, err, "flush of the map database")
+	}
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-done:
+			return nil
+		case <-d.closing:
+			return errs.New(errs.Closed, "the map database is closed")
+		case <-tick.C:
+			if err := d.guard.LastRoom(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// Problem is why nothing is written back, or nil.
+func (d *DB) Problem() error {
+	if err := d.guard.Damage(); err != nil {
+		return err
+	}
+	return d.guard.Room()
+}
+
+// Corrupt is how often damage was met: tables of the database, and records in them.
+func (d *DB) Corrupt() uint64 { return d.guard.Corrupt() + d.rotten.Load() }
+
+// parsed counts a record that does not parse.
+func (d *DB) parsed(err error) error {
+	if errs.Of(err) == errs.Corrupt {
+		d.rotten.Add(1)
+	}
+	return err
 }
 
 // DropMap deletes all of a map, durably. REQUIRES: no Map of it is open.
@@ -155,6 +228,7 @@ func (d *DB) DropMap(id MapID) error {
 
 // Close closes the database without making anything durable. REQUIRES: all its Maps are closed.
 func (d *DB) Close() error {
+	close(d.closing)
 	if err := d.p.Close(); err != nil {
 		return errs.Wrap(errs.IO, err, "closing the map database")
 	}
@@ -203,13 +277,3 @@ func (d *DB) newJob() *job {
 }
 
 func (d *DB) freeJob(j *job) { d.jobs.Put(j) }
-
-// quiet is a Logger that says nothing: errors come back from the calls. After a fatal one Pebble cannot go
-// on: its files rotted or its log cannot be written.
-type quiet struct{}
-
-func (quiet) Infof(string, ...any)  {}
-func (quiet) Errorf(string, ...any) {}
-func (quiet) Fatalf(format string, args ...any) {
-	panic(errs.New(errs.IO, "FATAL: map database: "+format, args...))
-}

@@ -2,6 +2,7 @@ package pagemap
 
 import (
 	"slices"
+	"time"
 
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
@@ -17,6 +18,9 @@ const (
 
 	// syncBatches bounds the batches that dead SCOs wait for, if write back never pauses.
 	syncBatches = 16
+
+	// fullPause is how long write back waits for room in the file system before it looks again.
+	fullPause = 500 * time.Millisecond
 )
 
 // flusher is write back: who wants what, and the batch under way.
@@ -208,7 +212,7 @@ func (m *Map) failWaits(err error, which func(*wait) bool) {
 // build fills the job with what is most wanted.
 func (m *Map) build(j *job) {
 	f := &m.flush
-	j.id, j.ns, j.tombstones = m.opts.ID, m.opts.NS, m.opts.Tombstones
+	j.id, j.ns, j.tombstones, j.asked = m.opts.ID, m.opts.NS, m.opts.Tombstones, len(f.waits) > 0
 	b := m.opts.Budget
 	j.keep = b.Used()+int64(m.opts.PagesPerFlush)*baseBytes < b.limit/4*3
 	target := f.target
@@ -265,8 +269,24 @@ func (m *Map) flushed(j *job) {
 	case err != nil:
 		f.stalled = true
 		m.failWaits(err, func(*wait) bool { return true })
+		if errs.Of(err) == errs.Full {
+			m.tryLater()
+		}
 	}
 	m.maintain()
+}
+
+// tryLater looks again in a while whether there is room: where RAM is short no Commit comes that would.
+func (m *Map) tryLater() {
+	m.spawn(func() func() {
+		time.Sleep(fullPause)
+		return func() {
+			if !m.flush.closing {
+				m.flush.stalled = false
+				m.maintain()
+			}
+		}
+	})
 }
 
 // syncer makes batches durable.

@@ -9,6 +9,7 @@ import (
 	"vstor/dataplane/ids"
 	"vstor/dataplane/invariants"
 	"vstor/dataplane/layout"
+	"vstor/dataplane/lsm"
 )
 
 // job is one batch of write back. The loop fills it with copies, a goroutine runs it, the loop takes the
@@ -31,6 +32,7 @@ type job struct {
 	// outcome
 	err     error
 	corrupt bool // err is about page bad
+	asked   bool // somebody waits for it: it may use what room is left
 	bad     PageNo
 	diff    map[ids.SCONum]int32 // blocks that base pages won and lost
 	read    uint64               // bytes
@@ -89,6 +91,13 @@ func (j *job) reset() {
 
 // run builds the batch and applies it. In a goroutine. On an error nothing has changed.
 func (j *job) run(d *DB) {
+	room := d.guard.Room
+	if j.asked {
+		room = d.guard.LastRoom
+	}
+	if j.err = room(); j.err != nil {
+		return
+	}
 	b := d.p.NewBatch()
 	defer b.Close()
 	it, err := d.p.NewIter(&pebble.IterOptions{
@@ -97,9 +106,9 @@ func (j *job) run(d *DB) {
 		j.err = errs.Wrap(errs.IO, err, "map %d", j.id)
 		return
 	}
-	j.err = j.build(b, it)
+	j.err = d.parsed(j.build(b, it))
 	if err := it.Close(); err != nil && j.err == nil {
-		j.err = errs.Wrap(errs.IO, err, "map %d", j.id)
+		j.err = lsm.ReadError(err, "map %d", j.id)
 	}
 	if j.err != nil {
 		return
@@ -151,6 +160,16 @@ func (j *job) parse(v []byte, no PageNo) error {
 	return nil
 }
 
+// unreadable is the error of a base page that the database cannot read: one rotten table must not hold up the
+// pages in others.
+func (j *job) unreadable(err error, no PageNo) error {
+	err = lsm.ReadError(err, "map %d page %d", j.id, no)
+	if errs.Of(err) == errs.Corrupt {
+		j.corrupt, j.bad = true, no
+	}
+	return err
+}
+
 // count adds by to the SCO of a base page's location.
 func (j *job) count(loc layout.Location, by int32) {
 	if loc.SCO != 0 && loc.NS == j.ns {
@@ -178,7 +197,7 @@ func (j *job) dropRange(b *pebble.Batch, it *pebble.Iterator, r *jobRange) error
 		}
 		v, err := it.ValueAndErr()
 		if err != nil {
-			return errs.Wrap(errs.IO, err, "map %d page %d", j.id, no)
+			return j.unreadable(err, no)
 		}
 		if err := j.parse(v, no); err != nil {
 			return err
@@ -193,7 +212,7 @@ func (j *job) dropRange(b *pebble.Batch, it *pebble.Iterator, r *jobRange) error
 		}
 	}
 	if err := it.Error(); err != nil {
-		return errs.Wrap(errs.IO, err, "map %d pages %d to %d", j.id, r.from, r.to)
+		return j.unreadable(err, r.from)
 	}
 	if found > pointDeletes {
 		if err := b.DeleteRange(from, to, nil); err != nil {
@@ -228,12 +247,12 @@ func (j *job) base(it *pebble.Iterator, p *jobPage) (bool, error) {
 	if it.SeekGE(k) && PageNo(keyNumber(it.Key())) == p.no {
 		v, err := it.ValueAndErr()
 		if err != nil {
-			return false, errs.Wrap(errs.IO, err, "map %d page %d", j.id, p.no)
+			return false, j.unreadable(err, p.no)
 		}
 		return true, j.parse(v, p.no)
 	}
 	if err := it.Error(); err != nil {
-		return false, errs.Wrap(errs.IO, err, "map %d page %d", j.id, p.no)
+		return false, j.unreadable(err, p.no)
 	}
 	fill(j.old.Locs[:], layout.OffUnmapped)
 	return false, nil

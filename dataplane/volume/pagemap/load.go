@@ -9,6 +9,7 @@ import (
 	"vstor/dataplane/errs"
 	"vstor/dataplane/invariants"
 	"vstor/dataplane/layout"
+	"vstor/dataplane/lsm"
 )
 
 // basesKept is how many cached base pages a map keeps even when the budget is overdrawn: what was loaded
@@ -214,11 +215,11 @@ func (ld *load) read(d *DB, id MapID, page *Page) {
 		return
 	}
 	if err != nil {
-		ld.err = errs.Wrap(errs.IO, err, "map %d page %d", id, ld.page)
+		ld.err = lsm.ReadError(err, "map %d page %d", id, ld.page)
 		return
 	}
 	ld.bytes = len(v)
-	ld.err = parsePageOf(v, id, ld.page, page)
+	ld.err = d.parsed(parsePageOf(v, id, ld.page, page))
 	_ = closer.Close() // releases a block; cannot fail
 	if ld.err != nil {
 		return

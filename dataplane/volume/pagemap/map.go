@@ -100,6 +100,12 @@ func (d *DB) Open(o Options) (*Map, Checkpoint, error) {
 	return m, m.ckpt, nil
 }
 
+// Fresh says that the database had nothing of the map when it was opened.
+func (m *Map) Fresh() bool { return m.fresh }
+
+// Durable is the commit up to which everything is in the database, durably.
+func (m *Map) Durable() ids.CommitNum { return m.durable }
+
 // Lookup returns the location of addr; false if its page is not in RAM: Load it. Allocates nothing.
 func (m *Map) Lookup(addr ids.BlockAddr) (layout.Location, bool) {
 	r := int(addr >> PageShift / midPages)

@@ -5,6 +5,7 @@ import (
 
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
+	"vstor/dataplane/lsm"
 )
 
 // readRecords reads checkpoint, SCOs and counts; false if there is no checkpoint, so nothing at all.
@@ -12,22 +13,22 @@ func (m *Map) readRecords() (found bool, err error) {
 	it, err := m.db.p.NewIter(&pebble.IterOptions{
 		LowerBound: key(m.opts.ID, 0, 0), UpperBound: key(m.opts.ID, tablePage, 0)})
 	if err != nil {
-		return false, errs.Wrap(errs.IO, err, "records")
+		return false, lsm.ReadError(err, "records")
 	}
 	defer it.Close()
 	for ok := it.First(); ok; ok = it.Next() {
 		v, err := it.ValueAndErr()
 		if err != nil {
-			return false, errs.Wrap(errs.IO, err, "records")
+			return false, lsm.ReadError(err, "records")
 		}
 		is, err := m.readRecord(it.Key()[8], keyNumber(it.Key()), v)
-		if err != nil {
+		if m.db.parsed(err) != nil {
 			return false, err
 		}
 		found = found || is
 	}
 	if err := it.Error(); err != nil {
-		return false, errs.Wrap(errs.IO, err, "records")
+		return false, lsm.ReadError(err, "records")
 	}
 	if !found && len(m.live.all) > 0 {
 		return false, errs.New(errs.Corrupt, "%d SCOs and no checkpoint", len(m.live.all))
