@@ -18,6 +18,11 @@
 //	          3 PRACC: one range read on the one drive that has it, verified         pracc
 //	          4 that drive is dead, slow or rotten: rebuilt from k others            pracc erasure
 //
+// With a process per drive, an ASD in another process is asked over a socket instead of reading its drive:
+//
+//	WRITE   proxy -> asd/client, blocking half -> socket -> asd/server's loop -> asd/store
+//	READ    pracc -> asd/client, loop half     -> socket -> asd/server's loop -> the drive, and back
+//
 // One loop (ring) owns sockets, journal and drive reads of the vDisks assigned to it: one OS thread, one
 // io_uring, run to completion, no locks. Sealing, coding, metadata and repair are goroutines, which talk to
 // a loop through its inbox. Nothing that may block runs on a loop.
@@ -28,19 +33,23 @@
 //	buf                              aligned off-heap pages with reference counts, scatter lists
 //	block                            Request, Device, Mutation, Fetch: the shapes of an IO
 //	ring                             the io_uring loop
+//	wire                             frame header and cursor of the protocols between processes; pure
 //	dio                              direct-IO files and drives, and their twins for tests
 //	layout                           keys, locations, policies, chunks, placement, manifests; pure
 //	erasure                          thin over klauspost/reedsolomon; pure
+//	lsm                              what our Pebble databases share: rot, full file systems
 //	meta                             the metadata store, on Pebble
 //	volume/{journal,overlay,sco,pagemap}, volume   the Volume Driver
 //	proxy                            object put, get, delete, repair
 //	edge                             block API and read ladder
 //	nbd                              the NBD server; knows only block.Device
 //	config api                       settings and the deployment's folder; HTTP API
+//	supervise                        child processes
 //	node                             composition root: joins all of them
 //
-// and beside the trunk: pracc (partial reads), asd/store (one drive's fragments), bench, tools.
+// and beside the trunk: pracc (partial reads); asd (store: one drive's fragments; proto, link, server, client: the
+// protocol, a framed connection, and its two ends; faults: how to break all that); bench; tools.
 //
 // Reading order for a newcomer: block, then nbd/receive.go, edge/disk.go, volume/doc.go and what it names,
-// proxy/doc.go, asd/store/doc.go, pracc/doc.go, node/node.go.
+// proxy/doc.go, asd/store/doc.go, pracc/doc.go, asd/proto/doc.go, node/node.go.
 package dataplane

@@ -71,6 +71,13 @@ func (f *fake) RemoveVDisk(_ context.Context, name string) error {
 
 func (f *fake) ListASDs(context.Context) ([]ASD, error) { return []ASD{{ID: 0}, {ID: 1}}, nil }
 
+func (f *fake) Faults(_ context.Context, id uint32, rules string) error {
+	if id != 3 || rules != "drive fail" {
+		return errs.New(errs.Absent, "there is no ASD %d", id)
+	}
+	return nil
+}
+
 func (f *fake) ShowASD(_ context.Context, id uint32) (ASD, error) {
 	if id > 1 {
 		return ASD{}, errs.New(errs.Absent, "there is no ASD %d", id)
@@ -148,6 +155,12 @@ func TestClientAndServer(t *testing.T) {
 	}
 	if a, err := c.ListASDs(ctx); err != nil || len(a) != 2 {
 		t.Error(a, err)
+	}
+	if err := c.Faults(ctx, 3, "drive fail"); err != nil {
+		t.Error(err)
+	}
+	if err := c.Faults(ctx, 4, ""); errs.Of(err) != errs.Absent {
+		t.Error(err)
 	}
 	if _, err := c.ShowASD(ctx, 9); errs.Of(err) != errs.Absent {
 		t.Error(err)

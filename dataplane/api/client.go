@@ -89,6 +89,11 @@ func (c *Client) ShowASD(ctx context.Context, id uint32) (ASD, error) {
 	return a, err
 }
 
+// Faults breaks an ASD on purpose.
+func (c *Client) Faults(ctx context.Context, id uint32, rules string) error {
+	return c.do(ctx, http.MethodPost, "asds/"+strconv.FormatUint(uint64(id), 10)+"/faults", FaultsRequest{rules}, nil)
+}
+
 // Status tells how the deployment is doing.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	var s Status

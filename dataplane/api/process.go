@@ -19,7 +19,7 @@ func processMetrics(p *stat.Page) {
 		cpu := time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
 		p.Counter("process_cpu_seconds_total", "User and system CPU time in seconds.", cpu.Seconds())
 	}
-	p.Gauge("process_resident_memory_bytes", "Resident memory in bytes.", float64(residentBytes()))
+	p.Gauge("process_resident_memory_bytes", "Resident memory in bytes.", float64(ResidentBytes()))
 	if fds, err := os.ReadDir("/proc/self/fd"); err == nil {
 		p.Gauge("process_open_fds", "Open file descriptors.", float64(len(fds)))
 	}
@@ -46,8 +46,8 @@ func processMetrics(p *stat.Page) {
 	p.Counter("go_memstats_mallocs_total", "Heap objects allocated, ever.", v(5))
 }
 
-// residentBytes is the process's resident memory; 0 if /proc does not say.
-func residentBytes() int64 {
+// ResidentBytes is this process's resident memory; 0 if /proc does not say.
+func ResidentBytes() int64 {
 	b, err := os.ReadFile("/proc/self/statm")
 	if err != nil {
 		return 0

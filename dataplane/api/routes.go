@@ -103,12 +103,35 @@ func (s *Server) vdisk(rc *fasthttp.RequestCtx, name string) {
 }
 
 func (s *Server) asd(rc *fasthttp.RequestCtx, arg string) {
+	arg, below, deep := strings.Cut(arg, "/")
 	id, err := strconv.ParseUint(arg, 10, 32)
-	if err != nil {
+	switch {
+	case err != nil:
 		replyError(rc, errs.New(errs.Invalid, "%.40q is no ASD: an ASD's id is a number from 0", arg))
+		return
+	case deep && below == "faults":
+		s.faults(rc, uint32(id))
+		return
+	case deep:
+		replyError(rc, errs.New(errs.Absent, "there is no %.40q below an ASD; there is faults", below))
 		return
 	}
 	s.get(rc, func(ctx context.Context) (any, error) { return s.sys.ShowASD(ctx, uint32(id)) })
+}
+
+// faults takes the rules of what shall go wrong at an ASD.
+func (s *Server) faults(rc *fasthttp.RequestCtx, id uint32) {
+	s.only(rc, fasthttp.MethodPost, func() {
+		s.call(rc, fasthttp.StatusNoContent, func(ctx context.Context) (any, error) {
+			var r FaultsRequest
+			dec := json.NewDecoder(bytes.NewReader(rc.PostBody()))
+			dec.DisallowUnknownFields()
+			if err := dec.Decode(&r); err != nil {
+				return nil, errs.New(errs.Invalid, `the body must be like {"rules": "drive fail on=writes"}: %v`, err)
+			}
+			return nil, s.sys.Faults(ctx, id, r.Rules)
+		})
+	})
 }
 
 func (s *Server) memory(ctx context.Context) (any, error) {
@@ -124,7 +147,7 @@ func (s *Server) memory(ctx context.Context) (any, error) {
 		m.AllowanceBytes = MemoryAllowance
 	}
 	if m.ResidentBytes == 0 {
-		m.ResidentBytes = residentBytes()
+		m.ResidentBytes = ResidentBytes()
 	}
 	return m, nil
 }

@@ -32,6 +32,14 @@ type VDisks interface {
 type ASDs interface {
 	ListASDs(ctx context.Context) ([]ASD, error)
 	ShowASD(ctx context.Context, id uint32) (ASD, error)
+	// Faults breaks an ASD on purpose, by the rules that package faults explains; empty rules mend it. It is
+	// Refused where the deployment was not started for that.
+	Faults(ctx context.Context, id uint32, rules string) error
+}
+
+// FaultsRequest is the body of a POST that breaks an ASD.
+type FaultsRequest struct {
+	Rules string `json:"rules"`
 }
 
 // Health tells how the whole is doing.
@@ -96,6 +104,8 @@ type ASD struct {
 	ReadBytes     uint64 `json:"read_bytes_total"`
 	WriteBytes    uint64 `json:"write_bytes_total"`
 	Corrupt       uint64 `json:"corrupt_total"`
+	PID           int    `json:"pid,omitempty"` // of its process, if it has one of its own
+	Restarts      int    `json:"restarts,omitempty"`
 	Problem       string `json:"problem,omitempty"`
 }
 
@@ -121,6 +131,8 @@ type Status struct {
 	Connections    int      `json:"connections"`
 	MaxConnections int      `json:"max_connections"`
 	CorruptBlocks  uint64   `json:"corrupt_blocks_total"`
+	// CorruptPlaces says where damage was met: data, index, journal, map, meta.
+	CorruptPlaces map[string]uint64 `json:"corrupt_places,omitempty"`
 	// Unprotected names, in sentences, what a lost drive or machine would take with it.
 	Unprotected []string `json:"unprotected"`
 }

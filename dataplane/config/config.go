@@ -42,7 +42,7 @@ func Default() Config {
 		SCOSize:        64 << 20,
 		FragmentSize:   4 << 20,
 		Journal:        1 << 30,
-		ASDMemory:      64 << 20,
+		ASDMemory:      80 << 20,
 		MaxConnections: 256,
 		StallTimeout:   60 * time.Second,
 	}
@@ -59,7 +59,7 @@ const (
 	minFragment   = 64 << 10
 	maxFragment   = 64 << 20
 	minMemory     = 64 << 20
-	minASDMemory  = 48 << 20
+	minASDMemory  = 32 << 20
 	minJournal    = 64 << 20
 	journalUnit   = 32 << 20
 	maxLoops      = 256

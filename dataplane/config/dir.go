@@ -51,7 +51,7 @@ func OpenDir(path string) (*Dir, error) {
 		return nil, errs.Wrap(errs.IO, err, "cannot find out what folder %s is", path)
 	}
 	d := &Dir{Path: abs}
-	if err := CheckSocketPath(filepath.Join(abs, "nbd.sock")); err != nil {
+	if err := CheckSocketPath(filepath.Join(abs, "run", "asd-1023.sock")); err != nil {
 		return nil, err
 	}
 	if d.made, err = makeDir(abs); err != nil {
@@ -198,7 +198,11 @@ func (d *Dir) Kept() (Source, error) {
 	if d.fresh {
 		return Source{}, nil
 	}
-	return FromFile(filepath.Join(d.Path, keptFile))
+	path := filepath.Join(d.Path, keptFile)
+	if err := checkSum(path); err != nil {
+		return Source{}, err
+	}
+	return FromFile(path)
 }
 
 // Keep remembers settings for later starts.
@@ -208,6 +212,7 @@ func (d *Dir) Keep(values map[string][]string) error {
 	if err != nil {
 		return err
 	}
+	b = withSum(b)
 	path := filepath.Join(d.Path, keptFile)
 	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, b) {
 		return nil

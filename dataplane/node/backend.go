@@ -8,6 +8,7 @@ import (
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
 	"vstor/dataplane/layout"
+	"vstor/dataplane/meta"
 	"vstor/dataplane/proxy"
 	"vstor/dataplane/volume"
 )
@@ -16,12 +17,12 @@ import (
 func (n *Node) openProxy() error {
 	var err error
 	n.proxy, err = proxy.New(proxy.Options{Meta: n.meta, ASDs: n.proxyASDs, Preset: n.preset(), Workers: coderWorkers(),
-		ChunkBuffers: chunkBuffers(),
+		ChunkBuffers: chunkBuffers(), Grace: n.opts.Grace,
 		Log:          func(format string, args ...any) { n.log.Warn(fmt.Sprintf(format, args...)) }})
 	if err != nil {
 		return err
 	}
-	n.objects = &objects{n.proxy}
+	n.objects = &objects{n.proxy, n.meta}
 	return nil
 }
 
@@ -37,14 +38,9 @@ func chunkBuffers() int { return 2 * coderWorkers() }
 func (n *Node) proxyASDs() []proxy.ASD {
 	out := make([]proxy.ASD, 0, len(n.drives))
 	for _, d := range n.drives {
-		a := proxy.ASD{ID: d.id, Node: d.node, Store: downStore{}}
-		if d.store != nil {
-			s := d.store.Stat()
-			a.Alive = s.Failed == ""
-			a.Free = s.Free - s.Reserve
-			a.Store = fragStore{d.store}
-		}
-		out = append(out, a)
+		s, err := d.stat()
+		out = append(out, proxy.ASD{ID: d.id, Node: d.node, Alive: err == nil, Free: s.Free - s.Reserve,
+			Store: d.fragments()})
 	}
 	return out
 }
@@ -56,8 +52,7 @@ const tightPart = 80
 func (n *Node) tight() bool {
 	var used, size int64
 	for _, d := range n.drives {
-		if d.store != nil {
-			s := d.store.Stat()
+		if s, err := d.stat(); err == nil {
 			used, size = used+s.Capacity-s.Free+s.Reserve, size+s.Capacity
 		}
 	}
@@ -105,7 +100,10 @@ func (downStore) ListNamespace(context.Context, ids.NamespaceID, layout.FragKey,
 }
 
 // objects is the proxy as the Volume Drivers need it.
-type objects struct{ px *proxy.Proxy }
+type objects struct {
+	px   *proxy.Proxy
+	meta meta.Store
+}
 
 // ReserveSCOs gives out SCO numbers.
 func (o *objects) ReserveSCOs(ctx context.Context, ns ids.NamespaceID, epoch ids.Epoch, n int) (ids.SCONum, error) {

@@ -10,6 +10,9 @@
 //	looprig.go   a loop with all that lives on it: pool, journal, PRACC, vDisks
 //	registry.go  names, numbers and states of vDisks in the metadata store
 //	vdisks.go    create, open, remove
+//	failed.go    vDisks that do not open: parked, tried again
+//	mapdb.go floor.go   maps made again from the SCOs, and when they may be
+//	identheal.go corruption.go   damage: the identity found again; what was met, by place
 //	exports.go   vDisks as NBD exports
 //	status.go metrics.go memory.go   what the API shows
 package node

@@ -6,22 +6,80 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
+	"vstor/asd/client"
+	"vstor/asd/proto"
+	"vstor/asd/server"
 	"vstor/asd/store"
 	"vstor/dataplane/dio"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
 	"vstor/dataplane/layout"
+	"vstor/dataplane/proxy"
+	"vstor/dataplane/supervise"
 	"vstor/pracc"
 )
 
-// drive is one ASD of this process: a store, or the reason why there is none.
+// drive is one ASD as this process sees it: a store of its own, a daemon that it asks, or the reason why it
+// is neither.
 type drive struct {
-	id    ids.ASDID
-	node  ids.NodeID
-	path  string
-	file  dio.File
-	store *store.Store
-	err   error // why store is nil
+	id   ids.ASDID
+	node ids.NodeID
+	path string
+
+	file   dio.File // embedded
+	faults *dio.Faulty
+	store  *store.Store
+
+	remote *client.ASD // in a process of its own
+	child  *supervise.Child
+
+	err error // why there is neither
+}
+
+// stat is its newest figures, without IO; the error says why it does not serve now.
+func (d *drive) stat() (proto.Stat, error) {
+	switch {
+	case d.remote != nil:
+		s, _ := d.remote.Stat()
+		if !d.remote.Up() {
+			return s, d.silence()
+		}
+		return s, statErr(s)
+	case d.store != nil:
+		s := server.StatOf(d.store.Stat())
+		return s, statErr(s)
+	}
+	return proto.Stat{}, d.err
+}
+
+// silence is why a daemon does not answer, as far as it is known.
+func (d *drive) silence() error {
+	if d.child.PID() == 0 {
+		return errs.New(errs.Unreachable, "its process has ended (%v); the log says why", d.child.Err())
+	}
+	if err := d.remote.Err(); err != nil {
+		return err
+	}
+	return errs.New(errs.Unreachable, "it does not answer yet")
+}
+
+// statErr is what a drive says that takes no changes any more.
+func statErr(s proto.Stat) error {
+	if s.Failed == "" {
+		return nil
+	}
+	return errs.New(errs.IO, "%s", s.Failed)
+}
+
+// fragments is the drive as the proxy uses it.
+func (d *drive) fragments() proxy.FragmentStore {
+	switch {
+	case d.remote != nil:
+		return d.remote
+	case d.store != nil:
+		return fragStore{d.store}
+	}
+	return downStore{}
 }
 
 func (n *Node) drivePath(id int) string { return filepath.Join(n.cfg.Dir, fmt.Sprintf("asd-%d", id)) }
@@ -57,22 +115,38 @@ func (n *Node) storeOptions(i int, file dio.File, cache *pebble.Cache) store.Opt
 	}
 }
 
-// openDrives opens every ASD it can. One that does not open is down and says why; the others serve.
-func (n *Node) openDrives() {
+// openDrives opens every ASD it can, here or in processes of their own. One that does not open is down and
+// says why; the others serve.
+func (n *Node) openDrives() error {
 	for i := range n.cfg.ASDs {
-		d := &drive{id: ids.ASDID(i), node: ids.NodeID(i % n.cfg.Nodes), path: n.drivePath(i)}
-		n.drives = append(n.drives, d)
-		if d.file, d.err = n.host.Open(filepath.Join(d.path, "data")); d.err == nil {
-			d.store, d.err = store.Open(n.storeOptions(i, d.file, n.cache))
-		}
+		n.drives = append(n.drives, &drive{id: ids.ASDID(i), node: ids.NodeID(i % n.cfg.Nodes), path: n.drivePath(i)})
+	}
+	if n.cfg.Processes {
+		return n.startASDs()
+	}
+	for i, d := range n.drives {
+		n.openDrive(i, d)
 		if d.err != nil {
 			n.log.Error("an ASD does not open; its fragments are read from the others until it does",
 				"asd", i, "error", d.err)
 		}
 	}
+	return nil
+}
+
+func (n *Node) openDrive(i int, d *drive) {
+	if d.file, d.err = n.host.Open(filepath.Join(d.path, "data")); d.err != nil {
+		return
+	}
+	if n.cfg.AllowFaults {
+		d.faults = dio.NewFaulty(d.file, uint64(i))
+		d.file = d.faults
+	}
+	d.store, d.err = store.Open(n.storeOptions(i, d.file, n.cache))
 }
 
 func (n *Node) closeDrives() {
+	n.stopASDs()
 	for _, d := range n.drives {
 		if d.store != nil {
 			if err := d.store.Close(); err != nil {

@@ -36,6 +36,8 @@ func (x exports) Open(name string) (nbd.Export, error) {
 		}
 	}
 	switch {
+	case d == nil && x.n.failed[name] != nil:
+		return nil, x.n.failed[name].refusal()
 	case d == nil && name == "":
 		return nil, errs.New(errs.Absent, "name a vDisk: there are %d", len(x.n.vdisks))
 	case d == nil || d.removing:

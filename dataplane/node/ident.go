@@ -15,8 +15,15 @@ import (
 
 // ident is what makes a deployment this one and no other. It is written once, before anything else.
 type ident struct {
-	UUID    uuid `json:"uuid"`
-	Journal uuid `json:"journal"`
+	UUID    uuid   `json:"uuid"`
+	Journal uuid   `json:"journal"`
+	Check   string `json:"check"` // of the above, see check
+}
+
+// check is the checksum of both, as it stands in the file.
+func (d ident) check() string {
+	h := sha256.Sum256(append(append([]byte("ident"), d.UUID[:]...), d.Journal[:]...))
+	return hex.EncodeToString(h[:8])
 }
 
 type uuid [16]byte
@@ -47,13 +54,21 @@ func makeIdent(fs vfs.FS, dir string) (ident, error) {
 	var d ident
 	rand.Read(d.UUID[:])
 	rand.Read(d.Journal[:])
+	return d, writeIdent(fs, dir, d)
+}
+
+// writeIdent replaces the file as a whole.
+func writeIdent(fs vfs.FS, dir string, d ident) error {
+	d.Check = d.check()
 	b, err := json.MarshalIndent(d, "", "  ")
 	if err != nil {
-		return d, err
+		return err
 	}
-	f, err := fs.Create(filepath.Join(dir, identFile), vfs.WriteCategoryUnspecified)
+	fail := func(err error) error { return errs.Wrap(errs.IO, err, "cannot write the deployment's identity") }
+	path := filepath.Join(dir, identFile)
+	f, err := fs.Create(path+".tmp", vfs.WriteCategoryUnspecified)
 	if err != nil {
-		return d, errs.Wrap(errs.IO, err, "cannot write the deployment's identity")
+		return fail(err)
 	}
 	_, err = f.Write(append(b, '\n'))
 	if err == nil {
@@ -62,10 +77,13 @@ func makeIdent(fs vfs.FS, dir string) (ident, error) {
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
-	if err != nil {
-		return d, errs.Wrap(errs.IO, err, "cannot write the deployment's identity")
+	if err == nil {
+		err = fs.Rename(path+".tmp", path)
 	}
-	return d, syncDir(fs, dir)
+	if err != nil {
+		return fail(err)
+	}
+	return syncDir(fs, dir)
 }
 
 func syncDir(fs vfs.FS, dir string) error {
@@ -95,6 +113,9 @@ func readIdent(fs vfs.FS, dir string) (ident, error) {
 	n, _ := f.Read(b)
 	if err := json.Unmarshal(b[:n], &d); err != nil {
 		return d, errs.Wrap(errs.Corrupt, err, "%s is damaged", path)
+	}
+	if d.Check != d.check() {
+		return d, errs.New(errs.Corrupt, "%s is damaged: its check is %.20q, %s would be right", path, d.Check, d.check())
 	}
 	return d, nil
 }

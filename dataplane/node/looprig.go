@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"vstor/asd/client"
+	"vstor/asd/link"
 	"vstor/dataplane/buf"
 	"vstor/dataplane/dio"
 	"vstor/dataplane/errs"
@@ -25,6 +27,7 @@ type loopRig struct {
 	keeper *volume.Keeper
 	client *pracc.Client
 	fetch  *fetcher
+	remote []*client.Reader // by ASD; nil where the drive is read here
 
 	attached bool // the journal is the loop's
 }
@@ -89,8 +92,10 @@ func (n *Node) startLoop(i int) (*loopRig, error) {
 	}
 	r := &loopRig{n: n, id: i, pool: pool, loop: l}
 	l.Call(func() {
-		r.client, err = pracc.New(l, pracc.Options{Drives: n.praccDrives(), Manifests: n.proxy, CacheBytes: n.plan.manifest,
-			OnRot: n.onRot})
+		if err = r.openReaders(); err != nil {
+			return
+		}
+		r.client, err = pracc.New(l, r.praccOptions())
 	})
 	if err != nil {
 		r.stop()
@@ -98,6 +103,41 @@ func (n *Node) startLoop(i int) (*loopRig, error) {
 	}
 	r.fetch = &fetcher{client: r.client}
 	return r, nil
+}
+
+// praccOptions: drives are read here, or asked for by way of their daemons.
+func (r *loopRig) praccOptions() pracc.Options {
+	o := pracc.Options{Manifests: r.n.proxy, CacheBytes: r.n.plan.manifest, OnRot: r.n.onRot}
+	if r.n.cfg.Processes {
+		o.Remotes = r.praccRemote
+	} else {
+		o.Drives = r.n.praccDrives()
+	}
+	return o
+}
+
+// openReaders makes the loop's connections to the ASDs that are processes of their own.
+func (r *loopRig) openReaders() error {
+	if !r.n.cfg.Processes {
+		return nil
+	}
+	hub := link.NewHub(r.loop, link.HubOptions{})
+	for _, d := range r.n.drives {
+		rd, err := d.remote.NewReader(r.loop, client.ReaderOptions{Hub: hub})
+		if err != nil {
+			return err
+		}
+		r.remote = append(r.remote, rd)
+	}
+	return nil
+}
+
+// praccRemote finds an ASD's connection, nil if there is no such ASD.
+func (r *loopRig) praccRemote(id ids.ASDID) pracc.Remote {
+	if int(id) >= len(r.remote) {
+		return nil
+	}
+	return r.remote[id]
 }
 
 // replay opens the journal and collects what it has of each vDisk.
@@ -111,10 +151,14 @@ func (r *loopRig) replay() (map[ids.VolumeID][]volume.LogEntry, error) {
 	if r.jrn, err = journal.Open(f, r.n.journalOptions(path)); err != nil {
 		return nil, err
 	}
+	if u := r.jrn.Root().UUID; u != [16]byte(r.n.ident.Journal) {
+		return nil, errs.New(errs.Refused, "%s is journal %x; this deployment's is %x: was it swapped or restored?",
+			path, u, r.n.ident.Journal)
+	}
 	log := map[ids.VolumeID][]volume.LogEntry{}
 	err = r.jrn.Replay(func(e journal.ReplayEntry) error {
 		log[e.Vol] = append(log[e.Vol], volume.LogEntry{Seq: e.Seq, Kind: e.Kind, Addr: e.Addr, Blocks: e.Blocks,
-			Pos: e.Pos, Sums: append([]uint32(nil), e.Sums...)})
+			Pos: e.Pos, Sums: append([]uint32(nil), e.Sums...), Bad: e.Bad})
 		return nil
 	})
 	if err != nil {
@@ -162,6 +206,12 @@ func (r *loopRig) stop() error {
 		done := make(chan struct{})
 		r.loop.Call(func() { r.client.Close(func() { close(done) }) })
 		<-done
+	}
+	for _, rd := range r.remote {
+		done := make(chan struct{})
+		if r.loop.Call(func() { rd.Close(func() { close(done) }) }) {
+			<-done
+		}
 	}
 	r.loop.Stop()
 	if r.file != nil {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"vstor/dataplane/errs"
@@ -38,16 +39,27 @@ func (n *Node) maintain(ctx context.Context) {
 			n.log.Warn("what crashed puts left stays for now", "vdisk", d.Name, "error", err)
 		}
 	}
+	audited := make(audits)
+	n.auditASDs(ctx, audited)
 	left := n.repairMissing(ctx)
 	seen := n.proxy.Counters().PutsDegraded
 	tick := time.NewTicker(repairInterval)
 	defer tick.Stop()
+	look := time.NewTicker(auditInterval)
+	defer look.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case r := <-n.rots:
 			n.repair(ctx, r)
+		case <-n.returned:
+			n.auditASDs(ctx, audited)
+			left, seen = n.repairMissing(ctx), n.proxy.Counters().PutsDegraded
+		case <-look.C:
+			if n.auditASDs(ctx, audited) > 0 {
+				left, seen = n.repairMissing(ctx), n.proxy.Counters().PutsDegraded
+			}
 		case <-tick.C:
 			if now := n.proxy.Counters().PutsDegraded; left > 0 || now != seen {
 				left, seen = n.repairMissing(ctx), now
@@ -82,4 +94,36 @@ func (n *Node) repair(ctx context.Context, r rot) {
 		return
 	}
 	n.log.Info("looked after a damaged fragment", "fragment", r.key, "asd", r.asd, "found", r.kind)
+}
+
+// auditInterval is how often ASDs are looked at for one that was started since it was last audited.
+const auditInterval = 5 * time.Second
+
+// audits says of each ASD in which incarnation it was last audited, negative if that failed. An ASD that
+// only could not be reached for a while has what it had; one that was started again may be an old copy, or
+// damaged.
+type audits map[ids.ASDID]int64
+
+// auditASDs audits the ASDs that were started since their last audit, and says how many fragments they lack.
+func (n *Node) auditASDs(ctx context.Context, done audits) (lacking int) {
+	for _, d := range n.drives {
+		s, err := d.stat()
+		if err != nil || s.Incarnation == 0 || done[d.id] == s.Incarnation {
+			continue
+		}
+		lacks, err := n.proxy.Audit(ctx, d.id)
+		lacking += lacks
+		if lacks > 0 {
+			n.log.Warn(fmt.Sprintf("ASD %d lacks %d fragments that it should have (an older copy of it, or damage?); "+
+				"they are written again from the others", d.id, lacks), "asd", d.id)
+		}
+		switch {
+		case err == nil:
+			done[d.id] = s.Incarnation
+		case ctx.Err() == nil && done[d.id] != -s.Incarnation:
+			done[d.id] = -s.Incarnation // said once
+			n.log.Warn("an ASD could not be audited; it is tried again", "asd", d.id, "error", err)
+		}
+	}
+	return lacking
 }

@@ -24,6 +24,7 @@ type memoryPlan struct {
 	cache    int64 // Pebble's block cache, shared by all databases
 	tables   int64 // memtables of all databases
 	coders   int64 // fragment buffers of the proxy
+	daemons  int64 // the ASDs' processes, beside --memory
 	cleaning int64
 	sealing  int64 // indexes of SCOs in the making and on their way into the map
 	overlay  int64 // entries and tables of the overlays
@@ -39,6 +40,7 @@ const (
 	manifestMem  = 8 << 20
 	pagesMin     = 96 << 20 // two requests of 32 MiB and room to move
 	storeScratch = 4 << 20
+	daemonRest   = 32 << 20 // code, stacks and heap of a child process
 )
 
 func planMemory(cfg *config.Config, coders int64) (memoryPlan, error) {
@@ -50,6 +52,13 @@ func planMemory(cfg *config.Config, coders int64) (memoryPlan, error) {
 		cleaning: volume.CleanBytes, stores: int64(cfg.ASDs) * storeScratch,
 	}
 	blocks := cfg.SCOSize >> 12
+	if err := checkDaemons(cfg); err != nil {
+		return p, err
+	}
+	if cfg.Processes { // they have databases and buffers of their own
+		p.tables, p.stores = 2*2*memTable, 0
+		p.daemons = int64(cfg.ASDs) * (cfg.ASDMemory + daemonRest)
+	}
 	p.sealing = sealers * blocks * 128
 	p.overlay = (cfg.Journal>>12)*44 + blocks*44
 	fixed := p.maps + p.cache + p.tables + p.coders + p.cleaning + p.stores + p.sealing + p.overlay +
@@ -87,7 +96,13 @@ func (n *Node) memory() api.Memory {
 	add("coders", "fragments of chunks being coded and written", p.coders, n.proxy.Counters().BuffersOut*n.fragmentBytes())
 	add("sealing", "indexes of SCOs in the making", p.sealing, 0)
 	add("cleaning", "live blocks on their way into a new SCO", p.cleaning, 0)
-	add("stores", "verified reads of fragments", p.stores, p.stores)
+	if n.cfg.Processes {
+		resident := n.daemonBytes()
+		add("ASD processes", "each its --asd-memory, code, stacks and heap", p.daemons, resident)
+		m.ResidentBytes = resident + api.ResidentBytes()
+	} else {
+		add("stores", "verified reads of fragments", p.stores, p.stores)
+	}
 	add("databases", "Pebble's block cache, shared by all databases", p.cache, n.cache.Metrics().Size)
 	add("memtables", "Pebble's memtables, two for each database", p.tables, 0)
 	return m
@@ -112,4 +127,13 @@ func (n *Node) coderBytes() int64 {
 	p := n.preset()
 	frags := int64(p.FragsMaxOf())
 	return (int64(chunkBuffers())*frags+frags+1)*n.fragmentBytes() + int64(coderWorkers()+4)*frags*layout.RegionSize
+}
+
+// daemonBytes is what the ASDs' processes hold in memory now.
+func (n *Node) daemonBytes() (sum int64) {
+	for _, d := range n.drives {
+		s, _ := d.stat()
+		sum += s.RSS
+	}
+	return sum
 }

@@ -23,6 +23,7 @@ func (n *Node) WriteMetrics(p *stat.Page) {
 	for _, r := range n.rigs {
 		r.metrics(p)
 	}
+	n.corruptionMetrics(p)
 }
 
 func (n *Node) nbdMetrics(p *stat.Page) {
@@ -77,6 +78,7 @@ func (d *vdisk) metrics(p *stat.Page) {
 	c("vstor_overlay_evicted_blocks_total", "blocks that left RAM for the journal", v.Evicted.Load())
 	c("vstor_seal_retries_total", "stores and commits of SCOs tried again", v.SealRetries.Load())
 	c("vstor_journal_rotten_blocks_total", "blocks lost in the journal", v.Rotten.Load())
+	c("vstor_vdisk_corrupt_total", "requests that ended with an error because data is damaged", e.Corrupt.Load())
 	c("vstor_journal_trimmed_incomplete_total", "journal space freed before all fragments were written",
 		v.TrimIncomplete.Load())
 	p.Gauge("vstor_seal_queue", "batches closed and not yet in the map", float64(v.Queue.Load()), l...)

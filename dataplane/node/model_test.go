@@ -66,7 +66,10 @@ func (m *model) start(fresh bool) {
 		}
 	}
 	n, err := Start(Options{Config: m.config(), Log: slog.New(slog.NewTextHandler(m.log, nil)), Host: m.host, Fresh: fresh,
-		NoNBD: true, Hook: m.hook})
+		NoNBD: true, Hook: m.hook,
+		// With the usual second a busy machine accepts puts that lack a fragment, and the drives that are
+		// pulled next are then one too many.
+		Grace: 10 * time.Minute})
 	if err != nil {
 		m.fatalf("start: %v", err)
 	}

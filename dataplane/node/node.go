@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -35,6 +36,8 @@ type Options struct {
 	Fresh  bool              // make the deployment first
 	NoNBD  bool              // tests that use the vDisks directly
 	Hook   func(step string) // fault points of tests
+	Fatal  func(error)       // told of what the process cannot survive; must not return. nil panics
+	Grace  time.Duration     // how long puts wait for slow ASDs; 0: the proxy's default
 }
 
 // Node is a running deployment in one process.
@@ -59,16 +62,21 @@ type Node struct {
 	cleaners *volume.Cleaners
 	rigs     []*loopRig
 	rots     chan rot
+	returned chan ids.ASDID // that answer again
+	awaited  atomic.Bool    // the ASDs have had their time to start
 	nbd      *nbd.Server
 
 	ctx    context.Context
 	cancel context.CancelFunc
 	work   sync.WaitGroup // background
 
-	control  sync.Mutex // create, remove: one at a time
-	mu       sync.Mutex // never held across IO
-	vdisks   map[string]*vdisk
-	stopping bool
+	control sync.Mutex // create, remove: one at a time
+	mu      sync.Mutex // never held across IO
+	vdisks  map[string]*vdisk
+	failed  map[string]*failed // vDisks that do not open
+
+	mapDamage uint64 // map databases put aside at the start
+	stopping  bool
 }
 
 // Start brings a deployment up. NBD is served when it returns. After an error nothing runs.
@@ -77,7 +85,8 @@ func Start(opts Options) (*Node, error) {
 		opts.Host = RealHost{}
 	}
 	n := &Node{opts: opts, cfg: opts.Config, log: opts.Log, host: opts.Host, started: time.Now(),
-		vdisks: map[string]*vdisk{}, rots: make(chan rot, rotQueue)}
+		vdisks: map[string]*vdisk{}, failed: map[string]*failed{}, rots: make(chan rot, rotQueue),
+		returned: make(chan ids.ASDID, returnQueue)}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if err := n.start(); err != nil {
 		n.Close()
@@ -96,7 +105,7 @@ func (n *Node) start() error {
 		if err := n.create(); err != nil {
 			return err
 		}
-	} else if n.ident, err = readIdent(n.host.FS(), n.cfg.Dir); err != nil {
+	} else if n.ident, err = n.readIdent(); err != nil {
 		return err
 	}
 	if err := n.openBackend(); err != nil {
@@ -188,21 +197,23 @@ func (n *Node) openBackend() error {
 	n.cache = pebble.NewCache(n.plan.cache)
 	var err error
 	n.meta, err = meta.OpenPebble(meta.PebbleOptions{Dir: filepath.Join(n.cfg.Dir, "meta"), FS: n.host.FS(),
-		Cache: n.cache, MemTable: memTable})
+		Cache: n.cache, MemTable: memTable, MustExist: !n.opts.Fresh, Log: n.logError, Fatal: n.opts.Fatal})
 	if err != nil {
 		return err
 	}
-	n.registry = registry{n.meta}
-	n.openDrives()
+	n.registry = registry{n.meta, n.host.FS(), n.cfg.Dir}
+	if err := n.registry.reconcile(n.ctx); err != nil {
+		return err
+	}
+	if err := n.openDrives(); err != nil {
+		return err
+	}
 	return n.openProxy()
 }
 
 // openRouter starts the loops, replays the journals and opens every vDisk.
 func (n *Node) openRouter() error {
-	var err error
-	n.mapDB, err = pagemap.OpenDB(filepath.Join(n.cfg.Dir, "router", "map"), pagemap.DBOptions{FS: n.host.FS(),
-		Cache: n.cache, MemTable: memTable})
-	if err != nil {
+	if err := n.openMapDB(); err != nil {
 		return err
 	}
 	n.budget = pagemap.NewBudget(n.plan.maps)
@@ -230,6 +241,7 @@ func (n *Node) openRouter() error {
 		n.background(func(ctx context.Context) { n.bury(ctx, r) })
 	}
 	n.background(n.maintain)
+	n.background(n.reopen)
 	return nil
 }
 
@@ -245,12 +257,13 @@ func (n *Node) openVDisks(logs []map[ids.VolumeID][]volume.LogEntry) error {
 			return errs.New(errs.Invalid, "vDisk %s lives on loop %d, there are %d; start with as many loops as before",
 				r.Name, r.Loop, len(n.rigs))
 		}
-		d, err := n.openVDisk(n.ctx, r, logs[r.Loop][r.ID])
-		if err != nil {
-			return err
-		}
+		log := logs[r.Loop][r.ID]
 		delete(logs[r.Loop], r.ID)
-		n.vdisks[r.Name] = d
+		if d, err := n.openVDisk(n.ctx, r, log); err == nil {
+			n.vdisks[r.Name] = d
+		} else {
+			n.park(r, log, err)
+		}
 	}
 	for i, rig := range n.rigs {
 		if err := rig.attach(); err != nil {
@@ -335,6 +348,9 @@ func (n *Node) Close() error {
 	n.work.Wait()
 	for _, d := range n.vdisks {
 		d.close()
+	}
+	for _, f := range n.failed {
+		f.unpark()
 	}
 	var err error
 	for _, r := range n.rigs {

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
 	"vstor/dataplane/meta"
@@ -32,7 +34,12 @@ type record struct {
 	Created time.Time    `json:"created"`
 }
 
-type registry struct{ meta meta.Store }
+// A second copy of it lies in DIR/vdisks.json: see registryfile.go.
+type registry struct {
+	meta meta.Store
+	fs   vfs.FS
+	dir  string
+}
 
 func nameKey(name string) []byte     { return []byte(nameKeys + name) }
 func goneKey(id ids.VolumeID) []byte { return []byte(goneKeys + id.String()) }
@@ -64,6 +71,9 @@ func (g registry) add(ctx context.Context, r record) (record, error) {
 		txn.Put([]byte(nextKey), strconv.AppendUint(nil, id+1, 10))
 		txn.Put(nameKey(r.Name), value)
 		err = g.meta.Apply(ctx, &txn)
+		if err == nil {
+			return r, g.keepAdded(ctx, r)
+		}
 		if errs.Of(err) != errs.Refused {
 			return r, err
 		}
@@ -75,6 +85,22 @@ func (g registry) add(ctx context.Context, r record) (record, error) {
 
 // list is every vDisk.
 func (g registry) list(ctx context.Context) ([]record, error) { return g.scan(ctx, nameKeys) }
+
+// next is the number of the next vDisk.
+func (g registry) next(ctx context.Context) (ids.VolumeID, error) {
+	b, _, err := g.meta.Get(ctx, []byte(nextKey))
+	if errs.Of(err) == errs.Absent {
+		return 1, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	id, err := strconv.ParseUint(string(b), 10, 64)
+	if err != nil {
+		return 0, errs.Wrap(errs.Corrupt, err, "the next vDisk number is %q", b)
+	}
+	return ids.VolumeID(id), nil
+}
 
 // gone is every vDisk whose remains are not all deleted yet.
 func (g registry) gone(ctx context.Context) ([]record, error) { return g.scan(ctx, goneKeys) }
@@ -109,12 +135,22 @@ func (g registry) remove(ctx context.Context, r record) error {
 	}
 	var txn meta.Txn
 	txn.Delete(nameKey(r.Name)).Put(goneKey(r.ID), value)
-	return g.meta.Apply(ctx, &txn)
+	if err := g.meta.Apply(ctx, &txn); err != nil {
+		return err
+	}
+	// A full file system must not keep a vDisk from being removed: the copy is made again at the next
+	// change or start, and till then names one too many, which a start can tell.
+	_ = g.keep(ctx)
+	return nil
 }
 
 // forget ends what remove began, once nothing of the vDisk is left.
 func (g registry) forget(ctx context.Context, r record) error {
 	var txn meta.Txn
 	txn.Delete(goneKey(r.ID))
-	return g.meta.Apply(ctx, &txn)
+	if err := g.meta.Apply(ctx, &txn); err != nil {
+		return err
+	}
+	_ = g.keep(ctx)
+	return nil
 }

@@ -33,6 +33,8 @@ func (n *Node) ListVDisks(context.Context) ([]api.VDisk, error) {
 	for _, d := range n.sortedVDisks() {
 		out = append(out, n.show(d))
 	}
+	out = append(out, n.failedVDisks()...)
+	slices.SortFunc(out, func(a, b api.VDisk) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil
 }
 
@@ -50,12 +52,15 @@ func (n *Node) sortedVDisks() []*vdisk {
 // ShowVDisk shows one.
 func (n *Node) ShowVDisk(_ context.Context, name string) (api.VDisk, error) {
 	n.mu.Lock()
-	d := n.vdisks[name]
+	d, f := n.vdisks[name], n.failed[name]
 	n.mu.Unlock()
-	if d == nil {
-		return api.VDisk{}, noSuchVDisk(name)
+	switch {
+	case d != nil:
+		return n.show(d), nil
+	case f != nil:
+		return f.show(), nil
 	}
-	return n.show(d), nil
+	return api.VDisk{}, noSuchVDisk(name)
 }
 
 // RemoveVDisk removes one that is not in use.
@@ -108,15 +113,15 @@ func (n *Node) ShowASD(_ context.Context, id uint32) (api.ASD, error) {
 
 func (n *Node) showASD(d *drive) api.ASD {
 	a := api.ASD{ID: uint32(d.id), Node: uint32(d.node), Path: d.path, UUID: uuid(n.ident.asdUUID(int(d.id))).String()}
-	if d.store == nil {
-		a.State, a.Problem = api.StateDown, d.err.Error()
-		return a
-	}
-	s := d.store.Stat()
+	s, err := d.stat()
 	a.State = api.StateUp
+	if d.child != nil {
+		a.PID, a.Restarts = d.child.PID(), d.child.Restarts()
+	}
 	a.SizeBytes, a.UsedBytes, a.FreeBytes = s.Capacity, s.Used, s.Free
-	a.DeferredBytes, a.Fragments = s.Quarantined, int64(s.Fragments)
-	a.ReadOps, a.WriteOps, a.WriteBytes, a.Corrupt = s.Gets, s.Puts, s.PutBytes, s.Corrupt
+	a.DeferredBytes, a.Fragments = s.Quarantined, s.Fragments
+	a.ReadOps, a.WriteOps, a.WriteBytes = uint64(s.Gets), uint64(s.Puts), uint64(s.PutBytes)
+	a.Corrupt = uint64(s.Corrupt)
 	for _, r := range n.rigs {
 		r.client.EachASD(func(id ids.ASDID, c *praccASD) {
 			if id == d.id {
@@ -127,8 +132,8 @@ func (n *Node) showASD(d *drive) api.ASD {
 		})
 	}
 	switch {
-	case s.Failed != "":
-		a.State, a.Problem = api.StateDown, s.Failed
+	case err != nil:
+		a.State, a.Problem = api.StateDown, err.Error()
 	case s.Free-s.Reserve < n.cfg.FragmentSize+layout.FragHeaderSize:
 		a.State, a.Problem = api.StateFull, "it takes no more client data"
 	}
@@ -155,8 +160,8 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 			s.JournalBytes += size
 			s.JournalUsed += size * int64(p.Total-p.Free) / int64(max(p.Total, 1))
 		})
-		s.CorruptBlocks += r.client.Stats().Corrupt.Load()
 	}
+	n.statusCorruption(&s)
 	if n.nbd != nil {
 		s.Connections = int(n.nbd.Stats().Connections)
 	}
@@ -192,6 +197,10 @@ func (n *Node) statusVDisks(s *api.Status) {
 			s.Reasons = append(s.Reasons, "vDisk "+v.Name+": "+v.Problem)
 		}
 	}
+	for _, v := range n.failedVDisks() {
+		s.VDisks++
+		s.Reasons = append(s.Reasons, "vDisk "+v.Name+": "+v.Problem)
+	}
 }
 
 // judge names the state: the policy that can be kept now decides.
@@ -216,7 +225,7 @@ func (n *Node) usable(p layout.Policy) bool {
 	perNode := map[ids.NodeID]int{}
 	up := 0
 	for _, d := range n.drives {
-		if d.store != nil && d.store.Stat().Failed == "" && perNode[d.node] < int(p.X) {
+		if _, err := d.stat(); err == nil && perNode[d.node] < int(p.X) {
 			perNode[d.node]++
 			up++
 		}

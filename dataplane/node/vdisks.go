@@ -33,14 +33,15 @@ func (p poster) PostFunc(f func()) { p.r.loop.PostFunc(f) }
 // the node starts; for a new vDisk it is, and log is empty.
 func (n *Node) openVDisk(ctx context.Context, r record, log []volume.LogEntry) (*vdisk, error) {
 	rig := n.rigs[r.Loop]
+	if err := n.checkEpoch(ctx, r); err != nil {
+		return nil, err
+	}
 	epoch, err := n.proxy.TakeOwnership(ctx, r.ID)
 	if err != nil {
 		return nil, errs.Wrap(errs.Of(err), err, "vDisk %s cannot be owned", r.Name)
 	}
 	d := &vdisk{record: r, rig: rig, epoch: epoch}
-	d.m, _, err = n.mapDB.Open(pagemap.Options{ID: pagemap.MapID(r.ID), Size: ids.BlockAddr(r.Size >> ids.BlockShift),
-		Budget: n.budget, Poster: poster{rig}, OnEmpty: func() { d.vol.Kick() }})
-	if err != nil {
+	if err = n.openMap(ctx, d); err != nil {
 		return nil, errs.Wrap(errs.Of(err), err, "the map of vDisk %s cannot be opened", r.Name)
 	}
 	rig.loop.Call(func() {
@@ -51,6 +52,7 @@ func (n *Node) openVDisk(ctx context.Context, r record, log []volume.LogEntry) (
 		d.disk = edge.NewDisk(rig.loop, d.vol, rig.fetch)
 	})
 	if err := d.vol.Recover(ctx, log); err != nil {
+		d.close()
 		return nil, err
 	}
 	d.vol.StartCleaning(n.cleaners)
@@ -121,6 +123,9 @@ func (n *Node) removeVDisk(ctx context.Context, name string) error {
 	n.mu.Lock()
 	d := n.vdisks[name]
 	switch {
+	case d == nil && n.failed[name] != nil:
+		n.mu.Unlock()
+		return n.removeFailed(ctx, name)
 	case d == nil:
 		n.mu.Unlock()
 		return noSuchVDisk(name)
@@ -166,6 +171,9 @@ func (n *Node) tryBury(ctx context.Context, r record) error {
 		return err
 	}
 	if err := n.mapDB.DropMap(pagemap.MapID(r.ID)); err != nil {
+		return err
+	}
+	if err := n.objects.dropFloor(ctx, r.ID); err != nil {
 		return err
 	}
 	return n.registry.forget(ctx, r)

@@ -4,6 +4,8 @@ package e2e
 
 import (
 	"bytes"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -48,6 +50,85 @@ func TestFullAndBack(t *testing.T) {
 	got := make([]byte, 1<<20)
 	if err := c2.Read(got, 5<<20); err != nil || !bytes.Equal(got, make([]byte, 1<<20)) {
 		t.Errorf("trimmed blocks after a restart: %v, or not zeros", err)
+	}
+}
+
+// Fill to ENOSPC, delete, fill again: nothing crashes or leaks, and space comes back. What is deleted are
+// blocks, or a vDisk as a whole, in turn.
+func TestFillDeleteFill(t *testing.T) {
+	d := newDeployment(t, "--asd-size", "96M", "--journal", "64M", "--sco-size", "4M", "--stall-timeout", "1s")
+	d.start()
+	var first footprint
+	for round := range 9 {
+		d.vstor("vdisk", "create", "v", "--size", "4G")
+		c, err := d.dial("v")()
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := fillUp(t, c, byte(round+1))
+		if n < 150 {
+			t.Fatalf("round %d: only %d MiB fitted: space did not come back", round, n)
+		}
+		if round%2 == 0 {
+			if err := c.Trim(0, 1<<30, 0); err != nil {
+				t.Fatalf("round %d: trim while full: %v", round, err)
+			}
+			waitForRoom(t, d)
+		}
+		c.Close()
+		d.removeSoon("v")
+		waitForRoom(t, d)
+		now := d.footprint()
+		t.Logf("round %d: full after %d MiB, then %+v", round, n, now)
+		switch {
+		case round == 3: // the first rounds fill pools, memtables and caches
+			first = now
+		case round > 3 && (now.resident > first.resident+64<<20 || now.goroutines > first.goroutines+20 ||
+			now.descriptors > first.descriptors+20):
+			t.Errorf("round %d leaves %+v behind; round 3 left %+v", round, now, first)
+		}
+	}
+	d.stop()
+}
+
+// footprint is what a process holds.
+type footprint struct {
+	resident                int64
+	goroutines, descriptors int
+}
+
+func (d *deployment) footprint() (f footprint) {
+	d.t.Helper()
+	for _, l := range strings.Split(d.get("/metrics"), "\n") {
+		var x float64
+		name, value, _ := strings.Cut(l, " ")
+		fmt.Sscan(value, &x)
+		switch name {
+		case "process_resident_memory_bytes":
+			f.resident = int64(x)
+		case "go_goroutines":
+			f.goroutines = int(x)
+		case "process_open_fds":
+			f.descriptors = int(x)
+		}
+	}
+	if f.resident == 0 || f.goroutines == 0 || f.descriptors == 0 {
+		d.t.Fatalf("/metrics lacks some of %+v", f)
+	}
+	return f
+}
+
+// removeSoon removes a vDisk once its last connection is gone.
+func (d *deployment) removeSoon(name string) {
+	d.t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		code, _, says := d.try("vdisk", "rm", name)
+		if code == 0 {
+			return
+		}
+		if !strings.Contains(says, "in use") || time.Now().After(end) {
+			d.t.Fatalf("vdisk rm: %s", says)
+		}
 	}
 }
 

@@ -91,7 +91,7 @@ func (a *app) root() *cobra.Command {
 	root.PersistentFlags().StringVar(&a.dir, "dir", dir, "folder of the deployment, or VSTOR_DIR")
 	root.PersistentFlags().BoolVar(&a.asJSON, "json", false, "print JSON")
 	root.AddCommand(a.upCommand(), a.vdiskCommand(), a.asdCommand(), a.statusCommand(), a.benchCommand(),
-		a.versionCommand())
+		a.fsckCommand(), a.versionCommand())
 	return root
 }
 

@@ -17,9 +17,10 @@ func (a *app) benchCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bench",
 		Short: "measure this vstor against qemu-nbd on a raw file",
-		Long: "Measure a deployment of its own against qemu-nbd on a raw file: the same fio jobs, in turns, on one file\n" +
-			"system. Needs fio and qemu-utils, a machine that does nothing else, and up to 15 GB below --dir (here the\n" +
-			"folder to work in; the current one if it is not given). What it makes there it removes.",
+		Long: "Measure deployments of its own, in one process and with a process for each ASD, and one ASD alone, against\n" +
+			"qemu-nbd on a raw file: the same jobs, in turns, on one file system. Needs fio and qemu-utils, a machine that\n" +
+			"does nothing else, and up to 28 GB below --dir (here the folder to work in; the current one if it is not\n" +
+			"given). What it makes there it removes.",
 		Args: takes(),
 	}
 	f := cmd.Flags()

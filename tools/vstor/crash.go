@@ -40,3 +40,11 @@ func keepCrashes(dir string) (end func()) {
 		}
 	}
 }
+
+// fatal ends the process over what a database cannot survive, a manifest that cannot be written say. It is
+// called with locks held and on any goroutine: there is nothing to clean up that a restart does not, since
+// what was acknowledged is durable. One sentence, no stack: it is no bug.
+func fatal(err error) {
+	fmt.Fprintln(os.Stderr, "vstor: "+sentence(err))
+	os.Exit(exitError)
+}

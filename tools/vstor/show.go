@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -17,7 +19,7 @@ import (
 var errNoSize = errors.New("a vDisk needs a size: --size 10G")
 
 func (a *app) asdCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "asd", Short: "list and show ASDs, the stores of the drives",
+	cmd := &cobra.Command{Use: "asd", Short: "list, show and run ASDs, the stores of the drives",
 		Args: cobra.ArbitraryArgs, RunE: group}
 	ls := &cobra.Command{Use: "ls", Aliases: []string{"list"}, Short: "list ASDs", Args: takes()}
 	ls.RunE = func(*cobra.Command, []string) error {
@@ -38,20 +40,29 @@ func (a *app) asdCommand() *cobra.Command {
 	}
 	show := &cobra.Command{Use: "show ID", Short: "show an ASD", Args: takes("ID")}
 	show.RunE = func(_ *cobra.Command, args []string) error {
-		id, err := strconv.ParseUint(args[0], 10, 32)
+		id, err := asdID(args[0])
 		if err != nil {
-			return errs.New(errs.Invalid, "%.40q is no ASD: an ASD's id is a number from 0; `vstor asd ls` lists them", args[0])
+			return err
 		}
 		return a.call(func(ctx context.Context, c *api.Client) error {
-			d, err := c.ShowASD(ctx, uint32(id))
+			d, err := c.ShowASD(ctx, id)
 			if err != nil {
 				return err
 			}
 			return a.print(d, func(t *table) { asdTable(t, d) })
 		})
 	}
-	cmd.AddCommand(ls, show)
+	cmd.AddCommand(ls, show, a.asdRunCommand(), a.asdFormatCommand(), a.asdFaultCommand(), a.asdRebuildIndexCommand())
 	return cmd
+}
+
+// asdID reads the number of an ASD.
+func asdID(word string) (uint32, error) {
+	id, err := strconv.ParseUint(word, 10, 32)
+	if err != nil {
+		return 0, errs.New(errs.Invalid, "%.40q is no ASD: an ASD's id is a number from 0; `vstor asd ls` lists them", word)
+	}
+	return uint32(id), nil
 }
 
 func asdTable(t *table, d api.ASD) {
@@ -68,6 +79,9 @@ func asdTable(t *table, d api.ASD) {
 	t.row("reads", d.ReadOps, units.HumanSize(int64(d.ReadBytes)))
 	t.row("writes", d.WriteOps, units.HumanSize(int64(d.WriteBytes)))
 	t.row("corrupt", d.Corrupt, "pieces found corrupt")
+	if d.PID != 0 || d.Restarts != 0 {
+		t.row("process", d.PID, fmt.Sprintf("started again %d times", d.Restarts))
+	}
 	if d.Problem != "" {
 		t.row("problem", d.Problem)
 	}
@@ -118,10 +132,21 @@ func statusTable(t *table, s api.Status) {
 	t.row("space", fmt.Sprintf("%s of %s used, %s of it garbage", units.HumanSize(s.UsedBytes),
 		units.HumanSize(s.CapacityBytes), units.HumanSize(s.GarbageBytes)))
 	t.row("journal", fmt.Sprintf("%s of %s used", units.HumanSize(s.JournalUsed), units.HumanSize(s.JournalBytes)))
-	t.row("corrupt", fmt.Sprintf("%d blocks found corrupt", s.CorruptBlocks))
+	t.row("corrupt", corrupt(s))
 	for _, u := range s.Unprotected {
 		t.row("unprotected", u)
 	}
+}
+
+// corrupt says how often damage was met, and where.
+func corrupt(s api.Status) string {
+	out := fmt.Sprintf("%d pieces found corrupt", s.CorruptBlocks)
+	for _, place := range slices.Sorted(maps.Keys(s.CorruptPlaces)) {
+		if n := s.CorruptPlaces[place]; n > 0 {
+			out += fmt.Sprintf(", %s %d", place, n)
+		}
+	}
+	return out
 }
 
 func memoryTable(t *table, m api.Memory) {

@@ -10,7 +10,7 @@ import (
 
 // startEmbedded runs everything in this process.
 func startEmbedded(_ context.Context, cfg config.Config, fresh bool, log *slog.Logger) (deployment, error) {
-	n, err := node.Start(node.Options{Config: cfg, Log: log, Fresh: fresh})
+	n, err := node.Start(node.Options{Config: cfg, Log: log, Fresh: fresh, Fatal: fatal})
 	if err != nil {
 		return nil, err
 	}

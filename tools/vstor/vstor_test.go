@@ -45,6 +45,7 @@ func (f *fake) RemoveVDisk(context.Context, string) error { f.disks = nil; retur
 func (f *fake) ListASDs(context.Context) ([]api.ASD, error) {
 	return []api.ASD{{ID: 0, State: api.StateUp, SizeBytes: 8 << 30}}, nil
 }
+func (f *fake) Faults(context.Context, uint32, string) error     { return nil }
 func (f *fake) ShowASD(context.Context, uint32) (api.ASD, error) { return api.ASD{ID: 3}, nil }
 func (f *fake) Status(context.Context) (api.Status, error) {
 	return api.Status{State: api.StateUp, Unprotected: []string{api.OneCopy}}, nil
@@ -171,7 +172,7 @@ func TestUpRefused(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
 	for _, c := range []struct{ args, says string }{
 		{"--asd-size 64M --asds x", "whole number"},
-		{"--asd-size 64M --asd-memory 1M", "asd-memory is 1M; it must be from 48M"},
+		{"--asd-size 64M --asd-memory 1M", "asd-memory is 1M; it must be from 32M"},
 		{"--asd-size 64M --policy 8,2,9,1", "have room for 6"},
 		{"--asd-size 64M --nbd-listen nonsense", "address with a port"},
 		{"--asd-size 64M", "on strike"},

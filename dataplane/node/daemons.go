@@ -1,0 +1,191 @@
+package node
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"vstor/asd/client"
+	"vstor/asd/proto"
+	"vstor/dataplane/errs"
+	"vstor/dataplane/ids"
+	"vstor/dataplane/supervise"
+	"vstor/dataplane/units"
+)
+
+// How long daemons may take. A start goes on without those that are not up by then.
+const (
+	asdStartWait = 10 * time.Second
+	asdStopWait  = 15 * time.Second
+)
+
+// daemonConns is how many connections a daemon of this machine takes: those of one parent, with room.
+const daemonConns = 64
+
+// returnQueue bounds the ASDs that came back and were not looked after yet.
+const returnQueue = 64
+
+// secretFile holds what the processes of a deployment prove to each other that they know.
+const secretFile = "secret"
+
+// readSecret reads the deployment's secret, 64 hexadecimal digits in a file that nobody else may read.
+func readSecret(path string) ([]byte, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, errs.Wrap(errs.Absent, err, "cannot read the deployment's secret")
+	}
+	if st.Mode().Perm()&0o077 != 0 {
+		return nil, errs.New(errs.Invalid, "the secret in %s can be read by others (mode %04o): chmod 600 it, or "+
+			"remove it and start again to have a new one made", path, st.Mode().Perm())
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, errs.Wrap(errs.IO, err, "cannot read the deployment's secret")
+	}
+	secret, err := hex.DecodeString(strings.TrimSpace(string(b)))
+	if err != nil || len(secret) != proto.SecretSize {
+		return nil, errs.New(errs.Corrupt, "%s does not hold a secret of %d hexadecimal digits: remove it and start "+
+			"again to have a new one made", path, 2*proto.SecretSize)
+	}
+	return secret, nil
+}
+
+// haveSecret reads the secret, or makes one where there is none.
+func haveSecret(path string) ([]byte, error) {
+	secret, err := readSecret(path)
+	if errs.Of(err) != errs.Absent {
+		return secret, err
+	}
+	secret = make([]byte, proto.SecretSize)
+	rand.Read(secret)
+	tmp := path + ".new"
+	if err := os.WriteFile(tmp, []byte(hex.EncodeToString(secret)+"\n"), 0o600); err != nil {
+		return nil, errs.Wrap(errs.IO, err, "cannot keep the deployment's secret")
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return nil, errs.Wrap(errs.IO, err, "cannot keep the deployment's secret")
+	}
+	return secret, nil
+}
+
+// startASDs starts a daemon for each drive and waits until they answer, or until it is clear which do not.
+func (n *Node) startASDs() error {
+	run := filepath.Join(n.cfg.Dir, "run")
+	if err := os.MkdirAll(run, 0o700); err != nil {
+		return errs.Wrap(errs.IO, err, "cannot make the folder of pid files and sockets")
+	}
+	secret, err := haveSecret(filepath.Join(n.cfg.Dir, secretFile))
+	if err != nil {
+		return err
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return errs.Wrap(errs.IO, err, "cannot find this program to start ASDs with")
+	}
+	var wait sync.WaitGroup
+	starts := make([]error, len(n.drives))
+	for i, d := range n.drives {
+		wait.Add(1)
+		go func() {
+			defer wait.Done()
+			starts[i] = n.startASD(d, exe, run, secret)
+		}()
+	}
+	wait.Wait()
+	for _, err := range starts {
+		if err != nil {
+			return err
+		}
+	}
+	n.awaitASDs()
+	return nil
+}
+
+func (n *Node) startASD(d *drive, exe, run string, secret []byte) error {
+	name := "asd-" + strconv.Itoa(int(d.id))
+	sock := filepath.Join(run, name+".sock")
+	child, err := supervise.Start(supervise.Options{Name: name, Path: exe, Args: n.asdArgs(d, sock),
+		PIDFile: filepath.Join(run, name+".pid"), Restart: !n.cfg.NoRestart, Output: os.Stderr, Log: n.log})
+	if err != nil {
+		return err
+	}
+	d.child = child
+	d.remote, err = client.New(client.Options{ID: d.id, UUID: n.ident.asdUUID(int(d.id)), Deployment: n.ident.UUID,
+		Secret: secret, Network: "unix", Addr: sock, Name: "router",
+		OnState: func(up bool, err error) { n.asdState(d.id, up, err) }})
+	return err
+}
+
+// asdArgs is the command line of a drive's daemon.
+func (n *Node) asdArgs(d *drive, sock string) []string {
+	args := []string{"asd", "run", "--id", strconv.Itoa(int(d.id)),
+		"--uuid", uuid(n.ident.asdUUID(int(d.id))).String(), "--deployment", n.ident.UUID.String(),
+		"--data", filepath.Join(d.path, "data"),
+		"--index", filepath.Join(d.path, "index"), "--secret", filepath.Join(n.cfg.Dir, secretFile),
+		"--listen", "unix:" + sock, "--memory", units.FormatSize(n.cfg.ASDMemory),
+		"--fragment-size", units.FormatSize(n.cfg.FragmentSize), "--max-connections", strconv.Itoa(daemonConns)}
+	if n.cfg.AllowFaults {
+		args = append(args, "--allow-faults")
+	}
+	return args
+}
+
+// asdState is told by a drive's client that it came or went.
+func (n *Node) asdState(id ids.ASDID, up bool, err error) {
+	switch {
+	case up && n.awaited.Load():
+		n.log.Info("an ASD answers again", "asd", id)
+		select {
+		case n.returned <- id:
+		default: // the next look at missing fragments comes anyway
+		}
+	case !up && n.awaited.Load() && n.ctx.Err() == nil:
+		n.log.Warn("an ASD does not answer; its fragments are read from the others until it does",
+			"asd", id, "error", err)
+	}
+}
+
+// awaitASDs waits until all daemons answer, or some will not.
+func (n *Node) awaitASDs() {
+	for begin := time.Now(); time.Since(begin) < asdStartWait; time.Sleep(5 * time.Millisecond) {
+		waiting := false
+		for _, d := range n.drives {
+			waiting = waiting || !d.remote.Up() && d.child.Restarts() < 2
+		}
+		if !waiting {
+			break
+		}
+	}
+	n.awaited.Store(true)
+	for _, d := range n.drives {
+		if _, err := d.stat(); err != nil {
+			n.log.Error("an ASD does not start; its fragments are read from the others until it does",
+				"asd", d.id, "error", err)
+		}
+	}
+}
+
+// stopASDs ends the daemons, each of which makes durable what it was given.
+func (n *Node) stopASDs() {
+	var wait sync.WaitGroup
+	for _, d := range n.drives {
+		if d.remote != nil {
+			if err := d.remote.Close(); err != nil {
+				n.log.Warn("closing the connections to an ASD", "asd", d.id, "error", err)
+			}
+		}
+		if d.child != nil {
+			wait.Add(1)
+			go func() {
+				defer wait.Done()
+				d.child.Stop(asdStopWait)
+			}()
+		}
+	}
+	wait.Wait()
+}
