@@ -36,7 +36,8 @@ func mapMuch(t *testing.T, n *Node, size int64) (scos int) {
 		c := ids.CommitNum(scos + 1)
 		entries = entries[:0]
 		for i := 0; i < per && addr < size>>ids.BlockShift; i++ {
-			entries = append(entries, pagemap.Entry{Addr: ids.BlockAddr(addr), Off: uint16(i + 100), Sum: uint32(addr * 2654435761)})
+			entries = append(entries, pagemap.Entry{Addr: ids.BlockAddr(addr), Off: uint16(i + 100),
+				Sum: uint32(addr * 2654435761)})
 			addr++
 		}
 		seq := ids.Seq(addr)

@@ -7,13 +7,24 @@ import (
 	"strings"
 	"testing"
 
+	"vstor/asd/proto"
 	"vstor/dataplane/layout"
+	"vstor/dataplane/wire"
 )
 
 func dump(stdin []byte, args ...string) (int, string, string) {
 	var out, errOut bytes.Buffer
 	code := run(args, bytes.NewReader(stdin), &out, &errOut)
 	return code, out.String(), errOut.String()
+}
+
+// frame is the first n bytes of a ping.
+func frame(t *testing.T, n int) []byte {
+	t.Helper()
+	b := make([]byte, wire.HeaderSize)
+	h := wire.Header{Type: proto.TPing, ID: 7}
+	h.Seal(b)
+	return b[:n]
 }
 
 func TestDump(t *testing.T) {
@@ -29,6 +40,8 @@ func TestDump(t *testing.T) {
 		{nil, "key " + path + " 4", 0, "Namespace      7\n"},
 		{key, "key -", 0, "Chunk          1\n"},
 		{layout.Location{SCO: 5, Sum: 6}.Append(nil), "location -", 0, "SCO            5\n"},
+		{frame(t, 32), "frames -", 0, "ping"},
+		{frame(t, 31), "frames -", 1, "cut off after 31 bytes"},
 		{[]byte("abc"), "hex -", 0, "|abc|"},
 		{[]byte("abc"), "hex - 1", 0, "|bc|"},
 		{[]byte("abc"), "location -", 1, "12 bytes"},

@@ -8,6 +8,7 @@ import (
 	"os"
 	"reflect"
 
+	"vstor/asd/proto"
 	"vstor/asd/store"
 	"vstor/dataplane/dio"
 	"vstor/dataplane/errs"
@@ -16,6 +17,7 @@ import (
 	"vstor/dataplane/volume/journal"
 	"vstor/dataplane/volume/pagemap"
 	"vstor/dataplane/volume/sco"
+	"vstor/dataplane/wire"
 )
 
 // format is one type of thing that can be printed.
@@ -42,6 +44,7 @@ func formats() []format {
 		{"cell", "a cell of the proxy's metadata", dumpCell},
 		{"superblock", "one copy of an ASD's superblock", decoded(store.DecodeSuperblock)},
 		{"fragment", "a fragment's header", dumpFragment},
+		{"frames", "what one side of a connection to an ASD sent: its frames", dumpFrames},
 		{"asd", "an ASD's data file: superblocks, and every fragment header on it", dumpASD},
 		{"hex", "anything, in hex", dumpHex},
 	}
@@ -119,6 +122,36 @@ func printFields(w io.Writer, v any) {
 		}
 		fmt.Fprintf(w, "%-14s %+v\n", r.Type().Field(i).Name, f.Interface())
 	}
+}
+
+// dumpFrames prints frames one behind the other, up to the first that is none or that is cut off.
+func dumpFrames(s source, w io.Writer) error {
+	b, err := s.read(maxRead)
+	if err != nil {
+		return err
+	}
+	for at := 0; at < len(b); {
+		var h wire.Header
+		if len(b)-at < wire.HeaderSize {
+			return errs.New(errs.Corrupt, "a frame at byte %d is cut off after %d bytes", at, len(b)-at)
+		}
+		if err := h.Decode(b[at:]); err != nil {
+			return err
+		}
+		body, end := at+wire.HeaderSize, at+wire.HeaderSize+int(h.Body)+int(h.Data)
+		if end > len(b) {
+			return errs.New(errs.Corrupt, "a frame at byte %d is cut off: it has %d bytes, %d are here", at, end-at, len(b)-at)
+		}
+		if err := h.Verify(b[at:end]); err != nil {
+			return err
+		}
+		fmt.Fprintln(w, proto.Print(&h, b[body:body+int(h.Body)], b[body+int(h.Body):end]))
+		at = end
+	}
+	if len(b) == 0 {
+		return errs.New(errs.Corrupt, "there is no frame")
+	}
+	return nil
 }
 
 func dumpHex(s source, w io.Writer) error {
