@@ -25,6 +25,7 @@ func (h *handler) FrameIn(head *wire.Header, body []byte, in *buf.Vec) link.Verd
 		return r.reply(head, body, in)
 	case head.Type == proto.TPing|wire.Reply && head.ID == pingID && r.pinged && head.Body == 0 && head.Data == 0:
 		r.pinged = false
+		r.probe() // of the drive, which may have hung as well, only a read tells
 	default:
 		r.nonsense("a %s with id %d", proto.TypeName(head.Type), head.ID)
 	}

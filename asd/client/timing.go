@@ -77,8 +77,18 @@ func (r *Reader) oldest() *slot {
 	return s
 }
 
+// landingRate is in bytes per second. Data that goes straight to the caller's pages shows no sign of life before
+// its last byte, so the wait for it grows with its length, as if it came no faster than this.
+const landingRate = 4 << 20
+
 // stallsAt is when the connection will have been silent for too long.
-func (r *Reader) stallsAt() int64 { return r.since + int64(r.opt.StallAfter) }
+func (r *Reader) stallsAt() int64 {
+	at := r.since + int64(r.opt.StallAfter)
+	if r.landing != nil {
+		at += int64(r.landing.n) * int64(time.Second) / landingRate
+	}
+	return at
+}
 
 // tick is the timer's.
 func (r *Reader) tick() {

@@ -87,18 +87,8 @@ func (n *Node) startASDs() error {
 	if err != nil {
 		return errs.Wrap(errs.IO, err, "cannot find this program to start ASDs with")
 	}
-	var wait sync.WaitGroup
-	starts := make([]error, len(n.drives))
-	for i, d := range n.drives {
-		wait.Add(1)
-		go func() {
-			defer wait.Done()
-			starts[i] = n.startASD(d, exe, run, secret)
-		}()
-	}
-	wait.Wait()
-	for _, err := range starts {
-		if err != nil {
+	for _, d := range n.drives {
+		if err := n.startASD(d, exe, run, secret); err != nil {
 			return err
 		}
 	}
@@ -109,12 +99,9 @@ func (n *Node) startASDs() error {
 func (n *Node) startASD(d *drive, exe, run string, secret []byte) error {
 	name := "asd-" + strconv.Itoa(int(d.id))
 	sock := filepath.Join(run, name+".sock")
-	child, err := supervise.Start(supervise.Options{Name: name, Path: exe, Args: n.asdArgs(d, sock),
+	d.child = supervise.Start(supervise.Options{Name: name, Path: exe, Args: n.asdArgs(d, sock),
 		PIDFile: filepath.Join(run, name+".pid"), Restart: !n.cfg.NoRestart, Output: os.Stderr, Log: n.log})
-	if err != nil {
-		return err
-	}
-	d.child = child
+	var err error
 	d.remote, err = client.New(client.Options{ID: d.id, UUID: n.ident.asdUUID(int(d.id)), Deployment: n.ident.UUID,
 		Secret: secret, Network: "unix", Addr: sock, Name: "router",
 		OnState: func(up bool, err error) { n.asdState(d.id, up, err) }})

@@ -54,8 +54,8 @@ func (d *drive) stat() (proto.Stat, error) {
 
 // silence is why a daemon does not answer, as far as it is known.
 func (d *drive) silence() error {
-	if d.child.PID() == 0 {
-		return errs.New(errs.Unreachable, "its process has ended (%v); the log says why", d.child.Err())
+	if err := d.child.Err(); err != nil && d.child.PID() == 0 {
+		return errs.New(errs.Unreachable, "its process does not run (%v); the log says why", err)
 	}
 	if err := d.remote.Err(); err != nil {
 		return err

@@ -19,6 +19,7 @@ func (n *Node) WriteMetrics(p *stat.Page) {
 	}
 	for _, d := range n.drives {
 		n.asdMetrics(p, d)
+		n.readerMetrics(p, d)
 	}
 	for _, r := range n.rigs {
 		r.metrics(p)
@@ -101,6 +102,30 @@ func (n *Node) asdMetrics(p *stat.Page, d *drive) {
 	p.Counter("vstor_asd_read_bytes_total", "bytes of range reads", float64(a.ReadBytes), l...)
 	p.Counter("vstor_asd_put_bytes_total", "bytes put", float64(a.WriteBytes), l...)
 	p.Counter("vstor_asd_corrupt_total", "blocks or regions that failed their checksum", float64(a.Corrupt), l...)
+}
+
+// readerMetrics is how an ASD in another process answers, over all loops.
+func (n *Node) readerMetrics(p *stat.Page, d *drive) {
+	if d.remote == nil {
+		return
+	}
+	l := []string{"asd", strconv.Itoa(int(d.id))}
+	var latency stat.Snapshot
+	var timeouts, stalls, breaks uint64
+	for _, r := range n.rigs {
+		s := r.remote[d.id].Stats()
+		s.Latency.AddTo(&latency)
+		timeouts += s.Timeouts.Load()
+		stalls += s.Stalls.Load()
+		breaks += s.Breaks.Load()
+	}
+	p.Histogram("vstor_asd_read_seconds", "from a range read's start to its answer, over the wire", &latency, l...)
+	p.Counter("vstor_asd_read_timeouts_total", "range reads that got no answer in time", float64(timeouts), l...)
+	p.Counter("vstor_asd_stalls_total", "times that the ASD's connection went silent", float64(stalls), l...)
+	p.Counter("vstor_asd_connections_lost_total", "connections for reads that ended", float64(breaks), l...)
+	if d.child != nil {
+		p.Counter("vstor_asd_restarts_total", "times that its process was started again", float64(d.child.Restarts()), l...)
+	}
 }
 
 func (r *loopRig) metrics(p *stat.Page) {

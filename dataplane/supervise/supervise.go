@@ -57,19 +57,12 @@ type Child struct {
 	stopping bool
 }
 
-// Start ends what an earlier parent left running under the same pid file, and starts the child. Errors: IO
-// if it cannot be started, Busy if what was left does not end.
-func Start(o Options) (*Child, error) {
-	if err := endLeftover(o.PIDFile, o.Args); err != nil {
-		return nil, err
-	}
+// Start has the child run: what an earlier parent left running under the same pid file is ended first. That and
+// the start itself are tried again until they succeed, whatever Restart says; Err tells why they have not yet.
+func Start(o Options) *Child {
 	c := &Child{opts: o, done: make(chan struct{}), stop: make(chan struct{})}
-	run, err := c.spawn()
-	if err != nil {
-		return nil, err
-	}
-	go c.watch(run)
-	return c, nil
+	go c.watch()
+	return c
 }
 
 // PID is the process's number, 0 while none runs.
@@ -82,14 +75,14 @@ func (c *Child) PID() int {
 	return c.proc.Pid
 }
 
-// Restarts is how often it was started again; Err why it ended last.
+// Restarts is how often it was started again.
 func (c *Child) Restarts() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.restarts
 }
 
-// Err is why it ended last, nil if it never did.
+// Err is why it ended last, or does not start; nil while neither happened.
 func (c *Child) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -127,13 +120,14 @@ func (c *Child) spawn() (*running, error) {
 	return &running{cmd: cmd, lifeline: ours, since: time.Now()}, nil
 }
 
-// watch waits for the child's end and starts it again.
-func (c *Child) watch(r *running) {
+// watch starts the child, waits for its end and starts it again.
+func (c *Child) watch() {
 	defer close(c.done)
 	pause := pauseMin
-	for {
-		if r != nil {
-			err := r.cmd.Wait()
+	for life := 0; ; life++ {
+		r, err := c.begin(life)
+		if err == nil {
+			err = r.cmd.Wait()
 			r.lifeline.Close()
 			if time.Since(r.since) > steady {
 				pause = pauseMin
@@ -141,6 +135,9 @@ func (c *Child) watch(r *running) {
 			if !c.ended(err) {
 				return
 			}
+		} else {
+			c.opts.Log.Error("a child process cannot be started; it is tried again", "child", c.opts.Name, "error", err)
+			life--
 		}
 		select {
 		case <-c.stop:
@@ -148,16 +145,27 @@ func (c *Child) watch(r *running) {
 		case <-time.After(pause):
 		}
 		pause = min(2*pause, pauseMax)
-		var err error
-		if r, err = c.spawn(); err != nil {
-			c.opts.Log.Error("a child cannot be started", "child", c.opts.Name, "error", err)
-		} else {
-			c.mu.Lock()
-			c.restarts++
-			c.mu.Unlock()
-			c.signalIfStopping()
-		}
 	}
+}
+
+// begin is one try to start a life of the child.
+func (c *Child) begin(life int) (*running, error) {
+	err := endLeftover(c.opts.PIDFile, c.opts.Args)
+	var r *running
+	if err == nil {
+		r, err = c.spawn()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil {
+		c.last = err
+		return nil, err
+	}
+	c.restarts = life
+	if c.stopping { // Stop was called while it started
+		terminate(c.proc)
+	}
+	return r, nil
 }
 
 // ended notes a child's end and reports whether to start it again.
@@ -176,15 +184,6 @@ func (c *Child) ended(err error) bool {
 	}
 	c.opts.Log.Error("a child process ended", "child", c.opts.Name, "reason", reason, "restart", c.opts.Restart)
 	return c.opts.Restart
-}
-
-// signalIfStopping ends a child that was started while Stop was called.
-func (c *Child) signalIfStopping() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.stopping && c.proc != nil {
-		terminate(c.proc)
-	}
 }
 
 // terminate asks a process to end, also one that is stopped.
