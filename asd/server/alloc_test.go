@@ -1,12 +1,18 @@
 package server
 
 import (
+	"path/filepath"
 	"runtime"
 	"syscall"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"vstor/asd/link"
 	"vstor/asd/proto"
+	"vstor/asd/store"
+	"vstor/dataplane/dio"
+	"vstor/dataplane/errs"
 	"vstor/dataplane/invariants"
 	"vstor/dataplane/wire"
 )
@@ -92,6 +98,90 @@ func TestNoAllocation(t *testing.T) {
 		// The runtime allocates a little on its own, now and then.
 		if n := float64(after.Mallocs-before.Mallocs) / (reps * depth); n > 0.05 {
 			t.Errorf("%s: %.3f allocations per request", tc.name, n)
+		}
+	}
+}
+
+// deafDrive takes what is written behind the superblocks without keeping it, and allocates nothing.
+type deafDrive struct{ *dio.Mem }
+
+func (d deafDrive) WriteAt(p []byte, off int64) error {
+	if off < 2<<20 {
+		return d.Mem.WriteAt(p, off)
+	}
+	return nil
+}
+
+func (d deafDrive) Sync() error { return nil }
+
+// rekey makes a put of another key of a message.
+func rekey(t *testing.T, message []byte, i int) {
+	var h wire.Header
+	if err := h.Decode(message); err != nil {
+		t.Fatal(err)
+	}
+	key(i).Append(message[wire.HeaderSize:wire.HeaderSize])
+	h.Seal(message)
+}
+
+// A put, from its frame to its reply, allocates nothing but what the index takes to commit it (see the test of
+// the same name in package store) and to grow in RAM: received whole or straight into its pages, one at a time
+// or several.
+func TestPutAlloc(t *testing.T) {
+	if raceEnabled || invariants.Enabled {
+		t.Skip("SKIPPED: the detector and the checks allocate themselves")
+	}
+	so := store.Options{Data: deafDrive{dio.NewMem(4 << 30)}, FS: vfs.Default, Dir: filepath.Join(t.TempDir(), "index"),
+		ID: 3, UUID: testUUID, Deployment: testDeploy}
+	must(t, store.Format(so))
+	st, err := store.Open(so)
+	must(t, err)
+	defer st.Close()
+	srv, err := New(Options{Store: st, Secret: testSecret})
+	must(t, err)
+	defer srv.Shutdown(bg)
+	fd := (&world{srv: srv}).raw(t)
+	defer syscall.Close(fd)
+	next := 0
+	for _, tc := range []struct{ size, depth int }{{4096, 8}, {4096, 1}, {256 << 10, 1}, {256 << 10, 4}} {
+		data := payload(1, tc.size)
+		var out []byte
+		var heads []int // where the frames begin
+		for i := range tc.depth {
+			heads = append(heads, len(out))
+			out = append(out, message(proto.TPut, uint64(i), 0, putBody(i, data, nil), data)...)
+		}
+		want := tc.depth * wire.HeaderSize
+		in := make([]byte, want)
+		round := func() {
+			for _, at := range heads {
+				next++
+				rekey(t, out[at:], next)
+			}
+			exchange(t, fd, out, in, want)
+			for i := 0; i < want; i += wire.HeaderSize {
+				var h wire.Header
+				if err := h.Decode(in[i:]); err != nil || h.Kind() != errs.OK {
+					t.Fatalf("%v, %v", h.Kind(), err)
+				}
+			}
+		}
+		reps := 256 / tc.depth
+		for next < 2000 { // the maps grow
+			round()
+		}
+		round()
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		for range reps {
+			round()
+		}
+		runtime.ReadMemStats(&after)
+		n := float64(after.Mallocs-before.Mallocs) / float64(reps*tc.depth)
+		t.Logf("%d bytes, %d at a time: %.3f allocations per put", tc.size, tc.depth, n)
+		if n > 0.5 { // one that each put makes would count 1
+			t.Errorf("%d bytes, %d at a time: %.3f allocations per put", tc.size, tc.depth, n)
 		}
 	}
 }

@@ -170,11 +170,11 @@ func TestShutdownAnswers(t *testing.T) {
 	q := w.dial()
 	w.drive.Set()
 	w.hang(0xff)
-	data := payload(2, 8192)
+	data := payload(2, 1<<20)
 	p.send(proto.TPut, 0, putBody(2, data, nil), data)
 	p.send(proto.TReadRanges, 0, rangesBody(rng(1, 0, 8192)), nil)
 	until(t, "a put and a read under way", func() bool { return w.drive.Stalled() == 2 })
-	q.send(proto.TPut, 0, putBody(3, data, nil), data) // waits for a buffer: it was not begun
+	go q.nc.Write(message(proto.TPut, 1, 0, putBody(3, data, nil), data)) // waits for a buffer: it was not begun
 	quiet := make(chan error, 1)
 	go func() {
 		ctx, cancel := contextIn(30 * time.Second)

@@ -75,8 +75,8 @@ func TestPutsWaitAlone(t *testing.T) {
 	var puts []*peer
 	for i := range 5 {
 		q := w.dial()
-		data := payload(10+i, 8192)
-		q.send(proto.TPut, 0, putBody(10+i, data, nil), data)
+		data := payload(10+i, 1<<20)
+		go q.send(proto.TPut, 0, putBody(10+i, data, nil), data)
 		puts = append(puts, q)
 	}
 	until(t, "a stalled put", func() bool { return w.drive.Stalled() == 1 })

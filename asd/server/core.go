@@ -33,7 +33,7 @@ type core struct {
 
 	pages     int // of reads and lists, free
 	pagesLine line
-	puts      runs
+	puts      putMemory
 	gets      runs
 	freeReads *readOp
 	parsed    []proto.Range

@@ -7,7 +7,8 @@
 //	     read.go                                  put.go                          work.go
 //	  ReadRanges: Locate in RAM, the drive     data lands in a put buffer,     Delete, Get, List, Verify, Fence,
 //	  is read on the loop into pool pages,     a worker checks its sums and    Describe: workers, deletes first
-//	  which the socket sends                   writes it as it is
+//	  which the socket sends                   writes it as it is, and the
+//	                                           store's committer ends it
 //	        └───────────────────────────────────────┴───────────────────────────────┘
 //	                                          request.answer ── Send
 //
@@ -23,7 +24,7 @@
 //	  of all             requestsMax      the connection waits in a line
 //	bytes                MaxBytes         the same, per connection
 //	pages of reads       PoolBytes        the connection waits in a line
-//	puts received, under way  PutBuffers  the same, in a line of its own
+//	bytes of puts        PutBuffers       the same, in a line of its own
 //	verified reads       getBuffers       the same
 //	silence              StallTimeout     closed, but only while others wait for what it holds; link's own
 //	                                      timeout ends it anyway

@@ -32,8 +32,8 @@ type Options struct {
 	PoolBytes int64
 	// MaxFragment is the longest payload of a put, in bytes; default 4 MiB, at most store.MaxPayload.
 	MaxFragment int
-	// PutBuffers of MaxFragment bytes are for puts, from the first byte received until the reply; as many
-	// puts are under way at once. Default 8.
+	// PutBuffers of MaxFragment bytes are for puts, from the first byte received until they are durable. Several
+	// shorter puts share one. Twice as many puts are written at once. Default 8.
 	PutBuffers int
 	// Workers is the number of goroutines for all other requests that may wait for the drive or the index;
 	// one of them serves deletes and fences alone. Default 4, at least 2.

@@ -16,6 +16,8 @@ import (
 // as it is.
 //
 //	put buffer   page 0: headroom, which the store fills in   | pages 1...: payload, from the socket
+//
+// A worker checks the payload and writes it, and goes on to the next put; the store's committer sends the reply.
 func (c *conn) put(r *request, h *wire.Header, body []byte, in *buf.Vec) link.Verdict {
 	if err := r.put.Decode(body, h.Data); err != nil {
 		return c.refuse(r, err)
@@ -27,7 +29,7 @@ func (c *conn) put(r *request, h *wire.Header, body []byte, in *buf.Vec) link.Ve
 	if !c.fits(int64(h.Data)) {
 		return link.Stall
 	}
-	run, ok := c.k.puts.take(c)
+	run, ok := c.k.puts.take(c, layout.FragHeaderSize+int64(h.Data))
 	if !ok {
 		return link.Stall
 	}
@@ -41,14 +43,14 @@ func (c *conn) put(r *request, h *wire.Header, body []byte, in *buf.Vec) link.Ve
 	return link.Next
 }
 
-// runPut checks the payload and stores it. On a worker.
+// runPut checks the payload and stores it: PutDone is called once, by then or later. On a worker.
 func (r *request) runPut(w *worker) {
 	b := w.pool.SegBytes(r.run)[:layout.FragHeaderSize+r.size]
 	payload := b[layout.FragHeaderSize:]
 	for i, sum := range r.put.Sums {
 		region := payload[i*layout.RegionSize : min((i+1)*layout.RegionSize, len(payload))]
 		if xxhash.Sum64(region) != sum {
-			r.failed(errs.New(errs.Corrupt, "asd server: put %v: region %d does not match its checksum: it was damaged "+
+			r.PutDone(errs.New(errs.Corrupt, "asd server: put %v: region %d does not match its checksum: it was damaged "+
 				"under way", r.put.Key, i))
 			return
 		}
@@ -56,7 +58,13 @@ func (r *request) runPut(w *worker) {
 	r.frag = layout.FragPut{Key: r.put.Key, Epoch: r.put.Epoch, Class: r.put.Class, Buf: b,
 		Sums: r.put.Sums, Desc: r.desc}
 	// A put that has begun is carried through.
-	if err := w.store.Put(context.Background(), &r.frag); err != nil {
+	w.store.PutThen(context.Background(), &r.frag, r)
+}
+
+// PutDone sends the request back to the loop (store.PutDone).
+func (r *request) PutDone(err error) {
+	if err != nil {
 		r.failed(err)
 	}
+	r.c.k.loop.Post(r)
 }

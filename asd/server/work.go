@@ -12,7 +12,8 @@ import (
 
 // work is the queues between the loop and the workers. They are bounded by requestsMax.
 //
-//	puts     as many workers as put buffers: all that were received are under way, and share a sync
+//	puts     two workers to a put buffer; they write and do not wait for the sync, which all that were
+//	         written share
 //	urgent   deletes and fences: one worker has nothing else to do, all others but those of puts do them
 //	         first, so that a drive full of puts and scrubs still deletes
 //	other    the rest
@@ -61,7 +62,7 @@ func (w *work) start(s *Server) {
 			go w.run(&worker{srv: s, loop: s.loop, pool: s.pool, store: s.opts.Store}, classes)
 		}
 	}
-	run(s.opts.PutBuffers, workPut)
+	run(2*s.opts.PutBuffers, workPut)
 	run(1, workUrgent)
 	run(s.opts.Workers-1, workOther, workUrgent)
 }
@@ -94,9 +95,13 @@ func (w *work) run(k *worker, classes []int) {
 	defer w.done.Done()
 	for r := w.next(classes); r != nil; r = w.next(classes) {
 		r.kind, r.text = errs.OK, r.text[:0]
-		if r.over() {
+		switch {
+		case r.over():
 			r.failed(gone)
-		} else {
+		case r.typ == proto.TPut:
+			r.runPut(k) // it posts
+			continue
+		default:
 			r.carryOut(k)
 		}
 		k.loop.Post(r)
@@ -123,8 +128,6 @@ func (w *work) next(classes []int) *request {
 // carryOut does the work; its outcome is in r.kind, r.text and r.frame.Data.
 func (r *request) carryOut(k *worker) {
 	switch r.typ {
-	case proto.TPut:
-		r.runPut(k)
 	case proto.TDelete:
 		r.runDelete(k)
 	case proto.TGet:

@@ -128,11 +128,11 @@ func (w *world) shutdown() {
 	}
 	w.srv.loop.Call(func() {
 		k := w.srv.core
-		if k.pages != int(k.opts.PoolBytes/4096) || len(k.puts.free) != k.opts.PutBuffers ||
+		if k.pages != int(k.opts.PoolBytes/4096) || !k.puts.whole() ||
 			len(k.gets.free) != getBuffers ||
 			k.requests != 0 || k.conns != nil || k.waiting() || k.hub.Stashed() != 0 {
-			w.t.Errorf("left over: %d of %d pages free, %d put and %d get buffers, %d requests, %v stashed", k.pages,
-				k.opts.PoolBytes/4096, len(k.puts.free), len(k.gets.free), k.requests, k.hub.Stashed())
+			w.t.Errorf("left over: %d of %d pages free, %d puts, %d get buffers, %d requests, %v stashed", k.pages,
+				k.opts.PoolBytes/4096, k.puts.taken, len(k.gets.free), k.requests, k.hub.Stashed())
 		}
 		used := k.pool.Pages() - k.pool.Free()
 		if want := int((int64(k.opts.PutBuffers)*k.opts.putRun() + getBuffers*k.opts.getRun()) / 4096); used != want {

@@ -30,32 +30,92 @@ type op struct {
 	ns    ids.NamespaceID
 	class layout.Class
 	dels  []deletion
-	done  chan error // of capacity 1; nil: nobody waits
+	err   error      // why it is refused
+	put   *putting   // is told the answer
+	done  chan error // the same, of capacity 1; neither: nobody waits
+	next  *op
+}
+
+// opList is a queue of ops through their own links.
+type opList struct {
+	head, tail *op
+	items      int // fragments, and ops without any
+}
+
+func (q *opList) push(o *op) {
+	o.next = nil
+	if q.head == nil {
+		q.head = o
+	} else {
+		q.tail.next = o
+	}
+	q.tail = o
+	q.items += 1 + len(o.dels)
+}
+
+// join appends all of p.
+func (q *opList) join(p opList) {
+	if q.head == nil {
+		*q = p
+	} else if p.head != nil {
+		q.tail.next, q.tail = p.head, p.tail
+		q.items += p.items
+	}
+}
+
+// pop takes the first ops, of at most max items but at least one op.
+func (q *opList) pop(max int) (out opList) {
+	for o := q.head; o != nil && out.items < max; o = q.head {
+		q.head = o.next
+		q.items -= 1 + len(o.dels)
+		out.push(o)
+	}
+	return out
 }
 
 // maxBatch bounds the fragments of one batch: it must stay small beside Pebble's memtable.
 const maxBatch = 4096
 
-// committer is the one goroutine that makes things durable and visible, in this order.
+// committer makes things durable and visible, in this order, by two goroutines: the syncer, who syncs the drive
+// for all that wait, and the indexer, who then commits them to the index. So the drive is synced for the
+// next batch while the index takes the one before. All that changes what is visible happens in the indexer, one
+// batch after the other.
+//
+//	post ─► queue ─► syncer: one Sync of the drive ─► synced ─► indexer: one batch, publish, answer
+//
+// Each takes all that waits for it when it has done the last: at most one Sync and one commit are under way.
 type committer struct {
 	mu struct {
 		sync.Mutex
-		wake    sync.Cond
-		queue   []*op // bounded by the callers: each waits for its own
+		wake    sync.Cond // of the syncer
+		ready   sync.Cond // of the indexer
+		queue   opList    // bounded, as synced is, by the callers: each waits for its own
+		synced  opList
 		closing bool
+		dry     bool // the syncer has ended
 	}
 	// cycle is held while a batch is under way; Check takes it to see a state between two.
 	cycle sync.Mutex
-	n     uint64 // commits; the committer's
+	n     uint64 // commits; the indexer's
+	batch batch  // the indexer's
 	ended chan struct{}
 }
 
 func (c *committer) start(s *Store) {
-	c.mu.wake.L = &c.mu.Mutex
+	c.mu.wake.L, c.mu.ready.L = &c.mu.Mutex, &c.mu.Mutex
 	c.ended = make(chan struct{})
+	c.batch = batch{s: s, b: s.ix.db.NewBatch(), epochs: map[ids.NamespaceID]ids.Epoch{}, gone: map[uint64]bool{}}
+	go func() {
+		for ops := c.next(); ops.head != nil; ops = c.next() {
+			s.syncFor(ops)
+			c.handOver(ops)
+		}
+		c.handOver(opList{})
+	}()
 	go func() {
 		defer close(c.ended)
-		for ops := c.next(); ops != nil; ops = c.next() {
+		defer c.batch.b.Close()
+		for ops := c.nextSynced(); ops.head != nil; ops = c.nextSynced() {
 			s.runCycle(ops)
 		}
 	}()
@@ -79,32 +139,61 @@ func (c *committer) do(o *op) error {
 
 func (c *committer) post(o *op) {
 	c.mu.Lock()
-	c.mu.queue = append(c.mu.queue, o)
+	c.mu.queue.push(o)
 	c.mu.Unlock()
 	c.mu.wake.Signal()
 }
 
-// next waits for ops and takes them all, up to maxBatch; nil: stopped, and none left.
-func (c *committer) next() []*op {
+// next is the syncer's next batch; empty: stopped, and nothing is left.
+func (c *committer) next() opList {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for len(c.mu.queue) == 0 {
+	for c.mu.queue.head == nil {
 		if c.mu.closing {
-			return nil
+			return opList{}
 		}
 		c.mu.wake.Wait()
 	}
-	n, items := 0, 0
-	for n < len(c.mu.queue) && items < maxBatch {
-		items += 1 + len(c.mu.queue[n].dels)
-		n++
-	}
-	ops := c.mu.queue[:n:n]
-	c.mu.queue = c.mu.queue[n:]
-	return ops
+	return c.mu.queue.pop(maxBatch)
 }
 
-// batch is what one cycle does.
+// handOver gives the indexer what was synced; nothing means that nothing will follow.
+func (c *committer) handOver(ops opList) {
+	c.mu.Lock()
+	c.mu.synced.join(ops)
+	c.mu.dry = ops.head == nil
+	c.mu.Unlock()
+	c.mu.ready.Signal()
+}
+
+// nextSynced is the indexer's next batch; empty: there will be none.
+func (c *committer) nextSynced() opList {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.mu.synced.head == nil {
+		if c.mu.dry {
+			return opList{}
+		}
+		c.mu.ready.Wait()
+	}
+	return c.mu.synced.pop(maxBatch)
+}
+
+// syncFor syncs the drive if ops need it: what they wrote there before they were posted becomes durable.
+// The order matters: the index must never name bytes that power loss can take back.
+func (s *Store) syncFor(ops opList) {
+	for o := ops.head; o != nil; o = o.next {
+		if o.kind == opPut || o.kind == opDelete {
+			s.count.syncs.Add(1)
+			if err := s.data.Sync(); err != nil {
+				s.fail(errs.Wrap(errs.IO, err, "store: cannot sync the drive"), "a commit")
+			}
+			return
+		}
+	}
+}
+
+// batch is what one cycle does; used again.
 type batch struct {
 	s      *Store
 	b      *pebble.Batch
@@ -112,25 +201,25 @@ type batch struct {
 	epochs map[ids.NamespaceID]ids.Epoch // raised in this batch
 	gone   map[uint64]bool               // first blocks of what it deletes
 	free   []restItem                    // whose rest ends with it
-	drive  bool                          // the drive needs a Sync
 	sync   bool                          // somebody waits for durability
+	key    []byte                        // scratch
+	value  []byte
 }
 
-// runCycle makes ops durable with one Sync of the drive and one batch, then visible, then answers.
-func (s *Store) runCycle(ops []*op) {
+// runCycle makes ops, for which the drive was synced, durable with one batch, then visible, then answers.
+func (s *Store) runCycle(ops opList) {
 	c := &s.commits
 	c.cycle.Lock()
 	defer c.cycle.Unlock()
-	results := make([]error, len(ops))
 	if err := s.healthy(); err != nil {
-		answer(ops, results, err)
+		answer(ops, err)
 		return
 	}
 	s.ballast.watch(s)
-	t := &batch{s: s, b: s.ix.db.NewBatch(), now: s.opts.Now()}
-	defer t.b.Close()
-	for i, o := range ops {
-		results[i] = t.add(o)
+	t := &c.batch
+	t.reset()
+	for o := ops.head; o != nil; o = o.next {
+		o.err = t.add(o)
 	}
 	t.addRest()
 	if err := t.commit(); err != nil {
@@ -138,30 +227,46 @@ func (s *Store) runCycle(ops []*op) {
 		for _, it := range t.free {
 			s.rest.add(it)
 		}
-		answer(ops, results, s.healthy())
+		answer(ops, s.healthy())
 		return
 	}
-	for i, o := range ops {
-		if results[i] == nil {
+	for o := ops.head; o != nil; o = o.next {
+		if o.err == nil {
 			t.publish(o)
 		}
 	}
 	s.raise(t.epochs)
 	s.release(t.free)
 	s.releaseDue(t.now) // what needs no record: no quarantine, no pins
-	answer(ops, results, nil)
+	answer(ops, nil)
 }
 
-// answer wakes the callers. all, if not nil, is the answer to those that were not refused: after a
+func (t *batch) reset() {
+	t.b.Reset()
+	t.now, t.sync = t.s.opts.Now(), false
+	if len(t.epochs)+len(t.gone) > 0 { // a clear goes through all that a map ever held
+		clear(t.epochs)
+		clear(t.gone)
+	}
+	clear(t.free)
+	t.free = t.free[:0]
+}
+
+// answer tells the callers. all, if not nil, is the answer to those that were not refused: after a
 // failed commit an op that would have been refused is refused all the same.
-func answer(ops []*op, results []error, all error) {
-	for i, o := range ops {
-		if results[i] == nil {
-			results[i] = all
+func answer(ops opList, all error) {
+	for o := ops.head; o != nil; {
+		next, err := o.next, o.err // o is somebody else's in a moment
+		if err == nil {
+			err = all
 		}
-		if o.done != nil {
-			o.done <- results[i]
+		switch {
+		case o.put != nil:
+			o.put.committed(err)
+		case o.done != nil:
+			o.done <- err
 		}
+		o = next
 	}
 }
 
@@ -172,8 +277,9 @@ func (t *batch) add(o *op) error {
 		if err := t.raise(o.frag.Namespace, o.rec.epoch, o.class); err != nil {
 			return err
 		}
-		t.drive, t.sync = true, true
-		t.b.Set(fragDBKey(o.frag), o.rec.append(nil), nil)
+		t.sync = true
+		t.key, t.value = o.frag.Append(append(t.key[:0], keyFrag)), o.rec.append(t.value[:0])
+		t.b.Set(t.key, t.value, nil)
 	case opFence:
 		if err := t.raise(o.ns, o.rec.epoch, layout.ClassClient); err != nil {
 			return err
@@ -194,31 +300,22 @@ func (t *batch) raise(ns ids.NamespaceID, e ids.Epoch, c layout.Class) error {
 	if err := checkEpoch(ns, e, high, c); err != nil || e <= high {
 		return err
 	}
-	if t.epochs == nil {
-		t.epochs = map[ids.NamespaceID]ids.Epoch{}
-	}
 	t.epochs[ns] = e
 	t.sync = true
 	t.b.Set(epochDBKey(ns), binary.LittleEndian.AppendUint64(nil, uint64(e)), nil)
 	return nil
 }
 
-// commit is the Sync of the drive and the batch. The order matters: the index must never name bytes
-// that power loss can take back.
+// commit commits the batch, unless there is nothing in it.
 func (t *batch) commit() error {
 	s := t.s
-	if t.drive {
-		s.count.syncs.Add(1)
-		if err := s.data.Sync(); err != nil {
-			return errs.Wrap(errs.IO, err, "store: cannot sync the drive")
-		}
-	}
 	if t.b.Empty() {
 		return nil
 	}
 	s.commits.n++
 	s.count.batches.Add(1)
-	t.b.Set([]byte{keyCommits}, binary.LittleEndian.AppendUint64(nil, s.commits.n), nil)
+	t.value = binary.LittleEndian.AppendUint64(t.value[:0], s.commits.n)
+	t.b.Set(append(t.key[:0], keyCommits), t.value, nil)
 	return s.ix.commit(t.b, t.sync)
 }
 

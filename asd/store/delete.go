@@ -100,12 +100,9 @@ func (t *batch) addDeletes(o *op) {
 		if !ok || e.start() != d.pin.start || t.gone[d.pin.start] {
 			continue
 		}
-		if t.gone == nil {
-			t.gone = map[uint64]bool{}
-		}
 		t.gone[d.pin.start] = true
 		d.own = true
-		t.drive, t.sync = true, true
+		t.sync = true
 		t.b.Delete(fragDBKey(d.key), nil)
 		if t.s.opts.Quarantine > 0 {
 			t.b.Set(restDBKey(d.pin.start), encodeRest(d.runs), nil)
@@ -161,11 +158,10 @@ func (q *rest) due(now time.Time) bool {
 	return len(q.pinned) > 0 || (len(q.queue) > 0 && !q.queue[0].until.After(now))
 }
 
-// take removes what has rested enough and has no pins, at most n items.
-func (q *rest) take(s *Store, now time.Time, n int) []restItem {
+// take appends to out what has rested enough and has no pins, at most n items, and removes it.
+func (q *rest) take(s *Store, now time.Time, n int, out []restItem) []restItem {
 	q.Lock()
 	defer q.Unlock()
-	var out []restItem
 	kept := q.pinned[:0]
 	for _, it := range q.pinned {
 		if len(out) < n && !s.orphaned(it.key, it.runs[0].start) {
@@ -190,7 +186,7 @@ func (q *rest) take(s *Store, now time.Time, n int) []restItem {
 // addRest ends, with this batch, the rest of what is due. The index forgets the rest before or together
 // with the first put that uses the space again, never after.
 func (t *batch) addRest() {
-	t.free = t.s.rest.take(t.s, t.now, maxBatch)
+	t.free = t.s.rest.take(t.s, t.now, maxBatch, t.free)
 	for _, it := range t.free {
 		if it.durable {
 			t.b.Delete(restDBKey(it.runs[0].start), nil)
@@ -204,7 +200,7 @@ func (s *Store) releaseDue(now time.Time) {
 	if s.opts.Quarantine > 0 {
 		return
 	}
-	items := s.rest.take(s, now, maxBatch)
+	items := s.rest.take(s, now, maxBatch, nil)
 	free := items[:0]
 	for _, it := range items {
 		if it.durable {

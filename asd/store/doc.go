@@ -25,8 +25,9 @@
 //
 // # What makes a put durable
 //
-// Put writes header and payload, then one goroutine, the committer, does for all that wait: one Sync of
-// the drive, one synced batch to the index, publication in RAM, the acknowledgements. Space is free if
+// Put writes header and payload, then the committer does for all that wait: one Sync of the drive, one synced
+// batch to the index, publication in RAM, the acknowledgements. It is two goroutines (commit.go): the drive is
+// synced for the next puts while the index takes the last. Space is free if
 // neither index nor RAM names it, so a put that a crash cut off leaves nothing to clean up. After a
 // failed Sync or commit nobody knows what the drive holds: the store has failed, takes no change until it
 // is reopened, and goes on reading.

@@ -22,20 +22,20 @@ func (s *Store) reserveOf(c layout.Class) uint64 {
 	return r
 }
 
-// allocate takes n blocks for a put of a class, or answers errs.Full. Space whose rest has ended is
+// allocate takes n blocks for a put of a class, in dst, or answers errs.Full. Space whose rest has ended is
 // given back first if there is need.
-func (s *Store) allocate(n uint64, c layout.Class) ([]run, error) {
+func (s *Store) allocate(dst []run, n uint64, c layout.Class) ([]run, error) {
 	if err := s.ballast.check(s); err != nil {
 		return nil, err
 	}
-	rs, ok, free := s.tryAllocate(n, c)
+	rs, ok, free := s.tryAllocate(dst, n, c)
 	if !ok && s.rest.due(s.opts.Now()) {
 		// Only the committer gives space back: whoever reuses it before the index has forgotten
 		// its rest would find it at rest, and later free, under a live fragment.
 		if err := s.commits.do(&op{kind: opRelease}); err != nil {
 			return nil, err
 		}
-		rs, ok, free = s.tryAllocate(n, c)
+		rs, ok, free = s.tryAllocate(dst, n, c)
 	}
 	if !ok {
 		s.count.full.Add(1)
@@ -46,14 +46,14 @@ func (s *Store) allocate(n uint64, c layout.Class) ([]run, error) {
 	return rs, nil
 }
 
-func (s *Store) tryAllocate(n uint64, c layout.Class) ([]run, bool, uint64) {
+func (s *Store) tryAllocate(dst []run, n uint64, c layout.Class) ([]run, bool, uint64) {
 	s.alloc.Lock()
 	defer s.alloc.Unlock()
 	free := s.alloc.free
 	if free < n+s.reserveOf(c) {
 		return nil, false, free
 	}
-	rs, ok := s.alloc.alloc(make([]run, 0, 1), n)
+	rs, ok := s.alloc.alloc(dst, n)
 	if ok {
 		s.alloc.taken += n
 	}
@@ -84,7 +84,11 @@ type ballast struct {
 	present bool // the committer's, once started
 	low     atomic.Bool
 	unknown atomic.Bool // the file system does not tell
+	blind   int         // batches until the next look; the committer's
 }
+
+// blindBatches batches, of at most a mebibyte or so, go by without a look where there is plenty of room.
+const blindBatches = 15
 
 const ballastName = "BALLAST"
 
@@ -138,9 +142,16 @@ func (s *Store) indexAvail() (int64, bool) {
 
 // watch runs in the committer before each batch.
 func (b *ballast) watch(s *Store) {
+	if b.blind > 0 {
+		b.blind--
+		return
+	}
 	avail, ok := s.indexAvail()
 	if !ok {
 		return
+	}
+	if avail > 4*(s.opts.IndexReserve+s.opts.Ballast) {
+		b.blind = blindBatches
 	}
 	b.low.Store(avail < s.opts.IndexReserve)
 	if b.present && avail < max(s.opts.Ballast/2, 1<<20) {

@@ -31,7 +31,8 @@ func (f *logFS) err() error {
 
 func (f *logFS) keep(err error) {
 	if err != nil {
-		f.failed.CompareAndSwap(nil, &err)
+		first := err // err itself would move to the heap, with each call
+		f.failed.CompareAndSwap(nil, &first)
 	}
 }
 

@@ -118,7 +118,7 @@ func newStore(opts Options, sb Superblock, ix *index) *Store {
 		s.shards[i].multi = map[ramKey][]run{}
 		s.shards[i].orphans = map[uint64]uint32{}
 	}
-	s.busy.keys = map[layout.FragKey]chan struct{}{}
+	s.initPuts()
 	s.epochs.m = map[ids.NamespaceID]ids.Epoch{}
 	s.scratch = make(chan *scratch, opts.Scratch)
 	return s

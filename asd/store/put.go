@@ -11,56 +11,95 @@ import (
 	"vstor/dataplane/layout"
 )
 
-// maxWrite is the longest single write to the drive, in bytes.
-const maxWrite = 1 << 20
+// maxWrite is the longest single write to the drive, in bytes: a payload of 1 MiB goes with its header.
+const maxWrite = 1<<20 + layout.FragHeaderSize
+
+// PutDone is told the end of a put that PutThen began: exactly once, by any goroutine. It must not wait for IO.
+type PutDone interface{ PutDone(err error) }
 
 // Put stores a fragment and returns when it is durable. It blocks; any number of goroutines may call
 // it and share a Sync; not for loops. p.Buf belongs to the store until Put returns, its headroom is
-// overwritten, its payload is not.
+// overwritten, its payload is not. Once warm it allocates nothing.
 //
 // Putting what is there already is OK, if what is there verifies; other content under the same key is
 // errs.Refused, and so is an epoch below the highest seen. errs.Full: the class's share of the space is
 // used up. errs.IO: the drive refused. errs.Canceled: ctx ended before the commit began. After an error
 // but Refused and Full the fragment may be there or not, and never in part.
 func (s *Store) Put(ctx context.Context, p *layout.FragPut) error {
-	if err := checkPut(p); err != nil {
-		return err
+	w := s.waiters.get()
+	s.PutThen(ctx, p, w)
+	err := <-w.end
+	s.waiters.give(w)
+	return err
+}
+
+// PutThen is Put for those who have better to do than to wait for the commit: it writes the fragment and
+// returns, and then is told when it is durable, or why not. That may happen before PutThen returns. p and all
+// that it names belong to the store until then. It blocks; not for loops.
+func (s *Store) PutThen(ctx context.Context, p *layout.FragPut, then PutDone) {
+	err := checkPut(p)
+	if err == nil {
+		err = s.enter()
 	}
-	if err := s.enter(); err != nil {
-		return err
+	if err != nil {
+		then.PutDone(err)
+		return
 	}
-	defer s.leave()
+	t := s.puts.get()
+	t.s, t.p, t.then = s, p, then
+	if posted, err := t.begin(ctx); !posted {
+		t.finish(err)
+	}
+}
+
+// begin brings t to the committer, who calls committed; or it is over already.
+func (t *putting) begin(ctx context.Context) (posted bool, err error) {
+	s, p := t.s, t.p
 	if err := s.healthy(); err != nil {
-		return err
+		return false, err
 	}
 	ns := p.Key.Namespace
 	if err := checkEpoch(ns, p.Epoch, s.HighestEpoch(ns), p.Class); err != nil {
-		return err
+		return false, err
 	}
-	end, err := s.lockKey(ctx, p.Key)
-	if err != nil {
-		return err
+	if err := s.busy.lock(ctx, t); err != nil {
+		return false, err
 	}
-	defer end()
 	if there, err := s.putAgain(ctx, p); there || err != nil {
-		return err
+		return false, err
 	}
-	rs, err := s.allocate(uint64(len(p.Buf))>>blockShift, p.Class)
+	rs, err := s.allocate(t.runs[:0], uint64(len(p.Buf))>>blockShift, p.Class)
 	if err != nil {
-		return err
+		return false, err
 	}
-	h := s.headerOf(p, rs)
+	t.setHeader(rs)
+	h := &t.head
 	h.Encode(p.Buf)
 	if err := s.writeFragment(ctx, p.Buf, rs); err != nil {
-		s.abandon(p, &h, rs, errs.Of(err) == errs.IO)
-		return err
+		s.abandon(p, h, rs, errs.Of(err) == errs.IO)
+		return false, err
 	}
-	err = s.commits.do(&op{kind: opPut, key: packKey(p.Key), frag: p.Key, class: p.Class,
-		rec: fragRecord{runs: rs, class: p.Class, len: h.Len, sum: h.Sum, epoch: p.Epoch, time: h.Time}})
+	t.op = op{kind: opPut, key: t.key, frag: p.Key, class: p.Class, put: t,
+		rec: fragRecord{runs: rs, class: p.Class, len: h.Len, sum: h.Sum, epoch: p.Epoch, time: h.Time}}
+	s.commits.post(&t.op)
+	return true, nil
+}
+
+// committed is the committer's answer.
+func (t *putting) committed(err error) {
 	if errs.Of(err) == errs.Refused {
-		s.abandon(p, &h, rs, false)
+		t.s.abandon(t.p, &t.head, t.rec.runs, false)
 	}
-	return err // after a failed commit the space stays taken: nobody knows whose it is
+	t.finish(err) // after a failed commit the space stays taken: nobody knows whose it is
+}
+
+// finish ends t, which is not the caller's any more.
+func (t *putting) finish(err error) {
+	s, then := t.s, t.then
+	s.busy.unlock(t)
+	s.puts.give(t)
+	then.PutDone(err)
+	s.leave()
 }
 
 func checkPut(p *layout.FragPut) error {
@@ -94,31 +133,6 @@ func checkPut(p *layout.FragPut) error {
 // regionOf is region i of a payload.
 func regionOf(payload []byte, i int) []byte {
 	return payload[i*layout.RegionSize : min((i+1)*layout.RegionSize, len(payload))]
-}
-
-// lockKey waits until no other put of key is under way; end lets the next one go.
-func (s *Store) lockKey(ctx context.Context, key layout.FragKey) (end func(), err error) {
-	for {
-		s.busy.Lock()
-		other, ok := s.busy.keys[key]
-		if !ok {
-			mine := make(chan struct{})
-			s.busy.keys[key] = mine
-			s.busy.Unlock()
-			return func() {
-				s.busy.Lock()
-				delete(s.busy.keys, key)
-				s.busy.Unlock()
-				close(mine)
-			}, nil
-		}
-		s.busy.Unlock()
-		select {
-		case <-other:
-		case <-ctx.Done():
-			return nil, errs.Wrap(errs.Canceled, ctx.Err(), "store: put %v: gave up waiting for another", key)
-		}
-	}
 }
 
 // putAgain deals with a key that is there already: true if it holds the same content, whole. One that
@@ -163,19 +177,19 @@ func sumOfSums(sums []uint64) uint64 {
 	return d.Sum64()
 }
 
-func (s *Store) headerOf(p *layout.FragPut, rs []run) Header {
-	h := Header{
+func (t *putting) setHeader(rs []run) {
+	s, p := t.s, t.p
+	t.head = Header{
 		UUID: s.sb.UUID, Key: p.Key, Epoch: p.Epoch, Class: p.Class,
 		Self:        int64(rs[0].start) << blockShift,
 		Incarnation: s.sb.Incarnation, Seq: s.seq.Add(1), FormatNonce: s.sb.FormatNonce,
 		Time: s.opts.Now().UnixNano(), Len: uint32(len(p.Buf) - layout.FragHeaderSize), Sums: p.Sums,
 		Desc:    p.Desc,
-		Extents: make([]layout.Extent, len(rs)),
+		Extents: t.extents[:len(rs)],
 	}
 	for i, r := range rs {
-		h.Extents[i] = layout.Extent{Off: int64(r.start) << blockShift, Len: uint32(r.n << blockShift)}
+		t.extents[i] = layout.Extent{Off: int64(r.start) << blockShift, Len: uint32(r.n << blockShift)}
 	}
-	return h
 }
 
 // writeFragment writes b, header and payload, to its extents, in writes of like size of at most

@@ -2,6 +2,7 @@ package store
 
 import (
 	"encoding/binary"
+	"slices"
 	"sync"
 
 	"vstor/dataplane/errs"
@@ -174,16 +175,17 @@ func (sh *shard) runsOf(k ramKey, e entry) []run {
 	return []run{{e.start(), e.payload() + 1}}
 }
 
-// publish makes a fragment visible. The committer alone adds and removes.
+// publish makes a fragment visible; rs stays the caller's. The committer alone adds and removes.
 func (s *Store) publish(k ramKey, rs []run) {
 	sh := &s.shards[k.shard()]
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	_, ok := sh.frags[k]
-	invariants.Assert(!ok, "store: fragment %v published twice", k.unpack())
+	if _, ok := sh.frags[k]; ok {
+		invariants.Fail("store: fragment %v published twice", k.unpack())
+	}
 	sh.frags[k] = makeEntry(rs[0].start, runsLen(rs)-1, len(rs) > 1)
 	if len(rs) > 1 {
-		sh.multi[k] = rs
+		sh.multi[k] = slices.Clone(rs)
 	}
 }
 

@@ -36,11 +36,10 @@ type Store struct {
 		*space
 		capacity, live, resting, taken, aside uint64 // blocks
 	}
-	busy struct {
-		sync.Mutex
-		keys map[layout.FragKey]chan struct{} // puts under way; closed when they end
-	}
-	epochs struct {
+	busy    keyLocks // puts under way
+	puts    freeList[putting]
+	waiters freeList[waiter]
+	epochs  struct {
 		sync.RWMutex
 		m map[ids.NamespaceID]ids.Epoch // durable ones
 	}
