@@ -35,6 +35,7 @@ func isFull(err error) bool {
 const (
 	logSuffix      = ".log"
 	manifestPrefix = "MANIFEST-"
+	markerPrefix   = "marker.manifest." // its file's name ends with the name of the manifest in force
 )
 
 // LogErr is the first error of a write to a log, or nil. Where a log cannot be written, closed or made,
@@ -87,8 +88,12 @@ func (g *Guard) Create(name string, c vfs.DiskWriteCategory) (f vfs.File, err er
 		}
 		return nil, marked(err)
 	case strings.HasPrefix(base, manifestPrefix):
-		num, _ := strconv.ParseUint(base[len(manifestPrefix):], 10, 64)
-		return &manifestFile{File: f, g: g, num: num}, nil
+		return &manifestFile{File: f, g: g, num: manifestNum(base)}, nil
+	case strings.HasPrefix(base, markerPrefix):
+		g.manifest.Lock()
+		g.manifest.moved = manifestNum(base)
+		g.manifest.Unlock()
+		return f, nil
 	}
 	return &tableFile{File: f, g: g}, nil
 }
@@ -121,7 +126,7 @@ func (g *Guard) OpenDir(name string) (vfs.File, error) {
 	if err != nil {
 		return nil, marked(err)
 	}
-	return &logFile{File: d, g: g}, nil
+	return &folder{logFile{File: d, g: g}}, nil
 }
 
 // Remove removes nothing once the log has failed.
@@ -132,7 +137,7 @@ func (g *Guard) Remove(name string) error {
 	return g.FS.Remove(name)
 }
 
-// logFile is a log, or the folder it lies in.
+// logFile is a log; the folder it lies in is one, too.
 type logFile struct {
 	vfs.File
 	g *Guard
@@ -189,7 +194,29 @@ func (l *logFile) Close() error {
 	return nil
 }
 
-// manifestFile notes how much of the manifest is durable.
+// folder notes which manifest is the one in force.
+type folder struct{ logFile }
+
+// Sync makes a marker durable that was there when it began.
+func (d *folder) Sync() error {
+	x := &d.g.manifest
+	x.Lock()
+	moved := x.moved
+	x.Unlock()
+	err := d.logFile.Sync()
+	if d.g.LogErr() != nil {
+		return err
+	}
+	x.Lock()
+	defer x.Unlock()
+	if x.next.Num == moved && x.now.Num < moved {
+		x.now = x.next
+	}
+	return err
+}
+
+// manifestFile notes how much of the manifest is durable. A new one counts from when the marker names it: until
+// then a crash brings the old one back, with nothing lost.
 type manifestFile struct {
 	vfs.File
 	g            *Guard
@@ -209,9 +236,18 @@ func (m *manifestFile) Sync() error {
 	}
 	x := &m.g.manifest
 	x.Lock()
-	x.num, x.synced = m.num, n
+	if x.now.Num == m.num {
+		x.now.Len = n
+	} else {
+		x.next = Mark{Num: m.num, Len: n}
+	}
 	x.Unlock()
 	return nil
+}
+
+func manifestNum(name string) uint64 {
+	num, _ := strconv.ParseUint(name[strings.LastIndex(name, manifestPrefix)+len(manifestPrefix):], 10, 64)
+	return num
 }
 
 // Manifest is the number of the manifest and how many bytes of it are known to be durable; zeros before
@@ -220,7 +256,7 @@ func (g *Guard) Manifest() Mark {
 	x := &g.manifest
 	x.Lock()
 	defer x.Unlock()
-	return Mark{Num: x.num, Len: x.synced}
+	return x.now
 }
 
 // tableFile is a table being written: without room for it Pebble tries again at once.

@@ -37,7 +37,9 @@ type Guard struct {
 
 	manifest struct {
 		sync.Mutex
-		num, synced uint64
+		now   Mark   // of the manifest that Pebble will find
+		next  Mark   // of one that its marker does not name yet, or not durably
+		moved uint64 // number of the manifest that the newest marker names
 	}
 	damage struct {
 		sync.Mutex

@@ -18,7 +18,7 @@ type ballast struct {
 	mu      sync.Mutex
 	present bool
 	given   atomic.Bool // it was given up and is to be written again
-	unknown atomic.Bool // the file system does not tell its free space
+	unknown atomic.Bool // the file system never tells its free space
 }
 
 const ballastName = "BALLAST"
@@ -30,7 +30,8 @@ func (g *Guard) Avail() (int64, bool) {
 	}
 	u, err := g.FS.GetDiskUsage(g.opts.Dir)
 	if err != nil {
-		g.ballast.unknown.Store(true)
+		// Only what cannot be had at all is not asked for again: one failed call must not end the watch.
+		g.ballast.unknown.Store(errors.Is(err, vfs.ErrUnsupported))
 		return 0, false
 	}
 	return int64(min(u.AvailBytes, 1<<62)), true

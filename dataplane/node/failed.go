@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"vstor/dataplane/api"
@@ -19,11 +20,19 @@ type failed struct {
 	rig    *loopRig
 	parked *volume.Volume
 	err    error
+	try    *try
+}
+
+// try is the attempt to open it, if there is one. There may be thousands of SCOs to read, so it does not hold
+// Node.control, or no vDisk could be made meanwhile; who removes the vDisk stops it.
+type try struct {
+	sync.Mutex                    // held while it goes on
+	stop       context.CancelFunc // guarded by Node.mu
 }
 
 // park keeps a vDisk that did not open, with what the journal has of it.
 func (n *Node) park(r record, log []volume.LogEntry, why error) *failed {
-	f := &failed{record: r, rig: n.rigs[r.Loop], err: why}
+	f := &failed{record: r, rig: n.rigs[r.Loop], err: why, try: &try{stop: func() {}}}
 	f.rig.loop.Call(func() {
 		f.parked = volume.Park(volume.Options{ID: r.ID, Name: r.Name, Size: r.Size, SCOSize: r.SCOSize,
 			Loop: f.rig.loop, Journal: f.rig.jrn, Sealer: n.sealer, Log: n.log}, f.rig.keeper, log)
@@ -35,13 +44,12 @@ func (n *Node) park(r record, log []volume.LogEntry, why error) *failed {
 	return f
 }
 
-// unpark takes back what the journal has of it, with the places where that is now.
-func (f *failed) unpark() []volume.LogEntry {
-	got := make(chan []volume.LogEntry, 1)
-	if !f.rig.loop.Call(func() { f.parked.Unpark(func(log []volume.LogEntry) { got <- log }) }) {
-		return nil
+// unpark forgets what the journal has of it.
+func (f *failed) unpark() {
+	done := make(chan struct{})
+	if f.rig.loop.Call(func() { f.parked.Unpark(func([]volume.LogEntry) { close(done) }) }) {
+		<-done
 	}
-	return <-got
 }
 
 // refusal is what a client hears.
@@ -53,8 +61,6 @@ func (f *failed) refusal() error {
 const (
 	reopenMin = time.Second
 	reopenMax = time.Minute
-	// reopenTimeout bounds one try, during which no vDisk can be made or removed.
-	reopenTimeout = 20 * time.Second
 )
 
 // reopen tries failed vDisks again for as long as there are any; the pause begins anew when the number of
@@ -104,27 +110,35 @@ func (n *Node) asdsUp() int {
 	return up
 }
 
+// tryReopen tries once. What is parked stays so, and moves on in the journal, until Recover has read the indexes
+// and takes it over; so a try may take its time, and one that fails has changed nothing.
 func (n *Node) tryReopen(ctx context.Context, f *failed) {
-	n.control.Lock()
-	defer n.control.Unlock()
+	f.try.Lock()
+	defer f.try.Unlock()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	n.mu.Lock()
 	there := n.failed[f.Name] == f
+	f.try.stop = cancel
 	n.mu.Unlock()
 	if !there {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, reopenTimeout)
-	defer cancel()
-	log := f.unpark()
-	d, err := n.openVDisk(ctx, f.record, log)
+	d, err := n.openVDisk(ctx, f.record, nil)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err != nil && ctx.Err() != nil {
+		return // the node stops, or the vDisk is removed
+	}
 	if err != nil {
-		n.park(f.record, log, err)
+		again := *f // readers have f without a lock
+		again.err = err
+		n.failed[f.Name] = &again
+		n.log.Error("a vDisk still does not open", "vdisk", f.Name, "error", err)
 		return
 	}
-	n.mu.Lock()
 	delete(n.failed, f.Name)
 	n.vdisks[f.Name] = d
-	n.mu.Unlock()
 	n.log.Info("a vDisk that had not opened serves now", "vdisk", f.Name)
 }
 
@@ -132,7 +146,20 @@ func (n *Node) tryReopen(ctx context.Context, f *failed) {
 func (n *Node) removeFailed(ctx context.Context, name string) error {
 	n.mu.Lock()
 	f := n.failed[name]
+	if f != nil {
+		f.try.stop()
+	}
 	n.mu.Unlock()
+	if f != nil {
+		f.try.Lock()
+		defer f.try.Unlock()
+		n.mu.Lock()
+		f = n.failed[name]
+		n.mu.Unlock()
+	}
+	if f == nil {
+		return errs.New(errs.Busy, "vDisk %s has just been opened; remove it once more", name)
+	}
 	if err := n.registry.remove(ctx, f.record); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"math/bits"
 	"slices"
+	"time"
 
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
@@ -25,14 +26,22 @@ type LogEntry struct {
 	Bad    uint32 // bit i: block i fails its checksum
 }
 
+// recoverStep bounds one step of Recover: a look at the manifests, or one SCO.
+const recoverStep = 20 * time.Second
+
 // Recover brings a new Volume to where it was: SCOs committed after the map's checkpoint are applied
-// again, then what the journal has above them enters the overlay. It is called once, from a goroutine, before
-// the first Mutate; the journal is replayed and not yet attached.
+// again, then what the journal has above them enters the overlay: log, or what is parked of this vDisk, which
+// stays so until then. It is called once, from a goroutine, before the first Mutate; unless the vDisk is parked
+// or new the journal is replayed and not yet attached. After an error what was parked still is.
+//
+// How long all of it takes nobody can say, there may be thousands of SCOs, so what is bounded is each step: one
+// that takes recoverStep ends in an error.
 func (v *Volume) Recover(ctx context.Context, log []LogEntry) error {
 	ckpt, _ := v.m.Checkpoint()
 	last := ckpt.Commit
-	floor, err := v.opts.Objects.Floor(ctx, v.opts.ID)
-	if err != nil {
+	step, end := context.WithTimeout(ctx, recoverStep)
+	floor, err := v.opts.Objects.Floor(step, v.opts.ID)
+	if end(); err != nil {
 		return err
 	}
 	if last < floor {
@@ -43,8 +52,9 @@ func (v *Volume) Recover(ctx context.Context, log []LogEntry) error {
 	seq := ckpt.Seq
 	v.loop.Call(func() { v.appliedSeq = seq })
 	for {
-		list, err := v.opts.Objects.Committed(ctx, v.opts.ID, last, 256)
-		if err != nil {
+		step, end := context.WithTimeout(ctx, recoverStep)
+		list, err := v.opts.Objects.Committed(step, v.opts.ID, last, 256)
+		if end(); err != nil {
 			return err
 		}
 		for _, m := range list {
@@ -61,6 +71,9 @@ func (v *Volume) Recover(ctx context.Context, log []LogEntry) error {
 			break
 		}
 	}
+	if log, err = v.takeParked(log); err != nil {
+		return err
+	}
 	v.loop.Call(func() {
 		v.chain.mu.Lock()
 		v.chain.commit = last
@@ -74,6 +87,8 @@ func (v *Volume) Recover(ctx context.Context, log []LogEntry) error {
 
 // applyAgain reads a SCO's index and applies it to the map.
 func (v *Volume) applyAgain(ctx context.Context, m *layout.Manifest) error {
+	ctx, end := context.WithTimeout(ctx, recoverStep)
+	defer end()
 	header, index, err := readIndex(ctx, v.opts.Objects, m)
 	if err != nil {
 		return errs.Wrap(errs.Of(err), err, "vDisk %s: the index of SCO %d cannot be read", v.opts.Name, m.SCO)
@@ -90,7 +105,7 @@ func (v *Volume) applyAgain(ctx context.Context, m *layout.Manifest) error {
 	case <-done:
 		return nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return errs.Wrap(errs.IO, ctx.Err(), "vDisk %s: its map did not take SCO %d", v.opts.Name, m.SCO)
 	}
 }
 
@@ -150,11 +165,16 @@ func (v *Volume) enterLogged(e *LogEntry) {
 	if e.Kind != journal.Write {
 		fits = len(open.Holes()) < holesMax
 	}
-	if !fits && e.Seq > hi && !v.parked {
+	switch {
+	case fits || e.Seq <= hi:
+	case v.parked:
+		v.ov.Close() // nobody seals it, but a hole goes into a sorted list, which must stay short
+	default:
 		v.closeBatch()
 	}
 	if e.Kind != journal.Write {
-		v.ov.PutHole(overlay.Hole{Addr: e.Addr, Count: uint64(e.Blocks), Seq: e.Seq, Kind: holeKind(e.Kind)}, v.loop.Now())
+		v.ov.PutHole(overlay.Hole{Addr: e.Addr, Count: uint64(e.Blocks), Seq: e.Seq, Kind: holeKind(e.Kind),
+			Pos: uint32(e.Pos)}, v.loop.Now())
 	} else {
 		for i := range e.Blocks {
 			v.ov.Put(overlay.Entry{Addr: e.Addr + ids.BlockAddr(i), Seq: e.Seq, Sum: e.Sums[i],

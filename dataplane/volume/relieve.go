@@ -19,11 +19,13 @@ import (
 // would make a tiny SCO, which costs a round over all drives now and cleaning later; so they are written
 // to the journal's head once more, under their old sequences, and the segment goes.
 type Keeper struct {
-	loop  *ring.Loop
-	jrn   *journal.Journal
-	vols  map[ids.VolumeID]*Volume
-	timer ring.Timer
-	armed bool
+	loop *ring.Loop
+	jrn  *journal.Journal
+	vols map[ids.VolumeID]*Volume
+	// parked ones stand in for a vDisk until it is recovered, when it may be in vols already.
+	parked map[ids.VolumeID]*Volume
+	timer  ring.Timer
+	armed  bool
 
 	started  bool
 	draining bool // the router stops: nobody waits for space any more
@@ -39,15 +41,23 @@ const keeperTick = 20 * time.Millisecond
 
 // NewKeeper watches j. On the loop.
 func NewKeeper(l *ring.Loop, j *journal.Journal, stall time.Duration) *Keeper {
-	k := &Keeper{loop: l, jrn: j, vols: map[ids.VolumeID]*Volume{}, StallTimeout: stall, why: errs.IO}
+	k := &Keeper{loop: l, jrn: j, vols: map[ids.VolumeID]*Volume{}, parked: map[ids.VolumeID]*Volume{},
+		StallTimeout: stall, why: errs.IO}
 	k.timer.Fire = k.tick
 	return k
 }
 
 // Add and Remove enter and take a vDisk out.
 func (k *Keeper) Add(v *Volume) {
-	k.vols[v.opts.ID] = v
+	k.of(v)[v.opts.ID] = v
 	v.keeper = k
+}
+
+func (k *Keeper) of(v *Volume) map[ids.VolumeID]*Volume {
+	if v.parked {
+		return k.parked
+	}
+	return k.vols
 }
 
 // Start begins the watch: the journal is attached.
@@ -56,7 +66,7 @@ func (k *Keeper) Start() {
 	k.arm()
 }
 
-func (k *Keeper) Remove(v *Volume) { delete(k.vols, v.opts.ID) }
+func (k *Keeper) Remove(v *Volume) { delete(k.of(v), v.opts.ID) }
 
 // arm starts the clock. It runs only while entries come or space is short, so an idle system sleeps.
 func (k *Keeper) arm() {
@@ -120,11 +130,14 @@ func (k *Keeper) relieve() {
 	}
 	var holders []*Volume
 	k.jrn.TailHolders(func(id ids.VolumeID, seq ids.Seq, _ int64) {
-		v := k.vols[id]
+		v := k.parked[id]
+		if v == nil {
+			v = k.vols[id]
+		}
 		if v == nil || v.entered < seq || seq <= v.committed {
 			return // what it has there is not all in the overlay yet
 		}
-		if lo, _ := v.ov.Open().SeqRange(); lo != 0 && lo <= seq {
+		if lo := v.lowest(); lo != 0 && lo <= seq {
 			holders = append(holders, v)
 		}
 	})
@@ -133,14 +146,26 @@ func (k *Keeper) relieve() {
 	}
 }
 
+// lowest is the lowest sequence that can be let go of.
+func (v *Volume) lowest() ids.Seq {
+	b := v.ov.Open()
+	if closed := v.ov.Closed(); v.parked && len(closed) > 0 {
+		b = closed[0]
+	}
+	lo, _ := b.SeqRange()
+	return lo
+}
+
 // letGo seals the open batch if that is worth a SCO, else copies what it has in the tail forward.
 func (v *Volume) letGo(tail journal.Tail) {
-	if v.ov.Open().Blocks() >= v.batchMax/4 && !v.parked {
-		v.closeBatch()
-		return
-	}
-	if len(v.ov.Closed()) > 0 {
-		return // older batches hold the tail, too, and are on their way
+	if !v.parked {
+		if v.ov.Open().Blocks() >= v.batchMax/4 {
+			v.closeBatch()
+			return
+		}
+		if len(v.ov.Closed()) > 0 {
+			return // older batches hold the tail, too, and are on their way
+		}
 	}
 	if v.copying == nil {
 		v.startCopy(tail)
@@ -156,17 +181,30 @@ type copyForward struct {
 	holes   []overlay.Hole
 	left    int
 	failed  bool
+	unread  bool // a block could not be read: what failed may go well next time
+	giveUp  bool // on blocks that cannot be read
 }
+
+// unreadMax is how many copies of a parked vDisk's blocks may fail, one each keeperTick, before what cannot be
+// read is given up. A drive has tried for itself before it says so, hence not many.
+const unreadMax = 10
 
 func (v *Volume) startCopy(tail journal.Tail) {
 	c := &copyForward{v: v, tail: tail, closes: v.closes, left: 1}
-	for _, e := range v.ov.Open().Entries() {
-		if e.Live() && journal.Pos(e.Pos) >= tail.Lo && journal.Pos(e.Pos) < tail.Hi {
-			c.entries = append(c.entries, e)
+	in := func(pos uint32) bool { return journal.Pos(pos) >= tail.Lo && journal.Pos(pos) < tail.Hi }
+	v.ov.Held(func(b *overlay.Batch) {
+		for _, e := range b.Entries() {
+			if e.Live() && in(e.Pos) {
+				c.entries = append(c.entries, e)
+			}
 		}
-	}
-	// Holes have no place in the journal: all of them go, they are few.
-	c.holes = append(c.holes, v.ov.Open().Holes()...)
+		for _, h := range b.Holes() {
+			if in(h.Pos) {
+				c.holes = append(c.holes, h)
+			}
+		}
+	})
+	c.giveUp = v.parked && v.unread >= unreadMax
 	v.copying = c
 	for i := range c.entries {
 		c.copyEntry(&c.entries[i])
@@ -205,15 +243,27 @@ func (c *copyForward) copyEntry(e *overlay.Entry) {
 	c.v.ReadLogged(&x.fetch)
 }
 
-// FetchDone goes on with a block that had left RAM.
+// FetchDone goes on with a block that had left RAM. One that is rotten is sealed with the batch it is in, beside
+// the checksum it should have. A parked vDisk cannot be sealed, and to leave the block where it is would stop
+// the journal for all: the fact that it is lost goes forward in its stead, so that nobody reads what was there
+// before.
 func (x *copied) FetchDone(f *block.Fetch) {
 	x.Data, x.dst = x.dst, buf.Vec{}
+	c, v := x.c, x.c.v
 	if f.Err != errs.OK {
-		x.c.v.pool.ReleaseVec(&x.Data)
-		x.c.done(true)
-		return
+		c.unread = true
+		if !c.giveUp {
+			v.pool.ReleaseVec(&x.Data)
+			c.done(true)
+			return
+		}
+		if x.Lost = true; f.Err != errs.Corrupt {
+			clear(v.pool.SegBytes(x.Data.Segs[0])) // whatever was in the page is nobody's business
+		}
+		v.opts.Log.Error("a block in the journal is lost; reading it is an error until it is written again",
+			"vdisk", v.opts.Name, "block", x.Addr, "error", f.Err)
 	}
-	x.c.v.jrn.AppendCopy(&x.Entry)
+	v.jrn.AppendCopy(&x.Entry)
 }
 
 func (c *copyForward) copyHole(h *overlay.Hole) {
@@ -227,16 +277,21 @@ func (c *copyForward) copyHole(h *overlay.Hole) {
 	}
 }
 
-// JournalDone tells the overlay the block's new place.
+// JournalDone tells the overlay the new place. Of the parts of one hole the first counts, the oldest; after it
+// the others do not find the hole in the tail any more.
 func (x *copied) JournalDone(*journal.Entry) {
 	v := x.c.v
 	failed := x.Err != errs.OK
 	if x.Kind == journal.Write {
 		v.pool.ReleaseVec(&x.Data)
-		if !failed {
-			v.ov.Moved(x.Addr, x.Seq, uint32(x.Pos))
-			v.Stats.Copied.Add(1)
-		}
+	}
+	switch {
+	case failed:
+	case x.Kind == journal.Write:
+		v.ov.Moved(x.Addr, x.Seq, uint32(x.Pos))
+		v.Stats.Copied.Add(1)
+	default:
+		v.ov.MovedHoles(x.Seq, uint32(x.c.tail.Lo), uint32(x.c.tail.Hi), uint32(x.Pos))
 	}
 	x.c.done(failed)
 }
@@ -250,6 +305,9 @@ func (c *copyForward) done(failed bool) {
 	}
 	c.v.copying = nil
 	defer c.v.whenIdle()
+	if c.v.unread++; !c.unread || !c.failed {
+		c.v.unread = 0
+	}
 	if c.failed && c.closes == c.v.closes && !c.v.closed && !c.v.parked {
 		c.v.closeBatch() // what cannot be copied is sealed
 	}

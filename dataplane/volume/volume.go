@@ -131,6 +131,7 @@ type Volume struct {
 	ageArmed  bool
 	keeper    *Keeper
 	copying   *copyForward
+	unread    int // copies in a row that found a block of the journal that cannot be read
 	freeReads *logRead
 
 	kick      chan struct{} // wakes the cleaner

@@ -173,7 +173,8 @@ func (v *Volume) enter(e *journal.Entry) {
 		if len(open.Holes()) >= holesMax {
 			v.closeBatch()
 		}
-		v.ov.PutHole(overlay.Hole{Addr: e.Addr, Count: uint64(e.Blocks), Seq: e.Seq, Kind: holeKind(e.Kind)}, v.loop.Now())
+		v.ov.PutHole(overlay.Hole{Addr: e.Addr, Count: uint64(e.Blocks), Seq: e.Seq, Kind: holeKind(e.Kind),
+			Pos: uint32(e.Pos)}, v.loop.Now())
 		v.armAge()
 		return
 	}

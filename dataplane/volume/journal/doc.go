@@ -61,6 +61,10 @@
 // are rewritten; a damaged header is refused with Corrupt, because nobody can say which blocks it
 // held, and older versions of them must not be served.
 //
+// A bad block need not stay where it is, or it would hold its segment for as long as its volume is not
+// sealed: it is copied forward as Lost, with the checksum it should have. Such an entry is Bad by what its
+// header says, so its payload is no reason to take the record for torn.
+//
 // What stays undecided is rot in records behind the last mark, which are taken for a torn tail:
 //
 //   - after a kill without a boot, the last record and those that ended after it was issued (its header

@@ -67,6 +67,9 @@ func dumpRecord(out io.Writer, b []byte, seg, pos uint32) {
 		if e.Copied {
 			fmt.Fprint(out, " copied")
 		}
+		if e.Lost {
+			fmt.Fprint(out, " lost")
+		}
 		for i := range e.Payload() {
 			fmt.Fprintf(out, " %08x", e.Sum(i))
 		}

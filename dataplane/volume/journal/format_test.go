@@ -38,6 +38,7 @@ func sampleHeader() (Header, []byte) {
 		{Vol: 5, Seq: 6, Kind: Trim, Addr: 7, Blocks: 1 << 30},
 		{Vol: 8, Seq: 9, Kind: Write, Addr: 1 << 33, Blocks: 1, Sums: []uint32{7}, copied: true},
 		{Vol: 8, Seq: 10, Kind: Resize, Addr: 1 << 34},
+		{Vol: 8, Seq: 11, Kind: Write, Addr: 12, Blocks: 1, Sums: []uint32{13}, copied: true, Lost: true},
 	} {
 		h.Length = uint32(putEntry(b, int(h.Length), &e))
 		h.Entries++
@@ -100,10 +101,13 @@ func TestGoldenRecord(t *testing.T) {
 	if !w.Next(&e) || e.Kind != Trim || e.Blocks != 1<<30 || e.Payload() != 0 {
 		t.Fatalf("%+v", e)
 	}
-	if !w.Next(&e) || e.Addr != 1<<33 || !e.Copied || e.Sum(0) != 7 {
+	if !w.Next(&e) || e.Addr != 1<<33 || !e.Copied || e.Lost || e.Sum(0) != 7 {
 		t.Fatalf("%+v", e)
 	}
-	if !w.Next(&e) || e.Kind != Resize || w.Next(&e) {
+	if !w.Next(&e) || e.Kind != Resize {
+		t.Fatalf("%+v", e)
+	}
+	if !w.Next(&e) || e.Seq != 11 || !e.Copied || !e.Lost || w.Next(&e) {
 		t.Fatalf("%+v", e)
 	}
 }

@@ -53,6 +53,12 @@ func (k Kind) String() string {
 	return fmt.Sprintf("kind %d", uint8(k))
 }
 
+// Flags of an entry.
+const (
+	flagCopied = 1 << iota
+	flagLost
+)
+
 // Header is the first block of a record; the payload blocks of its Write entries follow in order.
 //
 // The first 24 bytes keep their meaning in all versions. Little endian; what lies behind length is zeros.
@@ -82,7 +88,8 @@ func (k Kind) String() string {
 //	      16  address       u64   in blocks
 //	      24  blocks        u32
 //	      28  kind          u8
-//	      29  flags         u8    bit 0: copied forward
+//	      29  flags         u8    bit 0: copied forward; bit 1: lost, a write whose payload is not what the
+//	                              checksums say
 //	      30  checksums     u16   = blocks for a write, else 0
 //	      32  checksum      u32 each: low half of XXH64 of the block
 type Header struct {
@@ -138,7 +145,10 @@ func putEntry(b []byte, at int, e *Entry) int {
 	p[28] = byte(e.Kind)
 	p[29] = 0
 	if e.copied {
-		p[29] = 1
+		p[29] |= flagCopied
+	}
+	if e.Lost {
+		p[29] |= flagLost
 	}
 	n := int(e.payload())
 	le.PutUint16(p[30:], uint16(n))
@@ -194,6 +204,10 @@ func (h *Header) check(b []byte) error {
 			want = e.Blocks
 		}
 		sums := uint32(binary.LittleEndian.Uint16(b[at+30:]))
+		flags := b[at+29]
+		if flags > flagCopied|flagLost || e.Lost && e.Kind != Write {
+			return errs.New(errs.Corrupt, "journal: record %d entry %d is a %s with flags %#x", h.Number, i, e.Kind, flags)
+		}
 		if e.Kind == 0 || e.Kind > kindLast || sums != want || sums > MaxEntryBlocks {
 			return errs.New(errs.Corrupt, "journal: record %d entry %d is a %s of %d blocks with %d checksums",
 				h.Number, i, e.Kind, e.Blocks, sums)
@@ -216,6 +230,7 @@ type EntryHeader struct {
 	Blocks uint32
 	Kind   Kind
 	Copied bool   // forward, from an older record
+	Lost   bool   // the payload is not what the checksums say
 	sums   []byte // 4 bytes per block of payload
 }
 
@@ -227,7 +242,8 @@ func parseEntry(p []byte) EntryHeader {
 		Addr:   ids.BlockAddr(le.Uint64(p[16:])),
 		Blocks: le.Uint32(p[24:]),
 		Kind:   Kind(p[28]),
-		Copied: p[29]&1 != 0,
+		Copied: p[29]&flagCopied != 0,
+		Lost:   p[29]&flagLost != 0,
 	}
 }
 

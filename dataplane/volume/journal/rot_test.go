@@ -115,6 +115,28 @@ func TestRot(t *testing.T) {
 	}
 }
 
+// A block that is lost is copied forward as lost: with nothing behind it that vouches for its record it is
+// neither a torn tail nor good, and its neighbours are.
+func TestLost(t *testing.T) {
+	opt := Options{BootID: [16]byte{1}, MarkAfter: time.Hour}
+	d := killed(t, 10, opt, func(r *rig) {
+		r.on(func() {
+			lost, good := write(r.l, 1, 3, 3, 1, 3), write(r.l, 1, 4, 4, 1, 4)
+			lost.Lost = true
+			lost.Sums[0]++
+			r.j.AppendCopy(&lost.Entry)
+			r.j.AppendCopy(&good.Entry)
+		})
+		r.settle()
+	})
+	for _, boot := range []byte{1, 2} {
+		seqs, bad, stats, err := replayOf(t, d, Options{BootID: [16]byte{boot}})
+		if err != nil || len(seqs) != 12 || len(bad) != 1 || bad[0] != 3 || stats.BadBlocks != 1 || stats.Torn {
+			t.Fatalf("%v, %v bad, %+v, %v", seqs, bad, stats, err)
+		}
+	}
+}
+
 // mark is what the keeper does when its time has come.
 func mark(r *rig) {
 	r.on(r.j.timer.fire)

@@ -16,6 +16,7 @@ type Hole struct {
 	Count uint64 // blocks
 	Seq   ids.Seq
 	Kind  HoleKind
+	Pos   uint32 // where the journal has its record, in blocks
 }
 
 func (h Hole) end() ids.BlockAddr { return h.Addr + ids.BlockAddr(h.Count) }

@@ -182,12 +182,36 @@ func (o *Overlay) Evict(want int) int {
 	return n
 }
 
+// Held calls f for each batch that no seal reads, oldest first: what these say of the journal may change.
+func (o *Overlay) Held(f func(*Batch)) {
+	for _, b := range o.closed {
+		if !b.Sealing {
+			f(b)
+		}
+	}
+	f(o.open)
+}
+
 // Moved tells that the version seq of a block was copied to pos in the journal. A block of a batch
 // that is being sealed keeps its old place: the seal holds it.
 func (o *Overlay) Moved(addr ids.BlockAddr, seq ids.Seq, pos uint32) {
-	if e, _ := o.open.find(addr); e != nil && !e.dead && e.Seq == seq {
-		e.Pos = pos
-	}
+	o.Held(func(b *Batch) {
+		if e, _ := b.find(addr); e != nil && !e.dead && e.Seq == seq {
+			e.Pos = pos
+		}
+	})
+}
+
+// MovedHoles tells that what is left of the hole seq and had its record in blocks [lo, hi) of the journal has
+// it at pos now.
+func (o *Overlay) MovedHoles(seq ids.Seq, lo, hi, pos uint32) {
+	o.Held(func(b *Batch) {
+		for i := range b.holes.list {
+			if h := &b.holes.list[i]; h.Seq == seq && h.Pos >= lo && h.Pos < hi {
+				h.Pos = pos
+			}
+		}
+	})
 }
 
 // DropAll releases every page. Nobody may use the overlay afterwards.

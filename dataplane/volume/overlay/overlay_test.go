@@ -183,3 +183,24 @@ func BenchmarkLookup(b *testing.B) {
 		o.Lookup(ids.BlockAddr(rng.IntN(1 << 19)))
 	}
 }
+
+// A hole that was copied is at its new place, in what a later one has left of it, and in no batch that is sealed.
+func TestMovedHoles(t *testing.T) {
+	o := New(nil)
+	o.PutHole(Hole{Addr: 0, Count: 100, Seq: 1, Pos: 10}, 0)
+	sealed := o.Close()
+	sealed.Sealing = true
+	o.PutHole(Hole{Addr: 0, Count: 100, Seq: 2, Pos: 20}, 0)
+	o.PutHole(Hole{Addr: 40, Count: 10, Seq: 3, Pos: 50}, 0)
+	o.MovedHoles(1, 0, 32, 70)
+	o.MovedHoles(2, 0, 32, 71) // the oldest of its parts
+	o.MovedHoles(2, 0, 32, 72)
+	o.MovedHoles(3, 0, 32, 73) // not there
+	var got []uint32
+	for _, h := range o.Open().Holes() {
+		got = append(got, h.Pos)
+	}
+	if sealed.Holes()[0].Pos != 10 || len(got) != 3 || got[0] != 71 || got[1] != 50 || got[2] != 71 {
+		t.Fatalf("%d, %v", sealed.Holes()[0].Pos, got)
+	}
+}
