@@ -105,7 +105,8 @@ func (d *Dir) inspect() error {
 		return errs.Wrap(errs.IO, err, "cannot look into the folder")
 	}
 	for _, e := range entries {
-		if n := e.Name(); n != lockFile && n != "lost+found" {
+		// creating.tmp: the very first file was being written when the process died.
+		if n := e.Name(); n != lockFile && n != creatingFile+".tmp" && n != "lost+found" {
 			return errs.New(errs.Refused, "%s holds %s and no vstor deployment: give --dir an empty folder or a new one",
 				d.Path, n)
 		}

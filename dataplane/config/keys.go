@@ -68,7 +68,7 @@ func Keys() []*Key {
 		sizeKey("asd-memory", "what the pools of each child process may hold, beside --memory",
 			func(c *Config) *int64 { return &c.ASDMemory }),
 		boolKey("no-restart", "leave a child process that died alone", func(c *Config) *bool { return &c.NoRestart }),
-		boolKey("allow-faults", "let `vstor asd fault` break things on purpose: for tests",
+		boolKey("allow-faults", "let 'vstor asd fault' break things on purpose: for tests",
 			func(c *Config) *bool { return &c.AllowFaults }),
 	}
 }

@@ -27,6 +27,9 @@ func ListenUnix(path string) (*net.UnixListener, error) {
 	if err := CheckSocketPath(path); err != nil {
 		return nil, err
 	}
+	if st, err := os.Lstat(path); err == nil && st.Mode()&os.ModeSocket == 0 {
+		return nil, errs.New(errs.Exists, "%s is there and is no socket: name another path, or remove it", path)
+	}
 	tmp := path + ".new"
 	os.Remove(tmp)
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: tmp, Net: "unix"})

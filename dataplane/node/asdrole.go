@@ -35,6 +35,7 @@ type ASDOptions struct {
 	Index      string // folder of the index
 	SecretFile string
 	Listen     []string // unix:PATH or HOST:PORT
+	Control    string   // the same, for peers that set faults: links there are never broken; empty is none
 	Memory     int64    // feeds all pools, in bytes
 	Fragment   int64    // the longest that it takes, in bytes
 	MaxConns   int
@@ -110,14 +111,17 @@ func (o *ASDOptions) serve(ctx context.Context, st *store.Store, secret []byte, 
 	if err != nil {
 		return err
 	}
-	failed := make(chan error, len(o.Listen))
-	for _, addr := range o.Listen {
+	failed := make(chan error, len(o.Listen)+1)
+	for i, addr := range append([]string{o.Control}, o.Listen...) {
+		if addr == "" {
+			continue
+		}
 		l, err := listenASD(addr)
 		if err != nil {
 			stopServer(srv, o.Log)
 			return err
 		}
-		if o.Faults {
+		if o.Faults && i > 0 {
 			l = links.Listen(l)
 		}
 		go func() { failed <- srv.Serve(l) }()
@@ -127,6 +131,7 @@ func (o *ASDOptions) serve(ctx context.Context, st *store.Store, secret []byte, 
 	case <-ctx.Done():
 		err = nil
 	case err = <-failed:
+	case err = <-watchStore(ctx, st):
 	}
 	if drive != nil { // what hangs on purpose must not keep it from ending
 		links.Set()
@@ -137,13 +142,40 @@ func (o *ASDOptions) serve(ctx context.Context, st *store.Store, secret []byte, 
 	return err
 }
 
+// reopenAfter is how long a store that failed goes on serving reads before its daemon ends, to be started again:
+// opening it anew is what finds out what the drive holds.
+const reopenAfter = 3 * time.Second
+
+// watchStore gives an error once the store takes no changes any more.
+func watchStore(ctx context.Context, st *store.Store) <-chan error {
+	out := make(chan error, 1)
+	go func() {
+		for tick := time.NewTicker(reopenAfter); ; {
+			select {
+			case <-ctx.Done():
+				tick.Stop()
+				return
+			case <-tick.C:
+			}
+			if why := st.Stat().Failed; why != "" {
+				tick.Stop()
+				out <- errs.New(errs.IO, "the drive is opened anew: %s", why)
+				return
+			}
+		}
+	}()
+	return out
+}
+
 // asdPages are the least that a daemon keeps for reads, in bytes.
 const asdPages = 8 << 20
 
 // server is what the daemon's server is made of; what is fixed leaves the rest of the memory to reads.
 func (o *ASDOptions) server() (server.Options, error) {
 	so := server.Options{Name: "asd-" + strconv.Itoa(int(o.ID)), MaxFragment: int(o.Fragment), PutBuffers: 4,
-		MaxConnections: o.MaxConns, AllowFaults: o.Faults}
+		MaxConnections: o.MaxConns, AllowFaults: o.Faults,
+		// Less than readers wait before they give up: peers that take nothing must lose their pages first.
+		StallTimeout: time.Second}
 	so.PoolBytes = asdPages
 	so.EnsureDefaults()
 	least := so.Memory() + asdCache + asdTables + storeScratch
@@ -194,8 +226,8 @@ func (n *Node) Faults(ctx context.Context, id uint32, text string) error {
 	}
 	d := n.drives[id]
 	switch {
-	case d.remote != nil:
-		return d.remote.SetFaults(ctx, text)
+	case d.control != nil:
+		return d.control.SetFaults(ctx, text)
 	case d.faults != nil:
 		return setFaults(text, d.faults, nil)
 	}
@@ -243,6 +275,10 @@ func FormatASD(o ASDOptions, size int64, force bool) error {
 		return err
 	}
 	defer disk.Close()
-	return store.Format(store.Options{Data: disk, Dir: o.Index, ID: o.ID, UUID: o.UUID, Deployment: o.Deployment,
-		Force: force, Now: time.Now})
+	err = store.Format(store.Options{Data: disk, Dir: o.Index, ID: o.ID, UUID: o.UUID, Deployment: o.Deployment,
+		Force: force})
+	if err != nil && size > 0 {
+		os.Remove(o.Data) // Create made it
+	}
+	return err
 }

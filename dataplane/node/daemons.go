@@ -3,12 +3,16 @@ package node
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"vstor/asd/client"
 	"vstor/asd/proto"
@@ -36,8 +40,11 @@ const secretFile = "secret"
 // readSecret reads the deployment's secret, 64 hexadecimal digits in a file that nobody else may read.
 func readSecret(path string) ([]byte, error) {
 	st, err := os.Stat(path)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, errs.Wrap(errs.Absent, err, "cannot read the deployment's secret")
+	}
+	if err != nil {
+		return nil, errs.Wrap(errs.IO, err, "cannot read the deployment's secret")
 	}
 	if st.Mode().Perm()&0o077 != 0 {
 		return nil, errs.New(errs.Invalid, "the secret in %s can be read by others (mode %04o): chmod 600 it, or "+
@@ -55,7 +62,8 @@ func readSecret(path string) ([]byte, error) {
 	return secret, nil
 }
 
-// haveSecret reads the secret, or makes one where there is none.
+// haveSecret reads the secret, or makes one where there is none. One that cannot be read now is there: a new one
+// in its place would shut out the daemons that still run with it.
 func haveSecret(path string) ([]byte, error) {
 	secret, err := readSecret(path)
 	if errs.Of(err) != errs.Absent {
@@ -63,14 +71,37 @@ func haveSecret(path string) ([]byte, error) {
 	}
 	secret = make([]byte, proto.SecretSize)
 	rand.Read(secret)
-	tmp := path + ".new"
-	if err := os.WriteFile(tmp, []byte(hex.EncodeToString(secret)+"\n"), 0o600); err != nil {
-		return nil, errs.Wrap(errs.IO, err, "cannot keep the deployment's secret")
-	}
-	if err := os.Rename(tmp, path); err != nil {
+	if err := writeSecret(path, secret); err != nil {
 		return nil, errs.Wrap(errs.IO, err, "cannot keep the deployment's secret")
 	}
 	return secret, nil
+}
+
+// writeSecret is durable when it returns: a name that survives power loss without what it names is a secret
+// that no start accepts.
+func writeSecret(path string, secret []byte) error {
+	tmp := path + ".new"
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err // it may be another's to read
+	}
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(hex.EncodeToString(secret) + "\n")
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		return err
+	}
+	return syncDir(vfs.Default, filepath.Dir(path))
 }
 
 // startASDs starts a daemon for each drive and waits until they answer, or until it is clear which do not.
@@ -101,12 +132,20 @@ func (n *Node) startASD(d *drive, exe, run string, secret []byte) error {
 	sock := filepath.Join(run, name+".sock")
 	d.child = supervise.Start(supervise.Options{Name: name, Path: exe, Args: n.asdArgs(d, sock),
 		PIDFile: filepath.Join(run, name+".pid"), Restart: !n.cfg.NoRestart, Output: os.Stderr, Log: n.log})
+	o := client.Options{ID: d.id, UUID: n.ident.asdUUID(int(d.id)), Deployment: n.ident.UUID, Secret: secret,
+		Network: "unix", Addr: sock, Name: "router",
+		OnState: func(up bool, err error) { n.asdState(d.id, up, err) }}
 	var err error
-	d.remote, err = client.New(client.Options{ID: d.id, UUID: n.ident.asdUUID(int(d.id)), Deployment: n.ident.UUID,
-		Secret: secret, Network: "unix", Addr: sock, Name: "router",
-		OnState: func(up bool, err error) { n.asdState(d.id, up, err) }})
+	if d.remote, err = client.New(o); err != nil || !n.cfg.AllowFaults {
+		return err
+	}
+	o.Addr, o.Name, o.OnState = controlSock(sock), "faults", nil
+	d.control, err = client.New(o)
 	return err
 }
+
+// controlSock is the socket beside sock that faults are set by.
+func controlSock(sock string) string { return strings.TrimSuffix(sock, ".sock") + ".ctl" }
 
 // asdArgs is the command line of a drive's daemon.
 func (n *Node) asdArgs(d *drive, sock string) []string {
@@ -117,7 +156,7 @@ func (n *Node) asdArgs(d *drive, sock string) []string {
 		"--listen", "unix:" + sock, "--memory", units.FormatSize(n.cfg.ASDMemory),
 		"--fragment-size", units.FormatSize(n.cfg.FragmentSize), "--max-connections", strconv.Itoa(daemonConns)}
 	if n.cfg.AllowFaults {
-		args = append(args, "--allow-faults")
+		args = append(args, "--allow-faults", "--control", "unix:"+controlSock(sock))
 	}
 	return args
 }
@@ -165,6 +204,9 @@ func (n *Node) stopASDs() {
 			if err := d.remote.Close(); err != nil {
 				n.log.Warn("closing the connections to an ASD", "asd", d.id, "error", err)
 			}
+		}
+		if d.control != nil {
+			d.control.Close()
 		}
 		if d.child != nil {
 			wait.Add(1)

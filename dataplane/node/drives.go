@@ -30,8 +30,9 @@ type drive struct {
 	faults *dio.Faulty
 	store  *store.Store
 
-	remote *client.ASD // in a process of its own
-	child  *supervise.Child
+	remote  *client.ASD // in a process of its own
+	control *client.ASD // the same by a link that faults leave alone; nil unless they are allowed
+	child   *supervise.Child
 
 	err error // why there is neither
 }
@@ -55,7 +56,7 @@ func (d *drive) stat() (proto.Stat, error) {
 // silence is why a daemon does not answer, as far as it is known.
 func (d *drive) silence() error {
 	if err := d.child.Err(); err != nil && d.child.PID() == 0 {
-		return errs.New(errs.Unreachable, "its process does not run (%v); the log says why", err)
+		return errs.New(errs.Unreachable, "its process does not run: %v", err)
 	}
 	if err := d.remote.Err(); err != nil {
 		return err

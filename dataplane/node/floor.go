@@ -11,8 +11,9 @@ import (
 
 // The floor of a vDisk's map, in the metadata store: all commits up to it were in the map's database, durably,
 // before objects of those commits were deleted. Floor 0 says that every SCO that the vDisk ever had is still
-// there: with them its map can be made again from nothing. It is set when a vDisk is opened for the first time.
-// No floor at all says nothing: the metadata was made again by fsck.
+// there: with them its map can be made again from nothing. It is set together with the vDisk's record: set later, a
+// crash between the two leaves a vDisk that never opens. No floor at all says nothing: the metadata was made again
+// by fsck.
 //
 //	vdisk/floor/ID      -> commit, decimal
 const floorKeys = "vdisk/floor/"
@@ -62,39 +63,9 @@ func (o *objects) whole(ctx context.Context, ns ids.NamespaceID) (whole, known b
 	return version != 0 && c == 0, version != 0, err
 }
 
-// markWhole says so of a vDisk that is opened for the first time.
-func (o *objects) markWhole(ctx context.Context, ns ids.NamespaceID) error {
-	var t meta.Txn
-	t.Absent(floorKey(ns)).Put(floorKey(ns), []byte("0"))
-	if err := o.meta.Apply(ctx, &t); errs.Of(err) != errs.Refused {
-		return err
-	}
-	return nil
-}
-
 // dropFloor forgets the floor of a vDisk that is gone.
 func (o *objects) dropFloor(ctx context.Context, ns ids.NamespaceID) error {
 	var t meta.Txn
 	t.Delete(floorKey(ns))
 	return o.meta.Apply(ctx, &t)
-}
-
-// checkEpoch compares the epoch that the metadata store knows with those that the ASDs of this process have seen
-// puts of. An epoch is durable before it is used, so a higher one there tells that the store lost its newest
-// records. It comes before the vDisk is taken: taking it would make the two agree.
-func (n *Node) checkEpoch(ctx context.Context, r record) error {
-	owner, err := n.proxy.Owner(ctx, r.ID)
-	if err != nil && errs.Of(err) != errs.Absent {
-		return err
-	}
-	for _, d := range n.drives {
-		if d.store == nil {
-			continue
-		}
-		if seen := d.store.HighestEpoch(r.ID); seen > owner {
-			return errs.New(errs.Corrupt, "ASD %d has seen epoch %d of vDisk %s, the metadata store knows only %d: it lost its "+
-				"newest records; `vstor fsck --manifests --repair` rebuilds it from the ASDs", d.id, seen, r.Name, owner)
-		}
-	}
-	return nil
 }

@@ -107,9 +107,12 @@ func Fsck(ctx context.Context, o FsckOptions) (*FsckReport, error) {
 	rep := &FsckReport{Dir: o.Config.Dir, Findings: []string{}, ASDs: []FsckASD{}, VDisks: []FsckVDisk{}}
 	c := &checker{o: o, rep: rep, bad: map[objectKey][]layout.FragKey{}}
 	c.n = &Node{cfg: o.Config, host: o.Host, log: slog.New(slog.NewTextHandler(io.Discard, nil))}
-	var err error
-	if c.n.ident, err = readIdent(o.Host.FS(), o.Config.Dir); err != nil {
+	var damage, err error
+	if c.n.ident, damage, err = c.n.findIdent(); err != nil {
 		return c.rep, err
+	}
+	if damage != nil {
+		c.find("%v; the next start makes it again from the drives", damage)
 	}
 	defer func() {
 		for i := len(c.close) - 1; i >= 0; i-- {
@@ -211,7 +214,7 @@ func RebuildIndex(ctx context.Context, cfg config.Config, host Host, id int, pro
 	}
 	n := &Node{cfg: cfg, host: host}
 	var err error
-	if n.ident, err = readIdent(host.FS(), cfg.Dir); err != nil {
+	if n.ident, _, err = n.findIdent(); err != nil {
 		return nil, err
 	}
 	f, err := host.Open(filepath.Join(n.drivePath(id), "data"))

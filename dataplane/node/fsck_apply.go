@@ -252,6 +252,9 @@ func (c *checker) writeSpace(ctx context.Context, s *spacePlan) error {
 		if err := c.store.Apply(ctx, t); err != nil {
 			return err
 		}
+		if s.floorFound {
+			c.rep.Repaired++
+		}
 	}
 	if s.epoch == 0 && s.put == 0 && s.sco == 0 {
 		return nil

@@ -137,6 +137,27 @@ func (h *history) numbers() map[ids.SCONum]ids.CommitNum {
 	return out
 }
 
+// unbroken reports whether the commits that are known follow one another from the first, none lost, and with
+// them the sequences of what was written; last is the last of these. REQUIRES: decide has been called.
+func (h *history) unbroken() (last ids.Seq, ok bool) {
+	numbers := h.numbers()
+	steps := make([]step, 0, len(numbers))
+	for sco, c := range numbers {
+		steps = append(steps, h.step(sco, c))
+	}
+	slices.SortFunc(steps, func(a, b step) int { return cmp.Compare(a.commit, b.commit) })
+	for i := range steps {
+		s := &steps[i]
+		if s.hole || s.commit != ids.CommitNum(i+1) || s.write() && s.SeqFirst > last+1 {
+			return last, false
+		}
+		if s.write() {
+			last = max(last, s.SeqLast)
+		}
+	}
+	return last, true
+}
+
 // best is the put of a SCO to make its manifest from: of several the last one, since the others were given
 // up before it began.
 func (h *history) best(sco ids.SCONum) (candidate, bool) {

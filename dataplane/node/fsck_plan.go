@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 
 	"vstor/dataplane/errs"
@@ -15,9 +16,10 @@ import (
 // fsckPlan is all that is to be done.
 type fsckPlan struct {
 	spaces  []*spacePlan
-	add     []record // vDisks that the metadata store does not know
-	gone    []record // removed ones, likewise: what they left is to go
-	next    ids.VolumeID
+	add     []record     // vDisks that the metadata store does not know
+	gone    []record     // removed ones, likewise: what they left is to go, but for foreign ones
+	next    ids.VolumeID // to be given out next; 0: what the metadata store says, which is
+	known   ids.VolumeID
 	lacking map[objectKey][]layout.FragKey
 	marks   int // fragments in it
 	more    int // lacking fragments beyond lackingMax, which the audit of the next start marks
@@ -35,7 +37,9 @@ type spacePlan struct {
 	put     ids.PutID
 	sco     ids.SCONum
 	floor   *ids.CommitNum // to be set, where the store knows of none
-	blocked string         // why nothing of it may be changed
+	// floorFound: that it knows of none is a fault of its own.
+	floorFound bool
+	blocked    string // why nothing of it may be changed
 }
 
 // margin is how far numbers that are given out anew stay away from the highest that was seen: ASDs that
@@ -73,7 +77,8 @@ func (c *checker) plan(ctx context.Context) (*fsckPlan, error) {
 		if r, ok := alive[ns]; ok {
 			err = c.planSpace(ctx, p, r, census)
 		} else {
-			err = c.planStray(ctx, p, ns, gone[ns], census)
+			dead, noted := gone[ns]
+			err = c.planStray(ctx, p, ns, dead, noted, census)
 		}
 		if err != nil {
 			return nil, err
@@ -101,12 +106,13 @@ func (c *checker) census() *proxy.Census {
 
 // planRegistry finds out which vDisks there are: those of the metadata store and those of its copy.
 func (c *checker) planRegistry(ctx context.Context, p *fsckPlan) (alive map[ids.NamespaceID]record,
-	gone map[ids.NamespaceID]bool, err error) {
+	gone map[ids.NamespaceID]bool, err error) { // gone: true if what it left is to go
 	g := registry{meta: c.store}
 	now, err := g.copy(ctx)
 	if err != nil {
 		return nil, nil, c.fromMeta(err)
 	}
+	p.known = now.Next
 	if c.copyErr == nil {
 		lost, err := g.lacks(ctx, c.copy)
 		if err != nil {
@@ -128,13 +134,14 @@ func (c *checker) planRegistry(ctx context.Context, p *fsckPlan) (alive map[ids.
 		alive[r.ID] = r
 	}
 	for _, r := range slices.Concat(now.Gone, p.gone) {
-		gone[r.ID] = true
+		gone[r.ID] = !r.Foreign
 	}
 	return alive, gone, nil
 }
 
-// planStray passes over a namespace without a vDisk.
-func (c *checker) planStray(ctx context.Context, p *fsckPlan, ns ids.NamespaceID, gone bool,
+// planStray passes over a namespace without a vDisk. One that nobody knows is noted, and numbers are given out
+// beyond it: the vDisk that got its number would share it, and when that one is removed all of it goes.
+func (c *checker) planStray(ctx context.Context, p *fsckPlan, ns ids.NamespaceID, gone, noted bool,
 	census *proxy.Census) error {
 	n := 0
 	for {
@@ -157,9 +164,15 @@ func (c *checker) planStray(ctx context.Context, p *fsckPlan, ns ids.NamespaceID
 	}
 	switch {
 	case gone || deleted || n == 0:
-	case c.metaGone != nil && ns < c.copy.Next:
+	case c.metaGone != nil && ns < c.copy.Next && !noted:
 		p.gone = append(p.gone, record{Name: fmt.Sprintf("removed-%d", ns), ID: ns})
 	default:
+		if !noted {
+			p.gone = append(p.gone, foreignRecord(ns))
+		}
+		if ns >= max(p.next, p.known) {
+			p.next = min(ns, math.MaxUint64-margin-1) + 1 + margin
+		}
 		c.find("%d fragments are of namespace %d, and there is no vDisk of that number; they are left alone", n, ns)
 	}
 	return nil
@@ -227,7 +240,8 @@ func (c *checker) survey(id ids.VolumeID) (pagemap.Checkpoint, []pagemap.Kept, b
 
 // planFloor finds the floor again where the metadata store lost it. A map that knows of nothing is as new, or it
 // is lost as well. Nothing is deleted before the map has kept that it is dead, so if it is new all SCOs are
-// there, and their sequences follow one another from the first.
+// there, and their sequences follow one another from the first. Where the store lost nothing else, only a vDisk
+// with a new map needs the floor: without it, it does not open.
 func (c *checker) planFloor(ctx context.Context, s *space, h *history, found bool) error {
 	_, _, err := c.store.Get(ctx, floorKey(s.ID))
 	if err == nil {
@@ -237,7 +251,10 @@ func (c *checker) planFloor(ctx context.Context, s *space, h *history, found boo
 		return c.fromMeta(err)
 	}
 	if h.intact && c.metaGone == nil {
-		return nil
+		if found {
+			return nil
+		}
+		return c.planFirstFloor(ctx, s, h)
 	}
 	v := s.verdict
 	if !found {
@@ -256,6 +273,22 @@ func (c *checker) planFloor(ctx context.Context, s *space, h *history, found boo
 		floor = h.ckpt.Commit
 	}
 	s.floor = &floor
+	return nil
+}
+
+// planFirstFloor says of a vDisk with a new map that all it ever had is there, if all commits from the first are.
+func (c *checker) planFirstFloor(ctx context.Context, s *space, h *history) error {
+	if err := c.joinLog(ctx, s, h); err != nil {
+		return err
+	}
+	last, ok := h.unbroken()
+	if first := c.logs[s.ID].first(); !ok || s.cleaned(h) || first > last+1 {
+		s.block(c, "its map knows of nothing, and what it wrote first is not there: the map is lost")
+		return nil
+	}
+	c.find("vDisk %s: its map is new, and the metadata store does not say that nothing was deleted yet; all commits "+
+		"from the first are there", s.Name)
+	s.floor, s.floorFound = new(ids.CommitNum), true
 	return nil
 }
 

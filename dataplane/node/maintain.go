@@ -34,11 +34,8 @@ const repairInterval = time.Minute
 // maintain deletes what crashed puts left, writes missing fragments again, and repairs what reads find
 // rotten, one thing at a time.
 func (n *Node) maintain(ctx context.Context) {
-	for _, d := range n.sortedVDisks() {
-		if _, err := n.proxy.CollectGarbage(ctx, d.ID, d.epoch); err != nil && ctx.Err() == nil {
-			n.log.Warn("what crashed puts left stays for now", "vdisk", d.Name, "error", err)
-		}
-	}
+	garbage := make(collected)
+	n.collectGarbage(ctx, garbage, false)
 	audited := make(audits)
 	n.auditASDs(ctx, audited)
 	left := n.repairMissing(ctx)
@@ -54,9 +51,11 @@ func (n *Node) maintain(ctx context.Context) {
 		case r := <-n.rots:
 			n.repair(ctx, r)
 		case <-n.returned:
+			n.collectGarbage(ctx, garbage, true)
 			n.auditASDs(ctx, audited)
 			left, seen = n.repairMissing(ctx), n.proxy.Counters().PutsDegraded
 		case <-look.C:
+			n.collectGarbage(ctx, garbage, false)
 			if n.auditASDs(ctx, audited) > 0 {
 				left, seen = n.repairMissing(ctx), n.proxy.Counters().PutsDegraded
 			}

@@ -57,11 +57,6 @@ func (n *Node) freeName(path string) (string, error) {
 // openMap opens the map of a vDisk. One whose records are damaged is made again from nothing if no SCO was ever
 // deleted.
 func (n *Node) openMap(ctx context.Context, d *vdisk) error {
-	if d.epoch == 1 {
-		if err := n.objects.markWhole(ctx, d.ID); err != nil {
-			return err
-		}
-	}
 	whole, known, err := n.objects.whole(ctx, d.ID)
 	if err != nil {
 		return err

@@ -32,6 +32,9 @@ type record struct {
 	Loop    int          `json:"loop"`
 	SCOSize int64        `json:"sco_size_bytes"`
 	Created time.Time    `json:"created"`
+	// Foreign says of one that is gone that it never was: ASDs have something of its number, which is not known
+	// to be anybody's garbage. It stays among those that are gone, so that none takes it for a removed one's.
+	Foreign bool `json:"foreign,omitempty"`
 }
 
 // A second copy of it lies in DIR/vdisks.json: see registryfile.go.
@@ -44,8 +47,11 @@ type registry struct {
 func nameKey(name string) []byte     { return []byte(nameKeys + name) }
 func goneKey(id ids.VolumeID) []byte { return []byte(goneKeys + id.String()) }
 
-// add makes a vDisk of a new number. Exists if the name is taken.
-func (g registry) add(ctx context.Context, r record) (record, error) {
+// passedOver bounds the numbers that add tries: it takes ever longer steps.
+const passedOver = 20
+
+// add makes a vDisk of a new number that is free. Exists if the name is taken.
+func (g registry) add(ctx context.Context, r record, free func(context.Context, ids.VolumeID) bool) (record, error) {
 	for {
 		var txn meta.Txn
 		next, version, err := g.meta.Get(ctx, []byte(nextKey))
@@ -62,6 +68,17 @@ func (g registry) add(ctx context.Context, r record) (record, error) {
 		if err != nil {
 			return r, errs.Wrap(errs.Corrupt, err, "the next vDisk number is %q", next)
 		}
+		step := uint64(1)
+		for ; !free(ctx, ids.VolumeID(id)); step *= 2 {
+			if step == 1<<passedOver {
+				return r, errs.New(errs.Corrupt, "ASDs have something of vDisk numbers up to %d, which the metadata store never "+
+					"gave out; `vstor fsck --manifests --repair` finds the next one", id)
+			}
+			if err := foreign(&txn, ids.VolumeID(id)); err != nil {
+				return r, err
+			}
+			id += step
+		}
 		r.ID = ids.VolumeID(id)
 		value, err := json.Marshal(r)
 		if err != nil {
@@ -70,6 +87,7 @@ func (g registry) add(ctx context.Context, r record) (record, error) {
 		txn.Absent(nameKey(r.Name))
 		txn.Put([]byte(nextKey), strconv.AppendUint(nil, id+1, 10))
 		txn.Put(nameKey(r.Name), value)
+		txn.Put(floorKey(r.ID), []byte("0"))
 		err = g.meta.Apply(ctx, &txn)
 		if err == nil {
 			return r, g.keepAdded(ctx, r)
@@ -81,6 +99,17 @@ func (g registry) add(ctx context.Context, r record) (record, error) {
 			return r, errs.New(errs.Exists, "a vDisk named %s exists already; choose another name or remove it first", r.Name)
 		}
 	}
+}
+
+// foreign notes a number that was passed over.
+func foreign(txn *meta.Txn, id ids.VolumeID) error {
+	value, err := json.Marshal(foreignRecord(id))
+	txn.Put(goneKey(id), value)
+	return err
+}
+
+func foreignRecord(id ids.VolumeID) record {
+	return record{Name: "foreign-" + id.String(), ID: id, Foreign: true}
 }
 
 // list is every vDisk.

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"vstor/dataplane/edge"
@@ -14,11 +15,12 @@ import (
 // vdisk is an opened vDisk.
 type vdisk struct {
 	record
-	rig   *loopRig
-	vol   *volume.Volume
-	m     *pagemap.Map
-	disk  *edge.Disk
-	epoch ids.Epoch
+	rig    *loopRig
+	vol    *volume.Volume
+	m      *pagemap.Map
+	disk   *edge.Disk
+	epoch  ids.Epoch
+	before ids.Epoch // whose it was when it was opened
 
 	conns    int  // guarded by Node.mu
 	removing bool // guarded by Node.mu
@@ -33,14 +35,15 @@ func (p poster) PostFunc(f func()) { p.r.loop.PostFunc(f) }
 // the node starts; for a new vDisk it is, and log is empty.
 func (n *Node) openVDisk(ctx context.Context, r record, log []volume.LogEntry) (*vdisk, error) {
 	rig := n.rigs[r.Loop]
-	if err := n.checkEpoch(ctx, r); err != nil {
+	before, skip, err := n.checkEpoch(ctx, r)
+	if err != nil {
 		return nil, err
 	}
-	epoch, err := n.proxy.TakeOwnership(ctx, r.ID)
+	epoch, err := n.proxy.TakeOwnershipBeyond(ctx, r.ID, skip)
 	if err != nil {
 		return nil, errs.Wrap(errs.Of(err), err, "vDisk %s cannot be owned", r.Name)
 	}
-	d := &vdisk{record: r, rig: rig, epoch: epoch}
+	d := &vdisk{record: r, rig: rig, epoch: epoch, before: before}
 	if err = n.openMap(ctx, d); err != nil {
 		return nil, errs.Wrap(errs.Of(err), err, "the map of vDisk %s cannot be opened", r.Name)
 	}
@@ -67,17 +70,32 @@ func (d *vdisk) close() {
 	}
 }
 
-// createVDisk makes a vDisk. When it returns the vDisk survives power loss.
-func (n *Node) createVDisk(ctx context.Context, name string, size int64) (*vdisk, error) {
+// createVDisk makes a vDisk. When it returns the vDisk survives power loss. A number of which an ASD has
+// something is passed over; should one tell only when the vDisk is opened, the number is given up, nothing is
+// deleted, and another one taken.
+func (n *Node) createVDisk(ctx context.Context, name string, size int64) (d *vdisk, err error) {
 	n.control.Lock()
 	defer n.control.Unlock()
+	for range createTries {
+		if d, err = n.tryCreate(ctx, name, size); !errors.Is(err, errOldStore) {
+			break
+		}
+	}
+	return d, err
+}
+
+// createTries bounds the numbers that turn out to be somebody else's after they were found free.
+const createTries = 3
+
+func (n *Node) tryCreate(ctx context.Context, name string, size int64) (*vdisk, error) {
 	r, err := n.registry.add(ctx, record{Name: name, Size: size, Loop: n.quietestLoop(), SCOSize: n.scoSize(),
-		Created: time.Now().UTC().Truncate(time.Second)})
+		Created: time.Now().UTC().Truncate(time.Second)}, n.unseen)
 	if err != nil {
 		return nil, err
 	}
 	d, err := n.openVDisk(ctx, r, nil)
 	if err != nil {
+		r.Foreign = errors.Is(err, errOldStore)
 		if rerr := n.registry.remove(ctx, r); rerr == nil {
 			n.background(func(ctx context.Context) { n.bury(ctx, r) })
 		}
@@ -167,6 +185,9 @@ func (n *Node) bury(ctx context.Context, r record) {
 }
 
 func (n *Node) tryBury(ctx context.Context, r record) error {
+	if r.Foreign {
+		return n.objects.dropFloor(ctx, r.ID)
+	}
 	if err := n.proxy.DeleteNamespace(ctx, r.ID); err != nil {
 		return err
 	}

@@ -249,8 +249,17 @@ func (r *rig) own() ids.Epoch {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	// Tests name SCOs as they like; garbage collection wants them given out.
+	if n, _, err := r.cell(ctx, keySCOs, ns); err != nil || n < scosGiven {
+		if _, err = r.ReserveSCOs(ctx, ns, e, scosGiven); err != nil {
+			r.t.Fatal(err)
+		}
+	}
 	return e
 }
+
+// scosGiven is how many SCO numbers a namespace of a test has given out at least.
+const scosGiven = 1 << 10
 
 func (r *rig) fragments() int {
 	n := 0

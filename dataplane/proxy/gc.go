@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"math"
 
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
@@ -53,8 +54,9 @@ type Garbage struct {
 // CollectGarbage deletes the fragments of a namespace that no manifest names: of puts that crashed or were
 // given up, and versions that a repair replaced. The caller owns the namespace with epoch, and all of that
 // epoch's puts go through this Proxy, which knows those in flight; whatever else is not committed is dead.
-// Each dead put id is condemned before anything of it is deleted. Errors: Refused with ErrFenced; an
-// ASD that does not answer is no error.
+// Each dead put id is condemned before anything of it is deleted. Errors: Refused with ErrFenced; Corrupt if an
+// ASD holds numbers that this metadata store never gave out (see recorded); an ASD that does not answer is no
+// error.
 func (px *Proxy) CollectGarbage(ctx context.Context, ns ids.NamespaceID, epoch ids.Epoch) (Garbage, error) {
 	var g Garbage
 	if err := px.begin(); err != nil {
@@ -74,6 +76,9 @@ func (px *Proxy) CollectGarbage(ctx context.Context, ns ids.NamespaceID, epoch i
 	n.maint.Lock()
 	defer n.maint.Unlock()
 	c := collection{px: px, ns: ns, epoch: epoch, condemned: make(map[ids.PutID]bool)}
+	if err := c.look(ctx); err != nil {
+		return g, err
+	}
 	for _, a := range px.opts.ASDs() {
 		err := px.listASD(ctx, &a, ns, func(keys []layout.FragKey) error { return c.page(ctx, &a, keys) })
 		switch {
@@ -94,6 +99,58 @@ type collection struct {
 	condemned map[ids.PutID]bool // false: found alive; of the current SCO only
 	sco       ids.SCONum         // whose puts condemned holds
 	garbage   Garbage
+	puts      uint64 // first put id not given out, and
+	scos      uint64 // first such SCO number, when last read
+}
+
+// recorded demands that the metadata store gave out these numbers. They are reserved, durably, before they
+// are used, so one at or beyond what is reserved says that the store lost its newest records: what it does not
+// name may be committed and acknowledged, and nothing of the namespace can be taken for garbage. Other puts
+// reserve more all the time, therefore the store is asked again before anything is said.
+func (c *collection) recorded(ctx context.Context, a *ASD, sco ids.SCONum, put ids.PutID) error {
+	if uint64(put) < c.puts && uint64(sco) < c.scos {
+		return nil
+	}
+	var err error
+	if c.puts, _, err = c.px.cell(ctx, keyPuts, c.ns); err != nil {
+		return err
+	}
+	if c.scos, _, err = c.px.cell(ctx, keySCOs, c.ns); err != nil {
+		return err
+	}
+	if uint64(put) < c.puts && uint64(sco) < c.scos {
+		return nil
+	}
+	return errs.New(errs.Corrupt, "ASD %d holds put %d of SCO %d/%d, and the metadata store gave out no put from %d "+
+		"and no SCO from %d on: it lost its newest records, so nothing is deleted; `vstor fsck --manifests --repair` "+
+		"rebuilds it from the ASDs", a.ID, put, c.ns, sco, c.puts, c.scos)
+}
+
+// look asks each ASD for the SCOs beyond those given out, before anything is deleted: keys come in the order of
+// SCO numbers, and a collection that met them in passing would have deleted what lies before.
+func (c *collection) look(ctx context.Context) error {
+	next, _, err := c.px.cell(ctx, keySCOs, c.ns)
+	if err != nil {
+		return err
+	}
+	from := layout.FragKey{Namespace: c.ns}
+	if next > 0 {
+		from = before(layout.FragKey{Namespace: c.ns, SCO: ids.SCONum(min(next, math.MaxUint32))})
+	}
+	for _, a := range c.px.opts.ASDs() {
+		if !a.Alive {
+			continue
+		}
+		keys, err := c.px.listOne(ctx, &a, c.ns, from)
+		if err != nil || len(keys) == 0 {
+			continue // what does not answer now is met in passing, or silent
+		}
+		k := keys[len(keys)-1]
+		if err := c.recorded(ctx, &a, k.SCO, k.Put); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // page judges a page of keys of one ASD, put by put.
@@ -138,6 +195,9 @@ func (c *collection) judge(ctx context.Context, a *ASD, keys []layout.FragKey) (
 	}
 	if _, _, err := px.opts.Meta.Get(ctx, deleteKey(c.ns, sco, put)); errs.Of(err) != errs.Absent {
 		return nil, err // being deleted: ResumeDeletes sees to it
+	}
+	if err := c.recorded(ctx, a, sco, put); err != nil {
+		return nil, err
 	}
 	if c.sco != sco {
 		c.sco = sco

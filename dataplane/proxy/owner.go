@@ -79,6 +79,12 @@ func (px *Proxy) Owner(ctx context.Context, ns ids.NamespaceID) (ids.Epoch, erro
 // the fence stops the commits they were made to stop. Errors: Refused if the namespace is deleted, Busy if
 // others take it all the time.
 func (px *Proxy) TakeOwnership(ctx context.Context, ns ids.NamespaceID) (ids.Epoch, error) {
+	return px.TakeOwnershipBeyond(ctx, ns, 0)
+}
+
+// TakeOwnershipBeyond is TakeOwnership that leaves out some epochs, for a caller who cannot rule out that those
+// were used and forgotten.
+func (px *Proxy) TakeOwnershipBeyond(ctx context.Context, ns ids.NamespaceID, skip uint64) (ids.Epoch, error) {
 	for range casMax {
 		v, ver, err := px.cell(ctx, keyOwner, ns)
 		if err != nil {
@@ -87,14 +93,14 @@ func (px *Proxy) TakeOwnership(ctx context.Context, ns ids.NamespaceID) (ids.Epo
 		if ids.Epoch(v) == epochGone {
 			return 0, errs.New(errs.Refused, "proxy: namespace %d is deleted", ns)
 		}
-		err = px.opts.Meta.Apply(ctx, setCell(new(meta.Txn), keyOwner, ns, ver, v+1))
+		err = px.opts.Meta.Apply(ctx, setCell(new(meta.Txn), keyOwner, ns, ver, v+1+skip))
 		if errs.Of(err) == errs.Refused {
 			continue
 		}
 		if err != nil {
 			return 0, err
 		}
-		epoch := ids.Epoch(v + 1)
+		epoch := ids.Epoch(v + 1 + skip)
 		return epoch, px.forgetCondemned(ctx, ns, epoch)
 	}
 	return 0, errs.New(errs.Busy, "proxy: namespace %d changes owners faster than it can be taken", ns)

@@ -11,6 +11,7 @@ package supervise
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -94,6 +95,40 @@ type running struct {
 	cmd      *exec.Cmd
 	lifeline *os.File
 	since    time.Time
+	said     *lastLine
+}
+
+// lastLine passes on what a child says and keeps its last words: most often they are the reason why it ended.
+type lastLine struct {
+	to   io.Writer
+	mu   sync.Mutex
+	line []byte
+	open bool // line has no end yet
+}
+
+const lastLineMax = 400
+
+// Write implements io.Writer.
+func (l *lastLine) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	for _, c := range b {
+		if !l.open {
+			l.line, l.open = l.line[:0], true
+		}
+		if c == '\n' {
+			l.open = false
+		} else if len(l.line) < lastLineMax {
+			l.line = append(l.line, c)
+		}
+	}
+	l.mu.Unlock()
+	return l.to.Write(b)
+}
+
+func (l *lastLine) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return string(l.line)
 }
 
 func (c *Child) spawn() (*running, error) {
@@ -103,7 +138,8 @@ func (c *Child) spawn() (*running, error) {
 	}
 	defer theirs.Close()
 	cmd := exec.Command(c.opts.Path, c.opts.Args...)
-	cmd.Stdout, cmd.Stderr = c.opts.Output, c.opts.Output
+	said := &lastLine{to: c.opts.Output}
+	cmd.Stdout, cmd.Stderr = said, said
 	cmd.ExtraFiles = []*os.File{theirs}
 	// A group of its own: Ctrl-C at the terminal is for the parent, which ends its children in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -117,7 +153,7 @@ func (c *Child) spawn() (*running, error) {
 	c.mu.Lock()
 	c.proc = cmd.Process
 	c.mu.Unlock()
-	return &running{cmd: cmd, lifeline: ours, since: time.Now()}, nil
+	return &running{cmd: cmd, lifeline: ours, since: time.Now(), said: said}, nil
 }
 
 // watch starts the child, waits for its end and starts it again.
@@ -131,6 +167,9 @@ func (c *Child) watch() {
 			r.lifeline.Close()
 			if time.Since(r.since) > steady {
 				pause = pauseMin
+			}
+			if words := r.said.String(); err != nil && words != "" {
+				err = fmt.Errorf("%w: %s", err, words)
 			}
 			if !c.ended(err) {
 				return

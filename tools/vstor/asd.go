@@ -36,6 +36,7 @@ type asdSettings struct {
 	Index      string   `toml:"index"`
 	Secret     string   `toml:"secret"`
 	Listen     []string `toml:"listen"`
+	Control    string   `toml:"control"`
 	Memory     string   `toml:"memory"`
 	Fragment   string   `toml:"fragment-size"`
 	MaxConns   int      `toml:"max-connections"`
@@ -108,8 +109,9 @@ func overlay(cmd *cobra.Command, file, s *asdSettings) error {
 }
 
 func flagNames(cmd *cobra.Command) (names []string) {
-	for _, n := range []string{"id", "uuid", "deployment", "data", "index", "secret", "listen", "memory", "fragment-size",
-		"max-connections", "tls-cert", "tls-key", "tls-ca", "allow-faults", "size", "force"} {
+	all := []string{"id", "uuid", "deployment", "data", "index", "secret", "listen", "control", "memory",
+		"fragment-size", "max-connections", "tls-cert", "tls-key", "tls-ca", "allow-faults", "size", "force"}
+	for _, n := range all {
 		if cmd.Flags().Lookup(n) != nil {
 			names = append(names, n)
 		}
@@ -135,7 +137,7 @@ func (s *asdSettings) options() (o node.ASDOptions, err error) {
 		}
 	}
 	o = node.ASDOptions{ID: ids.ASDID(s.ID), Data: s.Data, Index: s.Index, SecretFile: s.Secret, Listen: s.Listen,
-		MaxConns: s.MaxConns, Faults: s.Faults}
+		Control: s.Control, MaxConns: s.MaxConns, Faults: s.Faults}
 	if s.UUID != "" {
 		if o.UUID, err = parseUUID("uuid", s.UUID); err != nil {
 			return o, err
@@ -155,6 +157,7 @@ func (a *app) asdRunCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&s.Secret, "secret", "", "file with the deployment's secret, 64 hexadecimal digits, mode 0600")
 	f.StringSliceVar(&s.Listen, "listen", nil, "unix:PATH or HOST:PORT; again, or after a comma, for more")
+	f.StringVar(&s.Control, "control", "", "like --listen, for setting faults: links there are never broken")
 	f.StringVar(&s.Memory, "memory", "80M", "what all pools together may hold")
 	f.StringVar(&s.Fragment, "fragment-size", "4M", "largest fragment that it takes")
 	f.IntVar(&s.MaxConns, "max-connections", 256, "most connections at a time")
@@ -275,7 +278,12 @@ func (a *app) asdFormat(s *asdSettings) error {
 func (a *app) asdFaultCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "fault ID [RULES]", Short: "break an ASD on purpose (needs --allow-faults)",
 		Long: "Break an ASD of a deployment that was started with --allow-faults.\n\n" + faults.Help,
-		Args: cobra.RangeArgs(1, 2)}
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				return nil // all faults are taken back
+			}
+			return takes("ID", "RULES")(cmd, args)
+		}}
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
 		id, err := asdID(args[0])
 		if err != nil {
