@@ -31,11 +31,13 @@ func shake(t *testing.T, ask AskOptions, answer AnswerOptions) (asker, asd *Peer
 	t.Helper()
 	a, b := net.Pipe()
 	defer a.Close()
+	defer b.Close() // not earlier: a pipe whose other end is closed takes no deadline any more
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		defer b.Close()
-		asd, asdErr = Answer(b, answer)
+		if asd, asdErr = Answer(b, answer); asdErr != nil {
+			b.Close()
+		}
 	}()
 	if asker, askErr = Ask(a, ask); askErr != nil {
 		a.Close()
