@@ -29,7 +29,7 @@
 //
 // Packages, lowest first; each may use those above it in this list, and tools/tidy holds them to it:
 //
-//	ids errs invariants stat units   words everyone uses
+//	ids errs invariants stat units   words everyone uses; leaktest: goroutines and memory of tests
 //	buf                              aligned off-heap pages with reference counts, scatter lists
 //	block                            Request, Device, Mutation, Fetch: the shapes of an IO
 //	ring                             the io_uring loop

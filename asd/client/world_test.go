@@ -2,16 +2,13 @@ package client
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
-	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -26,45 +23,11 @@ import (
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
 	"vstor/dataplane/layout"
+	"vstor/dataplane/leaktest"
 	"vstor/dataplane/ring"
 )
 
-// TestMain fails the binary if descriptors or goroutines outlive the tests.
-func TestMain(m *testing.M) {
-	if err := ring.Probe(); err != nil {
-		fmt.Println("skipping:", err)
-		os.Exit(0)
-	}
-	if l, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
-		l.Close() // the runtime's own poller comes with it
-	}
-	fds, goroutines := descriptors(), runtime.NumGoroutine()
-	code := m.Run()
-	if flag.Lookup("test.fuzz").Value.String() != "" {
-		os.Exit(code) // the fuzzer leaves goroutines of its own
-	}
-	for i := 0; code == 0 && (runtime.NumGoroutine() > goroutines || len(descriptors()) > len(fds)); i++ {
-		if i == 500 {
-			b := make([]byte, 1<<16)
-			fmt.Printf("leaked: descriptors before %v, after %v\n%s\n", fds, descriptors(),
-				b[:runtime.Stack(b, true)])
-			code = 1
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	os.Exit(code)
-}
-
-func descriptors() (out []string) {
-	entries, _ := os.ReadDir("/proc/self/fd")
-	for _, e := range entries {
-		target, err := os.Readlink("/proc/self/fd/" + e.Name())
-		if err == nil && !strings.Contains(target, "/proc/") {
-			out = append(out, e.Name()+" "+target)
-		}
-	}
-	return out
-}
+func TestMain(m *testing.M) { leaktest.Main(m, ring.Probe) }
 
 func must(t testing.TB, err error) {
 	t.Helper()

@@ -68,7 +68,7 @@ func (c *Conn) arm() {
 	}
 	v := &c.rx.scratch
 	v.Reset()
-	appendRange(v, &c.rx.data, c.rx.at, c.rx.need)
+	v.AppendRange(&c.rx.data, c.rx.at, c.rx.need)
 	c.lastMove = c.loop.Now()
 	c.loop.RecvV(&c.rx.op, c.fd, v)
 }
@@ -250,7 +250,7 @@ func (c *Conn) frameCame(frame []byte) Verdict {
 func (c *Conn) takeData(data []byte) []byte {
 	r := &c.rx
 	n := min(len(data), r.need)
-	copyIn(c.pool, &r.data, r.at, data[:n])
+	c.pool.CopyIn(&r.data, r.at, data[:n])
 	c.hub.Counts.CopiedBytes.Add(uint64(n))
 	c.hub.Counts.BytesIn.Add(uint64(n))
 	r.at += n

@@ -136,7 +136,7 @@ func (c *Conn) sent(res int32) {
 		c.Abort(errs.Wrap(errs.Unreachable, syscall.Errno(-res), "link: sending"))
 		return
 	}
-	if advance(&c.tx.batch, int(res)); !c.tx.batch.Empty() {
+	if c.tx.batch.Advance(int(res)); !c.tx.batch.Empty() {
 		c.send()
 		return
 	}

@@ -109,29 +109,6 @@ func TestPieces(t *testing.T) {
 	}
 }
 
-func TestRanges(t *testing.T) {
-	v := buf.Vec{Segs: []buf.Seg{{Page: 100, Len: 8192}, {Page: 200, Len: 4096}, {Page: 300, Len: 8192}}}
-	for at := 0; at < v.Len(); at += 511 {
-		for n := 1; n <= v.Len()-at; n += 1023 {
-			var out buf.Vec
-			appendRange(&out, &v, at, n)
-			if out.Len() != n {
-				t.Fatalf("range %d+%d has %d bytes", at, n, out.Len())
-			}
-			// Dropping the bytes before it gives the same.
-			rest := buf.Vec{Segs: append([]buf.Seg(nil), v.Segs...)}
-			advance(&rest, at)
-			if rest.Segs[0].Page != out.Segs[0].Page || rest.Segs[0].Off != out.Segs[0].Off {
-				t.Fatalf("range at %d begins at %v, the rest at %v", at, out.Segs[0], rest.Segs[0])
-			}
-		}
-	}
-	advance(&v, v.Len())
-	if !v.Empty() {
-		t.Fatalf("%v is left", v)
-	}
-}
-
 // FuzzRequest: a header that parses is written back to the same bytes, and what check lets through
 // is safe to hand to a device.
 func FuzzRequest(f *testing.F) {

@@ -63,7 +63,7 @@ func (c *conn) arm() {
 	}
 	v := &c.share.scratch
 	v.Reset()
-	appendRange(v, &c.rx.piece.Data, c.rx.at, c.rx.need)
+	v.AppendRange(&c.rx.piece.Data, c.rx.at, c.rx.need)
 	c.lastMove = c.share.loop.Now()
 	c.share.loop.RecvV(&c.rx.op, c.fd, v)
 }
@@ -303,7 +303,7 @@ func (c *conn) allocPiece() bool {
 // takePayload copies what has arrived to its place.
 func (c *conn) takePayload(data []byte) []byte {
 	n := min(len(data), c.rx.need)
-	copyIn(c.share.pool, &c.rx.piece.Data, c.rx.at, data[:n])
+	c.share.pool.CopyIn(&c.rx.piece.Data, c.rx.at, data[:n])
 	c.share.counts.copiedBytes.Add(uint64(n))
 	c.rx.at += n
 	c.rx.need -= n
@@ -365,43 +365,5 @@ func (c *conn) dropStash() {
 	if c.rx.stash != nil {
 		c.share.putStash(c.rx.stash)
 		c.rx.stash, c.rx.stashAt = nil, 0
-	}
-}
-
-// appendRange appends n bytes of v, from byte at on, to out. v begins on a page.
-func appendRange(out, v *buf.Vec, at, n int) {
-	for _, s := range v.Segs {
-		if n == 0 {
-			return
-		}
-		if at >= int(s.Len) {
-			at -= int(s.Len)
-			continue
-		}
-		from := int(s.Off) + at
-		take := min(n, int(s.Len)-at)
-		out.Segs = append(out.Segs, buf.Seg{
-			Page: s.Page + buf.Page(from/buf.PageSize),
-			Off:  uint32(from % buf.PageSize),
-			Len:  uint32(take),
-		})
-		n -= take
-		at = 0
-	}
-}
-
-// copyIn copies data to byte at of v.
-func copyIn(pool *buf.Pool, v *buf.Vec, at int, data []byte) {
-	for _, s := range v.Segs {
-		if len(data) == 0 {
-			return
-		}
-		if at >= int(s.Len) {
-			at -= int(s.Len)
-			continue
-		}
-		n := copy(pool.SegBytes(s)[at:], data)
-		data = data[n:]
-		at = 0
 	}
 }

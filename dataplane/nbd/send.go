@@ -95,7 +95,7 @@ func (c *conn) sent(res int32) {
 		c.abort()
 		return
 	}
-	if advance(&c.tx.batch, int(res)); !c.tx.batch.Empty() {
+	if c.tx.batch.Advance(int(res)); !c.tx.batch.Empty() {
 		c.send()
 		return
 	}
@@ -127,22 +127,5 @@ func (c *conn) dropReplies() {
 	}
 	for c.tx.queue.head != nil {
 		c.drop(c.tx.queue.pop())
-	}
-}
-
-// advance removes the first n bytes of v, whose segments lie in pages.
-func advance(v *buf.Vec, n int) {
-	done := 0
-	for done < len(v.Segs) && n >= int(v.Segs[done].Len) {
-		n -= int(v.Segs[done].Len)
-		done++
-	}
-	v.Segs = v.Segs[:copy(v.Segs, v.Segs[done:])]
-	if n > 0 {
-		s := &v.Segs[0]
-		from := int(s.Off) + n
-		s.Page += buf.Page(from / buf.PageSize)
-		s.Off = uint32(from % buf.PageSize)
-		s.Len -= uint32(n)
 	}
 }

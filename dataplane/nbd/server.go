@@ -139,7 +139,7 @@ func (s *Server) shake(nc net.Conn) (Export, error) {
 
 // attach makes a conn of the socket behind nc and posts it to its loop. nc stays the caller's.
 func (s *Server) attach(nc net.Conn, exp Export) error {
-	fd, err := detach(nc)
+	fd, err := ring.Socket(nc)
 	if err != nil {
 		return err
 	}

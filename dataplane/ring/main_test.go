@@ -1,55 +1,15 @@
 package ring
 
 import (
-	"fmt"
-	"os"
-	"runtime"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"vstor/dataplane/buf"
+	"vstor/dataplane/leaktest"
 )
 
-// TestMain fails the binary if descriptors or goroutines outlive the tests.
-func TestMain(m *testing.M) {
-	if err := Probe(); err != nil {
-		fmt.Println("skipping:", err)
-		os.Exit(0)
-	}
-	if r, w, err := os.Pipe(); err == nil {
-		// The runtime's own poller comes with the first pipe.
-		r.Close()
-		w.Close()
-	}
-	before, goroutines := descriptors(), runtime.NumGoroutine()
-	code := m.Run()
-	if left := descriptors(); code == 0 && len(left) > len(before) {
-		fmt.Printf("descriptors leaked: before %v, after %v\n", before, left)
-		code = 1
-	}
-	for i := 0; code == 0 && runtime.NumGoroutine() > goroutines; i++ {
-		if i == 100 {
-			buf := make([]byte, 1<<16)
-			fmt.Printf("goroutines leaked:\n%s\n", buf[:runtime.Stack(buf, true)])
-			code = 1
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	os.Exit(code)
-}
-
-func descriptors() (out []string) {
-	entries, _ := os.ReadDir("/proc/self/fd")
-	for _, e := range entries {
-		target, err := os.Readlink("/proc/self/fd/" + e.Name())
-		if err == nil && !strings.Contains(target, "/proc/") {
-			out = append(out, e.Name()+" "+target)
-		}
-	}
-	return out
-}
+func TestMain(m *testing.M) { leaktest.Main(m, Probe) }
 
 // waiter is a Completer that hands results to a goroutine, and the bytes of a RecvSelect.
 type waiter struct {

@@ -4,7 +4,7 @@ package tidy
 // a and b may import. "a ! b" forbids it again, whatever came before. A name stands for that package and those
 // below it. The first line names what everyone uses.
 const importLaw = `
-	-                                    < errs invariants ids
+	-                                    < errs invariants ids leaktest
 	errs invariants ids                  < stat units supervise
 	stat units                           < buf layout lsm
 	buf                                  < block ring wire

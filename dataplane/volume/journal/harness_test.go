@@ -2,35 +2,19 @@ package journal
 
 import (
 	"encoding/binary"
-	"fmt"
-	"os"
 	"testing"
 
 	"vstor/dataplane/buf"
 	"vstor/dataplane/dio"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
+	"vstor/dataplane/leaktest"
 	"vstor/dataplane/ring"
 )
 
 const testSegment = SegmentSizeMin
 
-func TestMain(m *testing.M) {
-	pool, err := buf.NewPool(1<<20, 0)
-	if err == nil {
-		var l *ring.Loop
-		if l, err = ring.New(ring.Options{Pool: pool}); err == nil {
-			if err = l.Start(); err == nil {
-				l.Stop()
-			}
-		}
-	}
-	if err != nil {
-		fmt.Println("skipping:", err)
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { leaktest.Main(m, ring.Probe) }
 
 // fataler is what testing.TB and rapid.T share.
 type fataler interface {

@@ -3,7 +3,6 @@ package pagemap
 import (
 	"flag"
 	"math/rand/v2"
-	"os"
 	"runtime"
 	"slices"
 	"testing"
@@ -13,6 +12,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"vstor/dataplane/ids"
+	"vstor/dataplane/leaktest"
 )
 
 var full = flag.Bool("pagemap.full", false, "TestBudget with a 100 GiB vDisk and 64 MiB, in a real directory")
@@ -205,19 +205,4 @@ func memDB(t testing.TB) *DB {
 	return db
 }
 
-func TestMain(m *testing.M) {
-	before := runtime.NumGoroutine()
-	code := m.Run()
-	if flag.Lookup("test.fuzz").Value.String() != "" {
-		os.Exit(code) // the fuzzer keeps goroutines of its own
-	}
-	for range 100 {
-		if runtime.NumGoroutine() <= before {
-			os.Exit(code)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	buf := make([]byte, 1<<16)
-	os.Stderr.Write(buf[:runtime.Stack(buf, true)])
-	os.Exit(1)
-}
+func TestMain(m *testing.M) { leaktest.Main(m, nil) }
