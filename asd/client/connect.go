@@ -25,7 +25,6 @@ func (r *Reader) dial() {
 		return
 	}
 	r.dialing = true
-	r.arrive.conn, r.arrive.peer = nil, nil
 	go r.connect(r.again)
 }
 
@@ -61,24 +60,24 @@ func (r *Reader) line() (*link.Conn, *link.Peer, error) {
 
 // RunOnLoop implements ring.Message: dialing has ended.
 func (v *arrival) RunOnLoop() {
-	r := v.r
+	r, conn, peer := v.r, v.conn, v.peer
+	v.conn, v.peer = nil, nil // now: a dial from here on has v for itself
 	r.dialing = false
 	switch {
-	case v.conn == nil:
+	case conn == nil:
 		// It may have come up again between the goroutine's look and now.
 		if r.a.Up() {
 			r.dial()
 		}
 	case r.closing || r.stopped:
-		v.conn.Discard()
+		conn.Discard()
 	default:
-		r.conn, r.opened, r.life = v.conn, r.loop.Now(), v.peer.Incarnation
-		r.limit = max(min(r.opt.InFlight, int(v.peer.Requests)-1), 1)
-		r.room = int64(min(v.peer.Bytes, 1<<62))
+		r.conn, r.opened, r.life = conn, r.loop.Now(), peer.Incarnation
+		r.limit = max(min(r.opt.InFlight, int(peer.Requests)-1), 1)
+		r.room = int64(min(peer.Bytes, 1<<62))
 		r.stats.Connects.Inc()
 		r.conn.Start()
 	}
-	v.conn = nil
 	if r.closing || r.stopped {
 		r.finish()
 	}

@@ -402,3 +402,21 @@ func TestChaos(t *testing.T) {
 	w.up()
 	got(t, a, 1, 1<<20, 0, 1<<20)
 }
+
+// An ASD that came up between the look of a dialing goroutine and its arrival on the loop is dialed again from
+// there, and the second goroutine has the arrival for itself. (The race detector finds it out.)
+func TestReaderDialsFromArrival(t *testing.T) {
+	w := newWorld(t, settings{})
+	a, g := w.up(), newRig(t)
+	var r *Reader
+	var err error
+	g.loop.Call(func() {
+		a.up.Store(false)
+		r, err = a.NewReader(g.loop, lenient)
+		time.Sleep(20 * time.Millisecond) // the goroutine sees an ASD that is down, and posts
+		a.up.Store(true)
+	})
+	must(t, err)
+	g.readers = append(g.readers, r)
+	g.ready(r)
+}
