@@ -16,14 +16,18 @@ const (
 	Flush
 	Trim        // the range may read as zeros from now on; partial 4 KiB edges are ignored
 	WriteZeroes // the range reads as zeros from now on
+	Cache       // the range will be read soon: bring it near. Best effort, it returns nothing
+	Extents     // where the range is mapped, see Extent
 )
 
 // Flags qualify a Request.
 type Flags uint8
 
 const (
-	FUA    Flags = 1 << iota // complete only once the write survives power loss
-	NoHole                   // WriteZeroes: the range stays allocated
+	FUA      Flags = 1 << iota // complete only once the write survives power loss
+	NoHole                     // WriteZeroes: the range stays allocated
+	FastZero                   // WriteZeroes: fail with Unsupported rather than write zeros out
+	One                        // Extents: the first one is enough
 )
 
 // Request is one IO. It is pooled and belongs to the loop that made it; each layer embeds it in a
@@ -45,7 +49,27 @@ type Request struct {
 	Data  buf.Vec
 	Err   errs.Kind
 	Done  Completer
+
+	// Extents is the answer to the Op of that name. The submitter hands it over empty, and its capacity is how
+	// many the Device appends at most (at least one); nothing is allocated. They cover the range from Off on
+	// without gaps, neighbours differ in State, and they may end before the range does, but not before they
+	// have covered something: whoever wants the rest asks again.
+	Extents []Extent
 }
+
+// Extent is a run of bytes that the map tells the same of.
+type Extent struct {
+	Len   uint32
+	State ExtentState
+}
+
+// ExtentState has the bits of the NBD protocol's base:allocation context.
+type ExtentState uint32
+
+const (
+	Hole      ExtentState = 1 << iota // nothing is stored there
+	ReadsZero                         // it reads as zeros
+)
 
 // Completer is told of a Request's end.
 type Completer interface {
