@@ -27,6 +27,8 @@ type Options struct {
 	// TLS is used on all listeners but unix sockets; nil is none. For mutual TLS it says so.
 	TLS *tls.Config
 
+	// IO is what carries the loop's operations; default io_uring where there is one.
+	IO ring.IO
 	// PoolBytes are the pages of reads and lists from the request until the reply has left, in bytes.
 	// Default 32 MiB.
 	PoolBytes int64
@@ -161,7 +163,7 @@ func (o *Options) poolSize() int64 {
 }
 
 func (o *Options) ringOptions(pool *buf.Pool) ring.Options {
-	return ring.Options{Name: o.Name, Pool: pool, RecvBufs: recvBufs, RecvBufSize: recvBufSize}
+	return ring.Options{Name: o.Name, IO: o.IO, Pool: pool, RecvBufs: recvBufs, RecvBufSize: recvBufSize}
 }
 
 // hubOptions: every connection may stall with a full receive buffer.

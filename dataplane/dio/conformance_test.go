@@ -147,9 +147,6 @@ func (l *testLoopOn) RingDone(_ *ring.Op, res int32) { l.done <- res }
 
 func startLoop(t testing.TB) *testLoopOn {
 	t.Helper()
-	if err := ring.Probe(); err != nil {
-		t.Skip(err)
-	}
 	pool, err := buf.NewPool(32<<20, 0)
 	if err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"vstor/dataplane/leaktest"
+	"vstor/dataplane/ring"
 )
 
-func TestMain(m *testing.M) { leaktest.Main(m, nil) }
+func TestMain(m *testing.M) { leaktest.Main(m, ring.Probe) }

@@ -15,13 +15,12 @@ import (
 // patience is how long what is on its way out may take.
 const patience = 5 * time.Second
 
-// Main is a TestMain's body; it does not return. probe says why the tests cannot run here, in which case they are
-// skipped with a word; nil always can.
+// Main is a TestMain's body; it does not return. probe says what is missing here, as ring.Probe does: the tests run
+// on what stands in for it, which is said; nil misses nothing.
 func Main(m *testing.M, probe func() error) {
 	if probe != nil {
 		if err := probe(); err != nil {
-			fmt.Println("SKIPPED:", err)
-			os.Exit(0)
+			fmt.Println("NOTE: loops are plain:", err)
 		}
 	}
 	if l, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {

@@ -60,8 +60,8 @@ func (e *echo) reply() {
 
 func (e *echo) RunOnLoop() {}
 
-func newEcho(t testing.TB) (*echo, int) {
-	l := startLoop(t, Options{})
+func newEcho(t testing.TB, io IO) (*echo, int) {
+	l := startLoop(t, Options{IO: io})
 	a, b := socketpair(t)
 	e := &echo{l: l, sock: a, fd: tempFile(t, 1<<20)}
 	e.recv.Done, e.io.Done, e.send.Done = e, e, e
@@ -71,11 +71,13 @@ func newEcho(t testing.TB) (*echo, int) {
 	return e, b
 }
 
-func TestNothingIsAllocatedPerOp(t *testing.T) {
+func TestNothingIsAllocatedPerOp(t *testing.T) { engines(t, testNothingIsAllocatedPerOp) }
+
+func testNothingIsAllocatedPerOp(t *testing.T, io IO) {
 	if raceEnabled {
 		t.Skip("the race detector allocates")
 	}
-	e, peer := newEcho(t)
+	e, peer := newEcho(t, io)
 	msg := make([]byte, 3*buf.PageSize)
 	for i := range msg {
 		msg[i] = byte(i)
@@ -100,7 +102,12 @@ func TestNothingIsAllocatedPerOp(t *testing.T) {
 }
 
 func BenchmarkRead(b *testing.B) {
-	l := startLoop(b, Options{})
+	b.Run("io_uring", func(b *testing.B) { benchmarkRead(b, IOUring) })
+	b.Run("plain", func(b *testing.B) { benchmarkRead(b, IOPlain) })
+}
+
+func benchmarkRead(b *testing.B, io IO) {
+	l := startLoop(b, Options{IO: io})
 	const depth = 32
 	fd := tempFile(b, 1<<20)
 	v := pages(b, l, buf.PageSize, 1)

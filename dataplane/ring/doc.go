@@ -1,5 +1,6 @@
 // Package ring is the loop that owns the hot path: one locked OS thread with one io_uring, which runs
-// every callback of its sockets, drives and timers to completion.
+// every callback of its sockets, drives and timers to completion. Where io_uring is forbidden it has a plain
+// engine instead, of blocking workers and epoll, which does the same more slowly.
 //
 // State that a loop owns needs no lock: it is touched by callbacks of that loop alone. Other goroutines
 // reach it through Post. Nothing that may block runs on a loop.
@@ -17,5 +18,5 @@
 //
 // Layers, from the top: loop.go (the pass), op.go and transfer.go (an operation and what happens when it
 // comes back short), inbox.go, timer.go, hook.go, held.go; engine.go is the seam to whatever carries the
-// operations; uring*.go carry them by io_uring.
+// operations; uring*.go carry them by io_uring, plain*.go without.
 package ring

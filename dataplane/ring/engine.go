@@ -1,15 +1,16 @@
 package ring
 
 // engine carries operations out and brings them back. The loop above it decides everything else: passes,
-// order, retries, what a short transfer means. uring is the one in use; a plain one, fed by blocking
-// workers, needs no more than this.
+// order, retries, what a short transfer means. uring is the one to have; plain, fed by blocking workers, is
+// for machines that forbid io_uring. One suite of tests holds both to what follows.
 //
 // All methods but wake are called on the loop's thread, open first and shut last.
 type engine interface {
 	// open makes the engine ready, on the thread that will use it.
 	open() error
 	// start takes op's remaining segments out. It returns false, and has done nothing, if there is no
-	// room; room comes with the next enter or the next landing.
+	// room; room comes with the next enter or the next landing. op's links are in use until start returns,
+	// and then the engine's until op lands.
 	start(op *Op) bool
 	// cancel asks that a flying op ends soon; it lands either way. False if there is no room to ask.
 	cancel(op *Op) bool

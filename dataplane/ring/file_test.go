@@ -27,8 +27,10 @@ func tempFile(t testing.TB, n int64) int {
 	return fd
 }
 
-func TestFileWriteSyncRead(t *testing.T) {
-	l := startLoop(t, Options{})
+func TestFileWriteSyncRead(t *testing.T) { engines(t, testFileWriteSyncRead) }
+
+func testFileWriteSyncRead(t *testing.T, io IO) {
+	l := startLoop(t, Options{IO: io})
 	fd := tempFile(t, 16<<20)
 	w := newWaiter(l)
 	op := &Op{Done: w}
@@ -53,8 +55,10 @@ func TestFileWriteSyncRead(t *testing.T) {
 	}
 }
 
-func TestFileManySegments(t *testing.T) {
-	l := startLoop(t, Options{})
+func TestFileManySegments(t *testing.T) { engines(t, testFileManySegments) }
+
+func testFileManySegments(t *testing.T, io IO) {
+	l := startLoop(t, Options{IO: io})
 	const n = 2500
 	fd := tempFile(t, n*buf.PageSize)
 	out, in := scattered(t, l, n, 3), scattered(t, l, n, 0)
@@ -78,8 +82,10 @@ func TestFileManySegments(t *testing.T) {
 	}
 }
 
-func TestFileErrors(t *testing.T) {
-	l := startLoop(t, Options{})
+func TestFileErrors(t *testing.T) { engines(t, testFileErrors) }
+
+func testFileErrors(t *testing.T, io IO) {
+	l := startLoop(t, Options{IO: io})
 	fd := tempFile(t, 8192)
 	w := newWaiter(l)
 	op := &Op{Done: w}
@@ -115,8 +121,10 @@ func (f *fan) RingDone(op *Op, res int32) {
 }
 
 // Ten thousand operations at once on a ring of 64 entries wait in line and all end.
-func TestTenThousandOps(t *testing.T) {
-	l := startLoop(t, Options{Entries: 64})
+func TestTenThousandOps(t *testing.T) { engines(t, testTenThousandOps) }
+
+func testTenThousandOps(t *testing.T, io IO) {
+	l := startLoop(t, Options{IO: io, Entries: 64})
 	const n = 10000
 	const size = 256 * buf.PageSize
 	fd := tempFile(t, size)
@@ -158,8 +166,10 @@ func TestTenThousandOps(t *testing.T) {
 
 // A pipe hands out less than a file transfer wants: the loop goes on by itself, and the end of the
 // pipe is an error.
-func TestShortTransfersGoOn(t *testing.T) {
-	l := startLoop(t, Options{})
+func TestShortTransfersGoOn(t *testing.T) { engines(t, testShortTransfersGoOn) }
+
+func testShortTransfersGoOn(t *testing.T, io IO) {
+	l := startLoop(t, Options{IO: io})
 	var p [2]int
 	if err := syscall.Pipe2(p[:], syscall.O_CLOEXEC); err != nil {
 		t.Fatal(err)

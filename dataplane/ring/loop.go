@@ -19,6 +19,7 @@ type Loop struct {
 	opts Options
 	pool *buf.Pool
 	eng  engine
+	why  error // why eng is not what it was to be at first
 
 	// The loop's own.
 	base         time.Time // Now is baseNanos + time since base
@@ -63,6 +64,9 @@ func New(opts Options) (*Loop, error) {
 	l.inbox.init(opts.InboxMax)
 	l.landedFn = l.landed
 	l.eng = newUring(&l.opts)
+	if l.opts.IO == IOPlain {
+		l.eng = newPlain(&l.opts)
+	}
 	return l, nil
 }
 
@@ -99,7 +103,13 @@ func (l *Loop) run(ready func()) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 
-	if err := l.eng.open(); err != nil {
+	restore, err := l.place()
+	if err != nil {
+		l.inbox.close()
+		return err
+	}
+	defer restore()
+	if err := l.open(); err != nil {
 		l.inbox.close()
 		return err
 	}
@@ -113,6 +123,27 @@ func (l *Loop) run(ready func()) error {
 	l.tid.Store(0)
 	l.eng.shut()
 	return nil
+}
+
+// open opens the engine, or the plain one in its place where the machine does not let it work. What may pass,
+// as a lack of descriptors, is an error: nobody would look again.
+func (l *Loop) open() error {
+	err := l.eng.open()
+	if err == nil || l.opts.IO != IOAuto || errs.Of(err) != errs.Unsupported {
+		return err
+	}
+	p := newPlain(&l.opts)
+	if perr := p.open(); perr != nil {
+		return perr
+	}
+	l.eng, l.why = p, err
+	return nil
+}
+
+// Plain reports whether a loop that has started does without io_uring, and why if it was not told to: then its
+// owner warns the operator. Any goroutine.
+func (l *Loop) Plain() (plain bool, why error) {
+	return l.opts.IO == IOPlain || l.why != nil, l.why
 }
 
 // Stop ends the loop and waits until it has ended. Operations in flight are canceled and every Op

@@ -26,6 +26,7 @@ func TestOptions(t *testing.T) {
 		{Pool: pool, RecvBufs: 1 << 20},
 		{Pool: pool, RecvBufSize: 1 << 30},
 		{Pool: pool, InboxMax: -1},
+		{Pool: pool, IO: 7},
 	}
 	for _, o := range bad {
 		if _, err := New(o); errs.Of(err) != errs.Invalid {
@@ -42,8 +43,10 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-func TestPostFromManyGoroutines(t *testing.T) {
-	l := startLoop(t, Options{InboxMax: 16})
+func TestPostFromManyGoroutines(t *testing.T) { engines(t, testPostFromManyGoroutines) }
+
+func testPostFromManyGoroutines(t *testing.T, io IO) {
+	l := startLoop(t, Options{IO: io, InboxMax: 16})
 	const workers, each = 8, 2000
 	var ran, wrong int
 	last := make([]int, workers)
@@ -70,8 +73,10 @@ func TestPostFromManyGoroutines(t *testing.T) {
 	}
 }
 
-func TestPostOnTheLoopDoesNotDeadlock(t *testing.T) {
-	l := startLoop(t, Options{InboxMax: 4})
+func TestPostOnTheLoopDoesNotDeadlock(t *testing.T) { engines(t, testPostOnTheLoopDoesNotDeadlock) }
+
+func testPostOnTheLoopDoesNotDeadlock(t *testing.T, io IO) {
+	l := startLoop(t, Options{IO: io, InboxMax: 4})
 	n := 0
 	on(t, l, func() {
 		for range 100 {
@@ -87,8 +92,10 @@ func TestPostOnTheLoopDoesNotDeadlock(t *testing.T) {
 	}
 }
 
-func TestTryPost(t *testing.T) {
-	l := startLoop(t, Options{InboxMax: 2})
+func TestTryPost(t *testing.T) { engines(t, testTryPost) }
+
+func testTryPost(t *testing.T, io IO) {
+	l := startLoop(t, Options{IO: io, InboxMax: 2})
 	block, in := make(chan struct{}), make(chan struct{})
 	l.PostFunc(func() { close(in); <-block })
 	<-in
@@ -112,8 +119,10 @@ func TestTryPost(t *testing.T) {
 	}
 }
 
-func TestTimers(t *testing.T) {
-	l := startLoop(t, Options{})
+func TestTimers(t *testing.T) { engines(t, testTimers) }
+
+func testTimers(t *testing.T, io IO) {
+	l := startLoop(t, Options{IO: io})
 	var order []int
 	done := make(chan struct{})
 	var timers [6]Timer
@@ -153,8 +162,10 @@ func TestTimers(t *testing.T) {
 }
 
 // A timer that re-arms itself without a delay does not keep the loop from its other work.
-func TestTimerStorm(t *testing.T) {
-	l := startLoop(t, Options{})
+func TestTimerStorm(t *testing.T) { engines(t, testTimerStorm) }
+
+func testTimerStorm(t *testing.T, io IO) {
+	l := startLoop(t, Options{IO: io})
 	n := 0
 	var tm Timer
 	on(t, l, func() {
@@ -172,8 +183,10 @@ func TestTimerStorm(t *testing.T) {
 	})
 }
 
-func TestClocks(t *testing.T) {
-	l := startLoop(t, Options{})
+func TestClocks(t *testing.T) { engines(t, testClocks) }
+
+func testClocks(t *testing.T, io IO) {
+	l := startLoop(t, Options{IO: io})
 	on(t, l, func() {
 		now, boot := l.Now(), l.BootNow()
 		if d := clockNanos(1) - now; d < -int64(time.Second) || d > int64(10*time.Second) {
@@ -194,8 +207,10 @@ func (f funcDone) RingDone(op *Op, res int32) { f(op, res) }
 
 // A pass is: completions, then what they deferred, then device hooks and what those deferred, then
 // socket hooks.
-func TestPassOrder(t *testing.T) {
-	l := startLoop(t, Options{})
+func TestPassOrder(t *testing.T) { engines(t, testPassOrder) }
+
+func testPassOrder(t *testing.T, io IO) {
+	l := startLoop(t, Options{IO: io})
 	var got []string
 	say := func(s string) { got = append(got, s) }
 	device, socket := &Hook{Stage: StageDevice}, &Hook{Stage: StageSocket}
@@ -222,8 +237,10 @@ func TestPassOrder(t *testing.T) {
 }
 
 // Operations that end at once and start again do not starve timers, posts and sockets.
-func TestDeferStorm(t *testing.T) {
-	l := startLoop(t, Options{})
+func TestDeferStorm(t *testing.T) { engines(t, testDeferStorm) }
+
+func testDeferStorm(t *testing.T, io IO) {
+	l := startLoop(t, Options{IO: io})
 	var stop atomic.Bool
 	n := 0
 	op := new(Op)
@@ -248,14 +265,16 @@ func TestDeferStorm(t *testing.T) {
 	})
 }
 
-func TestStartErrors(t *testing.T) {
-	l := startLoop(t, Options{})
+func TestStartErrors(t *testing.T) { engines(t, testStartErrors) }
+
+func testStartErrors(t *testing.T, io IO) {
+	l := startLoop(t, Options{IO: io})
 	if err := l.Start(); errs.Of(err) != errs.Closed {
 		t.Fatalf("second start: %v", err)
 	}
 	l.Stop()
 	l.Stop()
-	m, err := New(Options{Pool: l.Pool()})
+	m, err := New(Options{IO: io, Pool: l.Pool()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -269,17 +288,21 @@ func TestStartErrors(t *testing.T) {
 	}
 }
 
-func TestStopFromTheLoop(t *testing.T) {
-	l := startLoop(t, Options{})
+func TestStopFromTheLoop(t *testing.T) { engines(t, testStopFromTheLoop) }
+
+func testStopFromTheLoop(t *testing.T, io IO) {
+	l := startLoop(t, Options{IO: io})
 	l.PostFunc(l.Stop)
 	<-l.ended
 	l.Stop()
 }
 
 // Stop races with posters: each message is refused or runs.
-func TestStopWhilePosting(t *testing.T) {
+func TestStopWhilePosting(t *testing.T) { engines(t, testStopWhilePosting) }
+
+func testStopWhilePosting(t *testing.T, io IO) {
 	for range 30 {
-		l := startLoop(t, Options{InboxMax: 8})
+		l := startLoop(t, Options{IO: io, InboxMax: 8})
 		var accepted atomic.Int64
 		ran := 0
 		var wg sync.WaitGroup
@@ -299,8 +322,10 @@ func TestStopWhilePosting(t *testing.T) {
 	}
 }
 
-func TestIdleLoopSleeps(t *testing.T) {
-	l := startLoop(t, Options{})
+func TestIdleLoopSleeps(t *testing.T) { engines(t, testIdleLoopSleeps) }
+
+func testIdleLoopSleeps(t *testing.T, io IO) {
+	l := startLoop(t, Options{IO: io})
 	on(t, l, func() {})
 	before := l.Stats().Passes
 	time.Sleep(50 * time.Millisecond)

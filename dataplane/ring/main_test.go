@@ -11,6 +11,17 @@ import (
 
 func TestMain(m *testing.M) { leaktest.Main(m, Probe) }
 
+// engines runs f on each engine.
+func engines(t *testing.T, f func(t *testing.T, io IO)) {
+	t.Run("io_uring", func(t *testing.T) {
+		if why := Probe(); why != nil {
+			t.Skip("SKIPPED, the plain engine alone is tested: ", why)
+		}
+		f(t, IOUring)
+	})
+	t.Run("plain", func(t *testing.T) { f(t, IOPlain) })
+}
+
 // waiter is a Completer that hands results to a goroutine, and the bytes of a RecvSelect.
 type waiter struct {
 	l   *Loop

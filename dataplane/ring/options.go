@@ -7,10 +7,23 @@ import (
 	"vstor/dataplane/errs"
 )
 
+// IO says what carries a Loop's operations.
+type IO uint8
+
+const (
+	IOAuto  IO = iota // io_uring, or the plain engine where io_uring is forbidden or lacks something
+	IOUring           // io_uring, or an error
+	IOPlain           // workers and epoll: system calls for each operation, a half to four fifths of the speed
+)
+
 // Options say what a Loop is made of. Zero values take the default.
 type Options struct {
 	// Name is for messages. Default "loop".
 	Name string
+	// IO chooses the engine. Default IOAuto.
+	IO IO
+	// CPUs are those that the loop's thread keeps to, by number. Default none: the kernel decides, see thread.go.
+	CPUs []int
 	// Entries is the size of the submission queue; rounded up to a power of two. Four times as many
 	// operations can be in the kernel at once, more wait in line. Default 1024.
 	Entries int
@@ -67,6 +80,8 @@ func (o *Options) Validate() error {
 	case o.RecvBufSize < 0 || o.RecvBufSize > 64<<20:
 		return errs.New(errs.Invalid, "ring: receive buffers of %d bytes; at most 64 MiB would be right",
 			o.RecvBufSize)
+	case o.IO > IOPlain:
+		return errs.New(errs.Invalid, "ring: there is no engine %d; IOAuto, IOUring or IOPlain would be right", o.IO)
 	case o.InboxMax < 0:
 		return errs.New(errs.Invalid, "ring: an inbox of %d messages; a positive number would be right",
 			o.InboxMax)
@@ -74,7 +89,8 @@ func (o *Options) Validate() error {
 	return nil
 }
 
-// Memory is how many bytes outside the Go heap a loop with these options maps, its Pool apart.
+// Memory is how many bytes outside the Go heap a loop with these options maps at most, its Pool apart: the
+// plain engine maps one receive buffer and no rings.
 func (o Options) Memory() int64 {
 	o.ensureDefaults()
 	return int64(o.RecvBufs)*int64(o.RecvBufSize) + scratchSize +

@@ -8,8 +8,10 @@ import (
 	"vstor/dataplane/buf"
 )
 
-func TestRecvSelect(t *testing.T) {
-	l := startLoop(t, Options{RecvBufs: 2, RecvBufSize: 8192})
+func TestRecvSelect(t *testing.T) { engines(t, testRecvSelect) }
+
+func testRecvSelect(t *testing.T, io IO) {
+	l := startLoop(t, Options{IO: io, RecvBufs: 2, RecvBufSize: 8192})
 	a, b := socketpair(t)
 	w := newWaiter(l)
 	op := &Op{Done: w}
@@ -37,7 +39,11 @@ func TestRecvSelect(t *testing.T) {
 
 // More sockets than receive buffers become readable at once: all are served, after the buffers came back.
 func TestRecvSelectMoreSocketsThanBuffers(t *testing.T) {
-	l := startLoop(t, Options{RecvBufs: 2, RecvBufSize: 4096})
+	engines(t, testRecvSelectMoreSocketsThanBuffers)
+}
+
+func testRecvSelectMoreSocketsThanBuffers(t *testing.T, io IO) {
+	l := startLoop(t, Options{IO: io, RecvBufs: 2, RecvBufSize: 4096})
 	const n = 50
 	var ops [n]Op
 	var ws [n]*waiter
@@ -72,8 +78,10 @@ func TestRecvSelectMoreSocketsThanBuffers(t *testing.T) {
 	}
 }
 
-func TestSendAndRecvPages(t *testing.T) {
-	l := startLoop(t, Options{})
+func TestSendAndRecvPages(t *testing.T) { engines(t, testSendAndRecvPages) }
+
+func testSendAndRecvPages(t *testing.T, io IO) {
+	l := startLoop(t, Options{IO: io})
 	a, b := socketpair(t)
 	for _, n := range []int{1, 4096, 70000, 3 << 20} {
 		out, in := pages(t, l, n, byte(n)), pages(t, l, n, 0)
@@ -97,8 +105,10 @@ func TestSendAndRecvPages(t *testing.T) {
 }
 
 // 3000 segments are more than the kernel takes at once: the send ends short, the receive goes on by itself.
-func TestSocketManySegments(t *testing.T) {
-	l := startLoop(t, Options{})
+func TestSocketManySegments(t *testing.T) { engines(t, testSocketManySegments) }
+
+func testSocketManySegments(t *testing.T, io IO) {
+	l := startLoop(t, Options{IO: io})
 	a, b := socketpair(t)
 	const n = 3000
 	out, in := scattered(t, l, n, 7), scattered(t, l, n, 0)
@@ -130,8 +140,10 @@ func TestSocketManySegments(t *testing.T) {
 	}
 }
 
-func TestRecvShortAtEnd(t *testing.T) {
-	l := startLoop(t, Options{})
+func TestRecvShortAtEnd(t *testing.T) { engines(t, testRecvShortAtEnd) }
+
+func testRecvShortAtEnd(t *testing.T, io IO) {
+	l := startLoop(t, Options{IO: io})
 	a, b := socketpair(t)
 	in := pages(t, l, 10000, 0)
 	w := newWaiter(l)
@@ -144,8 +156,10 @@ func TestRecvShortAtEnd(t *testing.T) {
 	}
 }
 
-func TestSendToClosedPeer(t *testing.T) {
-	l := startLoop(t, Options{})
+func TestSendToClosedPeer(t *testing.T) { engines(t, testSendToClosedPeer) }
+
+func testSendToClosedPeer(t *testing.T, io IO) {
+	l := startLoop(t, Options{IO: io})
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
 	if err != nil {
 		t.Fatal(err)

@@ -5,8 +5,8 @@ import "sync/atomic"
 // Stats are counts since the loop started.
 type Stats struct {
 	Passes  uint64
-	Enters  uint64 // io_uring_enter calls
-	SQEs    uint64 // operations handed to the kernel
+	Enters  uint64 // io_uring_enter calls; plain: those of epoll_wait
+	SQEs    uint64 // operations handed to the kernel; plain: begun
 	CQEs    uint64 // completions taken from it
 	Sleeps  uint64 // enters that were allowed to wait
 	Wakeups uint64 // times another goroutine had to write the eventfd

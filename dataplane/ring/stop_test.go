@@ -1,6 +1,7 @@
 package ring
 
 import (
+	"math/rand/v2"
 	"syscall"
 	"testing"
 	"time"
@@ -11,9 +12,11 @@ import (
 const canceled = -int32(syscall.ECANCELED)
 
 // Whatever an Op is doing when the loop stops, it ends.
-func TestStopWithOpsUnderWay(t *testing.T) {
+func TestStopWithOpsUnderWay(t *testing.T) { engines(t, testStopWithOpsUnderWay) }
+
+func testStopWithOpsUnderWay(t *testing.T, io IO) {
 	for _, entries := range []int{8, 1024} {
-		l := startLoop(t, Options{Entries: entries})
+		l := startLoop(t, Options{IO: io, Entries: entries})
 		a, _ := socketpair(t)
 		fd := tempFile(t, 1<<20)
 		v := pages(t, l, 1<<20, 1)
@@ -43,9 +46,90 @@ func TestStopWithOpsUnderWay(t *testing.T) {
 	}
 }
 
+// Whenever the loop stops, amid operations of all kinds and their cancellation, each of them ends once.
+func TestStopAnytime(t *testing.T) { engines(t, testStopAnytime) }
+
+func testStopAnytime(t *testing.T, io IO) {
+	fd := tempFile(t, 1<<20)
+	var pipe [2]int
+	if err := syscall.Pipe2(pipe[:], syscall.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	defer closeFd(&pipe[0])
+	defer closeFd(&pipe[1])
+	for round := range 30 {
+		rng := rand.New(rand.NewPCG(uint64(round), 7))
+		pool, err := buf.NewPool(8<<20, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		span := time.Duration(rng.IntN(3000)) * time.Microsecond // from here on rng is the loop's
+		l := startLoop(t, Options{IO: io, Pool: pool, Entries: 8 << (round % 4), RecvBufs: 2, RecvBufSize: 4096})
+		a, b := socketpair(t)
+		v := pages(t, l, 200<<10, 1)
+		var ops [60]Op
+		var under [len(ops)]bool
+		start := func(op *Op) {
+			under[op.Tag] = true
+			switch rng.IntN(8) {
+			case 0:
+				l.RecvSelect(op, a)
+			case 1:
+				l.RecvV(op, b, v)
+			case 2, 3:
+				l.SendV(op, []int{a, b}[rng.IntN(2)], v)
+			case 4:
+				l.Datasync(op, fd)
+			case 5:
+				l.ReadV(op, pipe[0], v, 0)
+			case 6:
+				l.WriteV(op, pipe[1], v, 0)
+			default:
+				l.WriteV(op, fd, v, 0)
+			}
+			if rng.IntN(4) == 0 {
+				l.Cancel(&ops[rng.IntN(len(ops))])
+			}
+		}
+		stopping := false
+		done := funcDone(func(op *Op, res int32) {
+			if !under[op.Tag] {
+				t.Errorf("round %d: Op %d ended twice", round, op.Tag)
+			}
+			under[op.Tag] = false
+			if !stopping && l.stopping.Load() {
+				stopping = true
+			}
+			if !stopping {
+				start(op)
+			}
+		})
+		on(t, l, func() {
+			for i := range ops {
+				ops[i].Done, ops[i].Tag = done, uint64(i)
+			}
+			for i := range ops {
+				start(&ops[i])
+			}
+		})
+		time.Sleep(span)
+		l.Stop()
+		for i, u := range under {
+			if u || !ops[i].Idle() {
+				t.Errorf("round %d: Op %d has not ended", round, i)
+			}
+		}
+		if err := pool.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // What is started while the loop stops ends canceled.
-func TestStartWhileStopping(t *testing.T) {
-	l := startLoop(t, Options{})
+func TestStartWhileStopping(t *testing.T) { engines(t, testStartWhileStopping) }
+
+func testStartWhileStopping(t *testing.T, io IO) {
+	l := startLoop(t, Options{IO: io})
 	a, _ := socketpair(t)
 	v := pages(t, l, buf.PageSize, 1)
 	var second, third int32
@@ -65,8 +149,10 @@ func TestStartWhileStopping(t *testing.T) {
 	}
 }
 
-func TestCancel(t *testing.T) {
-	l := startLoop(t, Options{})
+func TestCancel(t *testing.T) { engines(t, testCancel) }
+
+func testCancel(t *testing.T, io IO) {
+	l := startLoop(t, Options{IO: io})
 	a, b := socketpair(t)
 	w := newWaiter(l)
 	op := &Op{Done: w}
@@ -99,8 +185,10 @@ func TestCancel(t *testing.T) {
 }
 
 // Canceling reaches an Op that still stands in line because the table is full of idle receives.
-func TestCancelQueued(t *testing.T) {
-	l := startLoop(t, Options{Entries: 8})
+func TestCancelQueued(t *testing.T) { engines(t, testCancelQueued) }
+
+func testCancelQueued(t *testing.T, io IO) {
+	l := startLoop(t, Options{IO: io, Entries: 8})
 	a, b := socketpair(t)
 	ops := make([]Op, 100)
 	w := &waiter{l: l, got: make(chan int32, 200)}
@@ -134,8 +222,10 @@ func TestCancelQueued(t *testing.T) {
 	}
 }
 
-func TestHold(t *testing.T) {
-	l := startLoop(t, Options{})
+func TestHold(t *testing.T) { engines(t, testHold) }
+
+func testHold(t *testing.T, io IO) {
+	l := startLoop(t, Options{IO: io})
 	w := newWaiter(l)
 	op := &Op{Done: w}
 	var first, second uint64

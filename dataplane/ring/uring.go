@@ -76,6 +76,9 @@ func (u *uring) open() (err error) {
 		u.free[i] = int32(n - 1 - i)
 	}
 	u.nfree = n
+	if err := u.tryEnter(); err != nil {
+		return err
+	}
 	u.armWake()
 	return nil
 }
@@ -98,6 +101,15 @@ func (u *uring) setup() error {
 		}
 	}
 	return setupError(errno, kernelRelease(), ioUringDisabled())
+}
+
+// tryEnter enters once: a filter may let rings be made and not used, which must be known before anybody relies
+// on this one.
+func (u *uring) tryEnter() error {
+	if _, errno := u.sysEnter(0, 0, 0, 0); errno != 0 {
+		return setupError(errno, kernelRelease(), ioUringDisabled())
+	}
+	return nil
 }
 
 // adopt takes over a ring that the kernel made.

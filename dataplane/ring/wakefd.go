@@ -9,8 +9,8 @@ import (
 // wakeFD is the eventfd that ends a sleep. A poster that has decided to write may be preempted until the
 // loop is gone and the number belongs to somebody's file: so it writes under a lock that the close takes.
 type wakeFD struct {
-	armed    bool // a read of it is in the kernel
-	shutting bool
+	armed    bool // uring's: a read of it is in the kernel
+	shutting bool // uring's
 
 	mu sync.Mutex
 	fd int
