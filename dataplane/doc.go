@@ -32,8 +32,9 @@
 //	ids errs invariants stat units   words everyone uses; leaktest: goroutines and memory of tests
 //	buf                              aligned off-heap pages with reference counts, scatter lists
 //	block                            Request, Device, Mutation, Fetch: the shapes of an IO
-//	ring                             the io_uring loop
+//	ring                             the io_uring loop, and its plain twin for where io_uring is forbidden
 //	wire                             frame header and cursor of the protocols between processes; pure
+//	tlsconn                          TLS with certificates or pre-shared keys, pumped into a socket for a loop
 //	dio                              direct-IO files and drives, and their twins for tests
 //	layout                           keys, locations, policies, chunks, placement, manifests; pure
 //	erasure                          thin over klauspost/reedsolomon; pure

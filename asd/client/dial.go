@@ -8,6 +8,7 @@ import (
 
 	"vstor/asd/link"
 	"vstor/dataplane/errs"
+	"vstor/dataplane/tlsconn"
 )
 
 // tlsConfig is the caller's with the name that the certificate must have, where that follows from the address.
@@ -53,7 +54,7 @@ func (a *ASD) shake(ctx context.Context, l *line, timeout time.Duration) (err er
 	if a.opts.TLS != nil {
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
-		t := tls.Client(l.raw, a.opts.TLS)
+		t := tls.Client(tlsconn.Layer(l.raw), a.opts.TLS)
 		if err := t.HandshakeContext(ctx); err != nil {
 			return errs.Wrap(errs.Unreachable, err, "TLS handshake")
 		}

@@ -29,7 +29,8 @@ func TestParse(t *testing.T) {
 	}
 	for text, says := range map[string]string{
 		"drive": "names no fault", "drive hang": "no fault", "link torn": "no fault", "disk fail": "no fault",
-		"drive fail on=mondays": "reads, writes", "drive fail chance=2": "0 to 1", "drive fail maybe=1": "no condition",
+		"drive fail on=mondays": "reads, writes", "drive fail chance=2": "0 to 1",
+		"drive fail chance=NaN": "0 to 1", "drive fail chance=-1": "0 to 1", "drive fail maybe=1": "no condition",
 		"link drop on=reads": "for drives", "drive delay time=x": "does not read", "drive fail nth=-1": "count from 0",
 	} {
 		if _, err := Parse(text); err == nil || !strings.Contains(err.Error(), says) {

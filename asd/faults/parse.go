@@ -112,7 +112,7 @@ func parseConditions(words []string) (conditions, error) {
 			return c, errs.New(errs.Invalid, "the condition %q does not read: %v", w, err)
 		}
 	}
-	if c.nth < 0 || c.times < 0 || c.chance < 0 || c.chance > 1 || c.time < 0 || c.time > time.Hour {
+	if c.nth < 0 || c.times < 0 || !(c.chance >= 0 && c.chance <= 1) || c.time < 0 || c.time > time.Hour {
 		return c, errs.New(errs.Invalid, "nth and times count from 0, a chance is from 0 to 1, a time from 0 to 1h")
 	}
 	if c.nth == 0 && c.chance == 0 {

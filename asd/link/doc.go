@@ -3,7 +3,7 @@
 // A connection has two lives, as one of NBD has.
 //
 //	Ask / Answer (goroutine, net.Conn, deadline) ── Take: a bare descriptor ── New, Start (loop)
-//	  handshake.go                                    socket.go, pump.go         conn.go
+//	  handshake.go                                    socket.go, tlsconn         conn.go
 //
 //	        ┌───────────────────────── a ring.Loop, run to completion ─────────────────────────┐
 //	socket ─ RecvSelect ─ receive.go: header and body out of the receive buffer ─► FrameIn       │

@@ -13,6 +13,7 @@ import (
 	"vstor/dataplane/buf"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ring"
+	"vstor/dataplane/tlsconn"
 )
 
 // Server serves one store. Its methods may be called from any goroutine.
@@ -55,6 +56,9 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		pool.Close()
 		return nil, err
+	}
+	if _, why := s.loop.Plain(); why != nil {
+		o.Log.Warn("no io_uring: IO is plain, which is slower", "loop", o.Name, "error", why)
 	}
 	s.work.start(s)
 	return s, nil
@@ -147,7 +151,7 @@ func (s *Server) secured(nc net.Conn) bool {
 func (s *Server) shake(raw net.Conn) {
 	nc := raw
 	if s.secured(raw) {
-		nc = tls.Server(raw, s.opts.TLS)
+		nc = tls.Server(tlsconn.Layer(raw), s.opts.TLS)
 	}
 	addr := raw.RemoteAddr()
 	peer, err := link.Answer(nc, s.answer)

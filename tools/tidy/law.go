@@ -7,8 +7,8 @@ const importLaw = `
 	-                                    < errs invariants ids leaktest
 	errs invariants ids                  < stat units supervise
 	stat units                           < buf layout lsm
-	buf                                  < block ring wire
-	block ring wire layout               < dio
+	buf                                  < block ring wire tlsconn
+	block ring wire layout tlsconn       < dio
 
 	layout                               < erasure codec
 	dio                                  < asd
@@ -46,7 +46,7 @@ var pure = []string{"layout", "wire", "codec", "erasure"}
 var pureForbids = []string{"os", "os/exec", "net", "net/http", "log", "log/slog", "syscall", "golang.org/x/sys/unix"}
 
 // kernelPackages may import golang.org/x/sys/unix.
-var kernelPackages = []string{"buf", "ring", "dio", "nbd", "proxy", "node", "tools", "asd"}
+var kernelPackages = []string{"buf", "ring", "dio", "nbd", "proxy", "node", "tools", "asd", "tlsconn"}
 
 // Limits, in lines and in characters of a line. A test may be longer: its cases are a list.
 const (
