@@ -25,6 +25,8 @@ type fakeDriver struct {
 	miss   int // every so many look-ups miss the map
 	fails  int // every so many fetches fail once
 	calls  int
+	lost   map[ids.BlockAddr]bool // blocks whose place the map cannot tell
+	warmed int                    // blocks
 }
 
 type fakeBlock struct {
@@ -32,6 +34,7 @@ type fakeBlock struct {
 	page buf.Page
 	data []byte
 	sum  uint32
+	zero bool // allocated zeros
 }
 
 func (f *fakeDriver) Size() int64 { return f.size }
@@ -67,7 +70,7 @@ func (f *fakeDriver) prepare(m *block.Mutation) func() {
 			if op == block.Sync {
 				return
 			}
-			b := fakeBlock{kind: block.Zeros}
+			b := fakeBlock{kind: block.Zeros, zero: op == block.ZeroFill}
 			if op == block.Put {
 				pg := data.PageAt(int(i) * ids.BlockSize)
 				b = fakeBlock{kind: block.InRAM, page: pg, sum: sums[i]}
@@ -210,21 +213,34 @@ func TestModel(t *testing.T) {
 		r := newRig(t, seed)
 		rng := rand.New(rand.NewPCG(seed, 99))
 		flat := make([]byte, r.drv.size)
+		st := newStates(r.drv.size)
 		for range 60 {
-			r.round(rng, flat)
+			r.round(rng, flat, st)
 		}
 	}
 }
 
-func (r *rig) round(rng *rand.Rand, flat []byte) {
+func (r *rig) round(rng *rand.Rand, flat []byte, st *states) {
 	done := make(chan struct{}, 64)
 	var ops []*one
+	st.settle()
 	for range 1 + rng.IntN(24) {
 		o := randomMutation(rng, flat)
 		o.req.Done = waiter{done}
+		st.apply(&o.req)
 		ops = append(ops, o)
+		if rng.IntN(4) == 0 { // while they are under way
+			ops = append(ops, askExtents(rng, r.drv.size, done))
+		}
 	}
 	r.run(ops, done)
+	st.check(r.t, ops)
+	st.settle()
+	for i := range ops {
+		ops[i] = askExtents(rng, r.drv.size, done)
+	}
+	r.run(ops, done)
+	st.check(r.t, ops)
 	ops = ops[:0]
 	for range 8 {
 		off := rng.Int64N(int64(len(flat)))
@@ -273,6 +289,9 @@ func randomMutation(rng *rand.Rand, flat []byte) *one {
 	switch rng.IntN(8) {
 	case 0:
 		o.req.Op = block.WriteZeroes
+		if rng.IntN(2) == 0 {
+			o.req.Flags = block.NoHole
+		}
 		clear(span)
 	case 1:
 		o.req.Op = block.Trim

@@ -89,35 +89,3 @@ func (x *io) merge() {
 	x.dropEdges()
 	x.apply()
 }
-
-// mergeZeros zeroes what the request covers of its partial blocks, in copies: the pages that were read
-// may be in the overlay or in replies.
-func (x *io) mergeZeros() {
-	pool := x.d.pool
-	for i := range x.olds {
-		var v buf.Vec
-		if !pool.AllocReserved(&v, 1) {
-			x.r.Err = errs.Busy
-			x.dropEdges()
-			x.end()
-			return
-		}
-		own := v.Segs[0].Page
-		copy(pool.Bytes(own), pool.Bytes(x.old[i]))
-		pool.Release(x.old[i])
-		x.old[i] = own
-	}
-	n := 0
-	if x.headPartial() {
-		from, to := int(x.r.Off&ids.BlockMask), ids.BlockSize
-		if x.count == 1 && x.tail() != 0 {
-			to = x.tail()
-		}
-		clear(pool.Bytes(x.old[0])[from:to])
-		n++
-	}
-	if x.tailPartial() {
-		clear(pool.Bytes(x.old[n])[:x.tail()])
-	}
-	x.applyZeroes()
-}

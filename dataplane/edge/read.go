@@ -20,18 +20,38 @@ func (x *io) startRead() {
 	x.resolve()
 }
 
-// RingDone is the deferred end of a read that needed no drive, or of a request over no block at all.
+// RingDone is the deferred end of a read that needed no drive, or of a request over no block at all, or the
+// begin of a question.
 func (x *io) RingDone(*ring.Op, int32) {
-	if x.count == 0 {
+	switch {
+	case x.count == 0:
 		x.finish()
-		return
+	case x.r.Op == block.Extents:
+		x.scanNow()
+	default:
+		x.readDone()
 	}
-	x.readDone()
 }
 
-// MapLoaded continues a read whose page of the map was missing.
+// again goes on after a wait for memory.
+func (x *io) again() {
+	if x.r.Op == block.Extents {
+		x.scanNow()
+		return
+	}
+	x.resolve()
+}
+
+// MapLoaded continues what lacked a page of the map.
 func (x *io) MapLoaded(k errs.Kind) {
-	if k == errs.OK {
+	switch {
+	case x.r.Op == block.Extents:
+		x.scanLoaded(k)
+		return
+	case x.r.Op == block.Cache:
+		x.cacheWarmed(k)
+		return
+	case k == errs.OK:
 		x.resolve()
 		return
 	}

@@ -97,34 +97,6 @@ func (x *io) startTrim() {
 	x.admit(false)
 }
 
-// applyZeroes writes the partial blocks at the edges, whose zeros were merged in, and makes a hole
-// of what lies between.
-func (x *io) applyZeroes() {
-	op := block.Discard
-	if x.r.Flags&block.NoHole != 0 {
-		op = block.ZeroFill
-	}
-	from, to := x.first, x.first+ids.BlockAddr(x.count)
-	x.sums = x.sums[:0]
-	x.left = 1
-	if x.headPartial() {
-		x.putEdge(&x.mut[0], from, x.old[0])
-		from++
-	}
-	if from < to && x.tailPartial() {
-		to--
-		x.putEdge(&x.mut[2], to, x.old[x.olds-1])
-	}
-	if from < to {
-		x.mut[1].Addr, x.mut[1].Count = from, uint64(to-from)
-		x.mutate(&x.mut[1], op)
-	}
-	x.left--
-	if x.left == 0 {
-		x.end()
-	}
-}
-
 // putEdge writes a merged page as block addr.
 func (x *io) putEdge(m *block.Mutation, addr ids.BlockAddr, page buf.Page) {
 	m.Addr, m.Count = addr, 1

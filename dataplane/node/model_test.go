@@ -39,6 +39,7 @@ type model struct {
 	size   int64
 	flat   []byte       // as last acknowledged or read
 	maybe  [][]byte     // per block: further contents it may have after a crash
+	states blockStates  // the same of what is allocated
 	step   atomic.Value // string: fault point that kills the machine
 	nth    atomic.Int64
 	frozen atomic.Pointer[atomic.Bool] // of the machine that runs now
@@ -154,8 +155,15 @@ func (m *model) random() *op {
 		if m.rng.IntN(2) == 0 {
 			o.req.Flags |= block.NoHole
 		}
+		if m.rng.IntN(4) == 0 {
+			o.req.Flags |= block.FastZero
+		}
 	case 2:
 		o.req.Op, o.req.Off, o.req.Len = block.Flush, 0, 0
+	case 3:
+		o.req.Op = block.Cache
+	case 4:
+		m.randomExtents(o)
 	default:
 		o.req.Op = block.Write
 		if m.rng.IntN(8) == 0 {
@@ -182,7 +190,7 @@ func (o *op) apply(blockNo int64, old []byte) []byte {
 		from, to = (from+4095)&^4095, to&^4095
 	}
 	lo, hi := max(from, blockNo*4096), min(to, blockNo*4096+4096)
-	if o.req.Op == block.Flush || lo >= hi {
+	if !o.changes() || lo >= hi {
 		return old
 	}
 	out := bytes.Clone(old)
@@ -198,7 +206,7 @@ func (o *op) apply(blockNo int64, old []byte) []byte {
 // note brings the flat array up to what ops did, in their order.
 func (m *model) note(ops []*op) {
 	for _, o := range ops {
-		if o.req.Op == block.Flush {
+		if !o.changes() {
 			continue
 		}
 		for b := o.req.Off / 4096; b*4096 < o.req.Off+int64(o.req.Len); b++ {
@@ -207,6 +215,7 @@ func (m *model) note(ops []*op) {
 				last = m.maybe[b][k-4096:]
 			}
 			now := o.apply(b, last)
+			m.states.note(o, b, m.power)
 			switch {
 			case o.acked && m.power:
 				m.maybe[b] = append(append(m.maybe[b], last...), now...)
@@ -231,9 +240,12 @@ func (m *model) round() {
 	}
 	for _, o := range ops {
 		<-o.done
-		if o.req.Err != errs.OK && !m.host.frozen.Load() {
+		if o.req.Err != errs.OK && !o.refused() && !m.host.frozen.Load() {
 			m.fatalf("operation %d at %d+%d failed: %v", o.req.Op, o.req.Off, o.req.Len, o.req.Err)
 		}
+	}
+	if !m.host.frozen.Load() {
+		m.checkUnderWay(ops)
 	}
 	m.note(ops)
 	if m.power && m.rng.IntN(3) == 0 {
@@ -248,6 +260,7 @@ func (m *model) flush() {
 	<-o.done
 	if o.acked {
 		clear(m.maybe)
+		clear(m.states.maybe)
 	}
 }
 
@@ -261,30 +274,50 @@ func (m *model) check() {
 		if o.req.Err != errs.OK {
 			m.fatalf("read at %d: %v", off, o.req.Err)
 		}
+		var states []block.ExtentState
+		if m.states.now != nil {
+			states = m.extents(off, piece, 1+m.rng.IntN(8))
+		}
 		for i := int64(0); i < piece; i += 4096 {
-			m.compare((off+i)/4096, o.data[i:i+4096])
+			m.compare((off+i)/4096, o.data[i:i+4096], states)
 		}
 	}
 }
 
-func (m *model) compare(b int64, got []byte) {
+// compare decides what block b holds, and what it is if states says so, beginning at the piece that b is in.
+func (m *model) compare(b int64, got []byte, states []block.ExtentState) {
 	want := m.flat[b*4096 : b*4096+4096]
-	if bytes.Equal(got, want) {
-		m.maybe[b] = nil
+	var state block.ExtentState
+	if states != nil {
+		state = states[b%int64(len(states))]
+	}
+	if bytes.Equal(got, want) && (states == nil || state == m.states.now[b]) {
+		m.decide(b, state)
 		return
 	}
-	for c := m.maybe[b]; len(c) > 0; c = c[4096:] {
-		if bytes.Equal(got, c[:4096]) {
+	for i, c := 0, m.maybe[b]; len(c) > 0; i, c = i+1, c[4096:] {
+		if bytes.Equal(got, c[:4096]) && (states == nil || state == m.states.maybe[b][i]) {
 			copy(want, got)
-			m.maybe[b] = nil
+			m.decide(b, state)
 			return
 		}
+	}
+	if bytes.Equal(got, want) {
+		m.fatalf("block %d is told to be %d; it is %d, or of %v", b, state, m.states.now[b], m.states.maybe[b])
 	}
 	first := 0
 	for got[first] == want[first] {
 		first++
 	}
 	m.fatalf("block %d differs from byte %d on; %d other contents were possible", b, first, len(m.maybe[b])/4096)
+}
+
+// decide ends the doubt about a block.
+func (m *model) decide(b int64, state block.ExtentState) {
+	m.maybe[b] = nil
+	if m.states.now != nil {
+		m.states.now[b], m.states.maybe[b] = state, nil
+	}
 }
 
 // die takes the machine down as it is and starts it again.
@@ -345,6 +378,7 @@ func runModel(t *testing.T, seed uint64, lives int) {
 	m.size = int64(1+m.rng.IntN(4)) * 2 << 20
 	m.frozen.Store(m.host.frozen)
 	m.flat, m.maybe = make([]byte, m.size), make([][]byte, m.size/4096)
+	m.states = newBlockStates(m.size)
 	m.start(true)
 	for range lives {
 		m.step.Store(steps[m.rng.IntN(len(steps))])
@@ -384,6 +418,15 @@ func (m *model) checkSome() {
 	}
 	if o.req.Err != errs.OK || !bytes.Equal(o.data, m.flat[off:off+n]) {
 		m.fatalf("read of %d bytes at %d: %v, or wrong bytes", n, off, o.req.Err)
+	}
+	if m.states.now == nil {
+		return
+	}
+	first, last := off/4096, (off+n-1)/4096
+	for i, state := range m.extents(first*4096, (last+1-first)*4096, 1+m.rng.IntN(100)) {
+		if b := first + int64(i); state != m.states.now[b] && !m.host.frozen.Load() {
+			m.fatalf("block %d is told to be %d, it is %d", b, state, m.states.now[b])
+		}
 	}
 }
 

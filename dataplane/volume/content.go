@@ -25,9 +25,17 @@ type batchContent struct {
 	order   []uint32 // indexes of the live entries, by address
 	holes   []sco.Hole
 	header  sco.Header
-	scratch []byte // one aligned block for reads from the journal
-	rotten  int    // blocks whose every copy fails its checksum
+	rotten  int // blocks whose every copy is lost: it fails its checksum, or cannot be read
+
+	log    []byte // aligned: blocks that were read from the journal
+	at, n  uint32 // log has the n blocks from at on
+	single uint32 // below this place blocks are read one by one
+	unread int    // blocks that the drive did not read
+	giveUp bool   // on such blocks
 }
+
+// logTogether is how many blocks that lie together in the journal are read back at once.
+const logTogether = 32
 
 // newBatchContent sorts a closed batch, without what is dropped, and builds the head of its SCO. Any
 // goroutine; the batch's Sealing mark must be set.
@@ -70,7 +78,7 @@ func (c *batchContent) Fill(dst []byte, off int64) error {
 			dst, off = dst[k:], off+int64(k)
 			continue
 		}
-		if err := c.fillBlock(dst[:ids.BlockSize], &c.entries[c.order[n-c.start]]); err != nil {
+		if err := c.fillBlock(dst[:ids.BlockSize], n-c.start); err != nil {
 			return err
 		}
 		dst, off = dst[ids.BlockSize:], off+ids.BlockSize
@@ -78,40 +86,97 @@ func (c *batchContent) Fill(dst []byte, off int64) error {
 	return nil
 }
 
-func (c *batchContent) fillBlock(dst []byte, e *overlay.Entry) error {
+// fillBlock copies data block i. One of which both copies are lost goes into the SCO as it is, beside the
+// checksum it should have: whoever reads it gets an error until it is written again, and nothing older.
+func (c *batchContent) fillBlock(dst []byte, i int) error {
+	e := &c.entries[c.order[i]]
+	right := func() bool { return uint32(xxhash.Sum64(dst)) == e.Sum }
 	if e.Page != 0 {
 		copy(dst, c.pool.Bytes(e.Page))
-		if uint32(xxhash.Sum64(dst)) == e.Sum {
+		if right() {
 			return nil
 		}
 	}
-	if err := c.readLog(e); err != nil {
-		return err
+	b, err := c.readLog(i)
+	if err == nil {
+		copy(dst, b)
+		if right() {
+			return nil
+		}
+		if b, err = c.readBlock(e.Pos); err == nil { // once more: perhaps it went wrong on the way
+			copy(dst, b)
+		}
 	}
-	copy(dst, c.scratch)
-	if uint32(xxhash.Sum64(dst)) != e.Sum {
-		// Both copies are lost. The block goes into the SCO as it is, beside the checksum it should
-		// have: whoever reads it gets an error until it is written again, and nothing older.
+	if err != nil {
+		c.unread++
+		if errs.Of(err) != errs.IO || !c.giveUp || !c.answers() {
+			return err
+		}
+		clear(dst) // whatever the drive left there is nobody's business
+	}
+	if !right() {
 		c.rotten++
 	}
 	return nil
 }
 
-// readLog reads a block from the journal into scratch.
-func (c *batchContent) readLog(e *overlay.Entry) error {
-	if c.scratch == nil {
-		b, err := buf.AlignedBytes(ids.BlockSize)
-		if err != nil {
-			return errs.Wrap(errs.IO, err, "no memory to read a block back from the journal")
-		}
-		c.scratch = b
+// readLog reads data block i from the journal, and with it those that follow both here and there: what was
+// written in one go and then left RAM. The slice is valid until the next read.
+func (c *batchContent) readLog(i int) ([]byte, error) {
+	pos := c.entries[c.order[i]].Pos
+	if pos >= c.at && pos < c.at+c.n {
+		return c.log[(pos-c.at)*ids.BlockSize:][:ids.BlockSize], nil
 	}
-	return c.jrn.File().ReadAt(c.scratch, c.jrn.Offset(journal.Pos(e.Pos)))
+	run := uint32(1)
+	for ; pos >= c.single && run < logTogether && i+int(run) < len(c.order); run++ {
+		if next := &c.entries[c.order[i+int(run)]]; next.Page != 0 || next.Pos != pos+run {
+			break
+		}
+	}
+	if run > 1 {
+		if b, err := c.read(pos, run); err == nil {
+			return b[:ids.BlockSize], nil
+		}
+		c.single = pos + run // a drive may take long to say that it cannot: not for each block anew
+	}
+	return c.readBlock(pos)
 }
 
-// close gives the scratch block back.
+func (c *batchContent) readBlock(pos uint32) ([]byte, error) { return c.read(pos, 1) }
+
+// read reads n blocks of the journal.
+func (c *batchContent) read(pos, n uint32) ([]byte, error) {
+	if c.log == nil {
+		b, err := buf.AlignedBytes(logTogether * ids.BlockSize)
+		if err != nil {
+			return nil, errs.Wrap(errs.Busy, err, "no memory to read a block back from the journal")
+		}
+		c.log = b
+	}
+	c.n = 0
+	b := c.log[:n*ids.BlockSize]
+	if err := c.jrn.File().ReadAt(b, c.jrn.Offset(journal.Pos(pos))); err != nil {
+		return nil, err
+	}
+	c.at, c.n = pos, n
+	return b, nil
+}
+
+// answers reports whether the journal's drive reads anything: its roots. While it does not, it is gone as a whole,
+// and may come back with all that is on it; a single block that it does not read is lost.
+func (c *batchContent) answers() bool {
+	c.n = 0
+	for _, off := range [...]int64{journal.RootA, journal.RootB} {
+		if c.jrn.File().ReadAt(c.log[:ids.BlockSize], off) == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// close gives the memory back.
 func (c *batchContent) close() {
-	if c.scratch != nil {
-		_ = buf.FreeAligned(c.scratch)
+	if c.log != nil {
+		_ = buf.FreeAligned(c.log)
 	}
 }

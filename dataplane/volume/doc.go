@@ -3,6 +3,7 @@
 //
 //	Mutate   number it > journal > overlay > done                                  write.go
 //	Resolve  overlay, else map                                                     read.go
+//	Extents  what is allocated: the same, by pages                                 extents.go, warm.go
 //	seal     close a batch > SCO > proxy > commit in order > map > drop the batch  seal.go, content.go, apply.go
 //	relieve  what pins the journal's tail is sealed or copied forward              relieve.go
 //	clean    live blocks of sparse SCOs move into a new one, empty SCOs go         clean.go

@@ -19,7 +19,7 @@ func (v *Volume) Resolve(addr ids.BlockAddr, n int, r *block.Resolution, l block
 				addEntry(r, e)
 				continue
 			}
-			if kind == overlay.Zeros {
+			if kind != overlay.Unknown {
 				r.Add(block.Piece{Kind: block.Zeros}, 0)
 				continue
 			}

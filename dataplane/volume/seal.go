@@ -57,7 +57,12 @@ type sealJob struct {
 	head   []byte
 
 	dropped []bool // by entry: left out, see prune.go; nil: none
+	unread  int    // tries in a row that found a block of the journal that cannot be read
 }
+
+// sealUnreadMax is how many tries may fail because of a block in the journal that cannot be read, about 1.5 s,
+// before it is given up. Its SCO would be tried for ever, and the journal's tail stay where it is.
+const sealUnreadMax = 5
 
 // retryMax bounds the pause between two tries to store or commit.
 const retryMax = 2 * time.Second
@@ -144,6 +149,7 @@ func (j *sealJob) tryStore(ctx context.Context) (Stored, error) {
 	}
 	c := newBatchContent(v, j.batch, n, j.dropped)
 	defer c.close()
+	c.giveUp = j.unread >= sealUnreadMax
 	j.header, j.head = c.header, c.head
 	class := layout.ClassClient
 	if j.small(len(c.order)) {
@@ -151,9 +157,12 @@ func (j *sealJob) tryStore(ctx context.Context) (Stored, error) {
 	}
 	s, err := v.opts.Objects.Put(ctx, PutSpec{Namespace: v.opts.ID, SCO: n, Epoch: v.opts.Epoch,
 		Kind: layout.KindWrite, Class: class, SeqLo: c.header.SeqLo, SeqHi: c.header.SeqHi, Content: c})
+	if j.unread++; err == nil || c.unread == 0 {
+		j.unread = 0
+	}
 	if err == nil && c.rotten > 0 {
 		v.Stats.Rotten.Add(uint64(c.rotten))
-		v.opts.Log.Error("blocks in the journal fail their checksums; reading them is an error until they are written again",
+		v.opts.Log.Error("blocks in the journal are lost; reading them is an error until they are written again",
 			"vdisk", v.opts.Name, "blocks", c.rotten)
 	}
 	return s, err

@@ -133,6 +133,8 @@ type Volume struct {
 	copying   *copyForward
 	unread    int // copies in a row that found a block of the journal that cannot be read
 	freeReads *logRead
+	scan      scan
+	warmer    warmer
 
 	kick      chan struct{} // wakes the cleaner
 	again     []ids.SCONum  // the cleaner's own: SCOs whose deletion failed
@@ -190,6 +192,7 @@ func New(opts Options) *Volume {
 	v.partMax = max(1, min(journal.MaxEntryBlocks, v.batchMax/4))
 	v.scos.init(opts.Objects, opts.ID, opts.Epoch)
 	v.ageTimer.Fire = v.age
+	v.warmer.init(v)
 	return v
 }
 

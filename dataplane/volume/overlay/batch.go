@@ -23,6 +23,7 @@ func (e *Entry) Live() bool { return !e.dead }
 type Batch struct {
 	entries []Entry
 	table   []uint32 // open addressing, power of two, at most half full: index into entries + 1
+	marks   []uint64 // bitmap of pages that may have entries: see view.go
 	holes   holeSet
 
 	live           int // entries that are not dead
@@ -38,7 +39,7 @@ type Batch struct {
 const tableMin = 512
 
 func newBatch() *Batch {
-	return &Batch{table: make([]uint32, tableMin)}
+	return &Batch{table: make([]uint32, tableMin), marks: make([]uint64, tableMin/slotsPerMark)}
 }
 
 // Entries are all entries, dead ones included, in order of first arrival.
@@ -86,6 +87,7 @@ func (b *Batch) find(addr ids.BlockAddr) (*Entry, uint64) {
 func (b *Batch) insert(e Entry, slot uint64) {
 	b.entries = append(b.entries, e)
 	b.table[slot] = uint32(len(b.entries))
+	b.mark(e.Addr)
 	if 2*len(b.entries) > len(b.table) {
 		b.grow()
 	}
@@ -93,14 +95,17 @@ func (b *Batch) insert(e Entry, slot uint64) {
 
 func (b *Batch) grow() {
 	b.table = make([]uint32, 2*len(b.table))
+	b.marks = make([]uint64, 2*len(b.marks))
 	for i := range b.entries {
 		_, slot := b.find(b.entries[i].Addr)
 		b.table[slot] = uint32(i + 1)
+		b.mark(b.entries[i].Addr)
 	}
 }
 
 // reset makes the batch new and keeps its memory.
 func (b *Batch) reset() {
 	clear(b.table)
-	*b = Batch{entries: b.entries[:0], table: b.table, holes: holeSet{list: b.holes.list[:0]}}
+	clear(b.marks)
+	*b = Batch{entries: b.entries[:0], table: b.table, marks: b.marks, holes: holeSet{list: b.holes.list[:0]}}
 }

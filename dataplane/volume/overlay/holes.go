@@ -5,6 +5,7 @@ import (
 	"sort"
 
 	"vstor/dataplane/ids"
+	"vstor/dataplane/layout"
 )
 
 // HoleKind says how a range came to read as zeros; it is layout.OffZero or layout.OffTrimmed.
@@ -21,6 +22,14 @@ type Hole struct {
 
 func (h Hole) end() ids.BlockAddr { return h.Addr + ids.BlockAddr(h.Count) }
 
+// kind is what a Lookup of its blocks says.
+func (h *Hole) kind() Kind {
+	if h.Kind == layout.OffZero {
+		return Zeros
+	}
+	return Trimmed
+}
+
 // holeSet is a list of ranges by address that do not overlap: a newer range cuts older ones. A trim of
 // a terabyte is one element. Insertion moves the tail of the list, which the Volume Driver keeps
 // short by closing a batch that has many.
@@ -28,9 +37,14 @@ type holeSet struct {
 	list []Hole
 }
 
+// after is the index of the first hole that ends behind addr.
+func (s *holeSet) after(addr ids.BlockAddr) int {
+	return sort.Search(len(s.list), func(i int) bool { return s.list[i].end() > addr })
+}
+
 // at returns the hole that covers addr.
 func (s *holeSet) at(addr ids.BlockAddr) *Hole {
-	i := sort.Search(len(s.list), func(i int) bool { return s.list[i].end() > addr })
+	i := s.after(addr)
 	if i < len(s.list) && s.list[i].Addr <= addr {
 		return &s.list[i]
 	}
@@ -39,7 +53,7 @@ func (s *holeSet) at(addr ids.BlockAddr) *Hole {
 
 // add puts h over what is there. REQUIRES: h.Seq is higher than every Seq in the set.
 func (s *holeSet) add(h Hole) {
-	i := sort.Search(len(s.list), func(i int) bool { return s.list[i].end() > h.Addr })
+	i := s.after(h.Addr)
 	j := i
 	var keep [3]Hole
 	n := 0

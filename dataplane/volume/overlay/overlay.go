@@ -102,7 +102,8 @@ type Kind uint8
 const (
 	Unknown Kind = iota // ask the map
 	Data
-	Zeros
+	Zeros   // allocated, and reads as zeros
+	Trimmed // a hole
 )
 
 // Lookup returns the newest version of a block. The Entry is valid until the overlay changes.
@@ -117,8 +118,10 @@ func (o *Overlay) Lookup(addr ids.BlockAddr) (Kind, *Entry) {
 				return Data, e
 			}
 		}
-		if len(b.holes.list) > 0 && b.holes.at(addr) != nil {
-			return Zeros, nil
+		if len(b.holes.list) > 0 {
+			if h := b.holes.at(addr); h != nil {
+				return h.kind(), nil
+			}
 		}
 	}
 	return Unknown, nil

@@ -61,9 +61,10 @@ func runModel(t *testing.T, seed uint64) {
 			seq++
 			a := rng.IntN(space)
 			n := 1 + rng.IntN(min(space-a, 1<<rng.IntN(10)))
-			o.PutHole(Hole{Addr: ids.BlockAddr(a), Count: uint64(n), Seq: seq, Kind: 2}, 0)
+			h := Hole{Addr: ids.BlockAddr(a), Count: uint64(n), Seq: seq, Kind: HoleKind(1 + rng.IntN(2))}
+			o.PutHole(h, 0)
 			for i := a; i < a+n; i++ {
-				want[i] = version{Zeros, seq}
+				want[i] = version{h.kind(), seq}
 			}
 		case r < 80:
 			o.Evict(rng.IntN(50))
@@ -74,6 +75,9 @@ func runModel(t *testing.T, seed uint64) {
 		}
 		if step%50 == 0 {
 			checkModel(t, seed, o, want[:], base[:])
+			for range 10 {
+				checkLook(t, seed, o, ids.BlockAddr(rng.IntN(space+PageBlocks)), 1+rng.IntN(PageBlocks))
+			}
 		}
 	}
 	o.DropAll()
@@ -83,7 +87,7 @@ func applyOldest(o *Overlay, base []version) {
 	b := o.Closed()[0]
 	for _, h := range b.Holes() {
 		for i := h.Addr; i < h.end(); i++ {
-			base[i] = version{Zeros, h.Seq}
+			base[i] = version{h.kind(), h.Seq}
 		}
 	}
 	for _, e := range b.Entries() {
@@ -109,6 +113,77 @@ func checkModel(t *testing.T, seed uint64, o *Overlay, want, base []version) {
 			t.Fatalf("seed %d: block %d is %v, want %v", seed, a, got, want[a])
 		}
 	}
+}
+
+// checkLook compares a View with what look-ups of its blocks say.
+func checkLook(t *testing.T, seed uint64, o *Overlay, from ids.BlockAddr, n int) {
+	t.Helper()
+	n = min(n, PageBlocks-int(from%PageBlocks))
+	v := &View{}
+	for i := range v.Kinds {
+		v.Kinds[i] = 99 // left over from another page
+	}
+	k, uniform := o.Look(from, n, v)
+	for i := range n {
+		got := k
+		if !uniform {
+			got = v.Kinds[i]
+		}
+		if want, _ := o.Lookup(from + ids.BlockAddr(i)); got != want {
+			t.Fatalf("seed %d: block %d of %d+%d is %d in the view, %d when looked up", seed, i, from, n, got, want)
+		}
+	}
+}
+
+// Where nothing was written a look costs a few steps, however much was written elsewhere; and it allocates nothing.
+func TestLookSkips(t *testing.T) {
+	pool := testPool(t)
+	o := New(pool)
+	rng := rand.New(rand.NewPCG(1, 1))
+	const pages = 1 << 20
+	held := map[ids.BlockAddr]bool{}
+	var seq ids.Seq
+	for range 4 {
+		for range 12000 {
+			seq++
+			a := ids.BlockAddr(rng.IntN(pages * PageBlocks))
+			held[a/PageBlocks] = true
+			o.Put(Entry{Addr: a, Seq: seq}, 0)
+		}
+		o.Close()
+	}
+	v := &View{}
+	empty, work := 0, 0
+	allocs := testing.AllocsPerRun(1, func() {
+		for p := range ids.BlockAddr(10000) {
+			if k, uniform := o.Look(p*PageBlocks, PageBlocks, v); k == Unknown && uniform && !held[p] {
+				empty++
+				work += v.Work
+			}
+		}
+	})
+	per := work / empty
+	t.Logf("a page without entries takes %d steps", per)
+	if allocs != 0 || per > 6+4*PageBlocks*8/100 {
+		t.Errorf("a page without entries takes %d steps and %.0f allocations", per, allocs)
+	}
+	o.DropAll()
+}
+
+func BenchmarkLookEmpty(b *testing.B) {
+	o, v := New(testPool(b)), &View{}
+	for i := range 8 {
+		for j := range 12000 {
+			o.Put(Entry{Addr: ids.BlockAddr(1<<30 + 777*j), Seq: ids.Seq(1 + i)}, 0)
+		}
+		o.Close()
+	}
+	for b.Loop() {
+		for p := range ids.BlockAddr(4096) {
+			o.Look(p*PageBlocks, PageBlocks, v)
+		}
+	}
+	o.DropAll()
 }
 
 func TestMovedAndEvict(t *testing.T) {

@@ -7,7 +7,8 @@
 //	tree.go slab.go    what is in RAM: nodes of pages, and slots of deltas
 //	apply.go           writes, trims and moves, in commit order
 //	commits.go         what holds the checkpoint back
-//	load.go            pages into RAM, and out by CLOCK
+//	load.go absent.go  pages into RAM, and out by CLOCK; pages that are not there
+//	squeeze.go         room in the budget that other maps hold
 //	flush.go sweep.go  write back: when and how far; which pages, and what came of it
 //	job.go             one batch, off the loop
 //	live.go            blocks per SCO

@@ -117,7 +117,7 @@ func TestFlushFails(t *testing.T) {
 
 func TestLoadBounds(t *testing.T) {
 	r := newRig(t, memDB(t), Options{Size: 1 << 20, LoadsMax: 3, Loaders: 1})
-	r.put(0)
+	r.put(0, 8*PageBlocks)
 	r.mustFlush()
 	r = newRig(t, r.db, Options{LoadsMax: 3, Loaders: 1})
 	var got []errs.Kind

@@ -12,9 +12,17 @@ import (
 	"vstor/dataplane/lsm"
 )
 
-// basesKept is how many cached base pages a map keeps even when the budget is overdrawn: what was loaded
-// must stay until its callback could use it.
+// basesKept is how many cached base pages a map keeps, even when the budget is overdrawn, while it loads more:
+// who needs several has them one after the other, and the first must be there when the last came.
 const basesKept = 32
+
+// basesKept is what evict leaves alone.
+func (m *Map) basesKept() int {
+	if len(m.loads.byPage) > 0 {
+		return basesKept + len(m.pins)
+	}
+	return len(m.pins)
+}
 
 // loadsTogether bounds the pages that one goroutine loads before it posts: few under a light load, so
 // that none waits for another; more when many wait.
@@ -72,7 +80,7 @@ func (m *Map) evict() {
 	if m.opts.Budget.over() {
 		m.slabs.dropSpare()
 	}
-	for m.opts.Budget.over() && b.held > basesKept+len(m.pins) {
+	for m.opts.Budget.over() && b.held > m.basesKept() {
 		if b.hand >= len(b.all) {
 			b.hand = 0
 		}
@@ -134,6 +142,7 @@ type load struct {
 	stale   bool // a batch changed the page while it was read: read it again
 	locs    *Locations
 	hole    uint8 // 1 + kind if all of the page is one hole
+	absent  absentRun
 	err     error
 	bytes   int
 }
@@ -146,7 +155,7 @@ func (m *Map) Load(p PageNo, done func(error)) {
 		ld.waiters = append(ld.waiters, done)
 		return
 	}
-	if m.flush.closing || m.resident(p) || len(m.loads.queue) >= m.opts.LoadsMax {
+	if m.flush.closing || m.Resident(p) || len(m.loads.queue) >= m.opts.LoadsMax {
 		m.answerLoad(p, done)
 		return
 	}
@@ -162,12 +171,12 @@ func (m *Map) answerLoad(p PageNo, done func(error)) {
 	switch {
 	case m.flush.closing:
 		err = errs.New(errs.Closed, "map %d is closed", m.opts.ID)
-	case !m.resident(p):
+	case !m.Resident(p):
 		err = errs.New(errs.Busy, "map %d: %d pages wait to be loaded: try again later", m.opts.ID, m.opts.LoadsMax)
 	}
 	m.spawn(func() func() {
 		return func() {
-			if err == nil && !m.flush.closing && !m.resident(p) {
+			if err == nil && !m.flush.closing && !m.Resident(p) {
 				m.Load(p, done) // evicted on the way
 				return
 			}
@@ -176,8 +185,20 @@ func (m *Map) answerLoad(p PageNo, done func(error)) {
 	})
 }
 
-// resident says that no Lookup in page p can miss.
-func (m *Map) resident(p PageNo) bool {
+// Prefetch brings a page into RAM that may be wanted soon. Nobody is told, and nothing is done while many
+// others wait for theirs.
+func (m *Map) Prefetch(p PageNo) {
+	if !m.flush.closing && !m.Resident(p) && len(m.loads.queue) < m.opts.LoadsMax/4 {
+		m.Load(p, func(error) {})
+	}
+}
+
+// CacheShare is how many pages one user may bring into RAM ahead of need: a quarter of the budget's. More
+// would push out what others use, and in the end what it brought first.
+func (m *Map) CacheShare() int { return max(basesKept, int(m.opts.Budget.limit/4/baseBytes)) }
+
+// Resident says that no Lookup in page p can miss.
+func (m *Map) Resident(p PageNo) bool {
 	s, ok := m.find(p)
 	if !ok || s.unit().hole != 0 {
 		return true
@@ -194,6 +215,7 @@ func (m *Map) startLoads() {
 		l.queue = l.queue[:copy(l.queue, l.queue[n:])]
 		for _, ld := range batch {
 			ld.begun = true
+			ld.absent.batches = m.stats.Batches
 		}
 		l.running++
 		m.spawn(func() func() {
@@ -208,10 +230,11 @@ func (m *Map) startLoads() {
 
 // read fills in what the database says of the page. In a goroutine.
 func (ld *load) read(d *DB, id MapID, page *Page) {
-	ld.locs, ld.hole, ld.err, ld.bytes = nil, 0, nil, 0
+	ld.locs, ld.hole, ld.err, ld.bytes, ld.absent.until = nil, 0, nil, 0, 0
 	v, closer, err := d.p.Get(key(id, tablePage, uint64(ld.page)))
 	if errors.Is(err, pebble.ErrNotFound) {
 		ld.hole = 1 + layout.OffUnmapped
+		ld.absent.read(d, id, ld.page)
 		return
 	}
 	if err != nil {
@@ -267,6 +290,7 @@ func (m *Map) install(ld *load) {
 	ms, n := m.node(ld.page)
 	if ld.hole != 0 {
 		n.hole = ld.hole
+		m.installAbsent(ld.page, &ld.absent)
 		return
 	}
 	n.base = 1 + m.addBase(ld.page, ld.locs)

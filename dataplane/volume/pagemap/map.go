@@ -35,9 +35,10 @@ type Map struct {
 	pins    []PageNo // what ApplyMoves asked for: not to be evicted
 	reclaim PageNo   // where the next look for leaves without use begins
 
-	rooms  []func() // WhenRoom
-	flying int      // goroutines that will post
-	closed func()
+	rooms     []func() // WhenRoom
+	squeezing bool     // others make room
+	flying    int      // goroutines that will post
+	closed    func()
 
 	stats Stats
 }
@@ -97,6 +98,7 @@ func (d *DB) Open(o Options) (*Map, Checkpoint, error) {
 	}
 	m.releaseDead(m.live.eligible(m.durable))
 	m.settle()
+	m.opts.Budget.add(m)
 	return m, m.ckpt, nil
 }
 
@@ -198,6 +200,25 @@ func (m *Map) lookupInPage(p PageNo, first uint8, dst []layout.Location) int {
 	return len(dst)
 }
 
+// HoleRun says that all blocks of page p are holes of one kind, and how many pages from p on are so by what
+// is known of them together. False: they are not, or that is not in RAM. Allocates nothing.
+func (m *Map) HoleRun(p PageNo) (kind uint16, pages int, ok bool) {
+	s, ok := m.find(p)
+	switch {
+	case !ok:
+		return layout.OffUnmapped, int(midPages - p%midPages), true
+	case s.unit().hole == 0 || s.n != nil && s.n.deltas != 0:
+		return 0, 0, false
+	case s.ms == nil:
+		pages = int(midPages - p%midPages)
+	case s.n == nil:
+		pages = int(leafPages - p%leafPages)
+	default:
+		pages = 1
+	}
+	return uint16(s.unit().hole - 1), pages, true
+}
+
 // Size is the vDisk's size in blocks.
 func (m *Map) Size() ids.BlockAddr { return m.size }
 
@@ -230,9 +251,13 @@ func (m *Map) Stats() Stats {
 	return s
 }
 
-// Full says that the budget is overdrawn and nothing is left to evict: apply no further commit until
-// WhenRoom calls.
-func (m *Map) Full() bool { return m.opts.Budget.over() && m.bases.held <= basesKept+len(m.pins) }
+// Full says that the budget is overdrawn, nothing is left to evict, and write back is at work to make room:
+// apply no further commit until WhenRoom calls. If it is not, what is too much are cached pages of other maps:
+// they are asked to let go, and deltas may come.
+func (m *Map) Full() bool {
+	b := m.opts.Budget
+	return b.over() && b.pressed() && m.bases.held <= m.basesKept()
+}
 
 // WhenRoom calls f once the map is not Full, from within a later operation.
 func (m *Map) WhenRoom(f func()) {
@@ -259,6 +284,9 @@ func (m *Map) maintain() {
 	m.settle()
 	m.evict()
 	m.pump()
+	if m.opts.Budget.over() {
+		m.squeeze()
+	}
 	for len(m.rooms) > 0 && !m.Full() {
 		rooms := m.rooms
 		m.rooms = nil
@@ -267,10 +295,6 @@ func (m *Map) maintain() {
 		}
 	}
 }
-
-// Relieve makes room if other maps of the budget need it. For the owner's timer: an idle map does
-// nothing of itself.
-func (m *Map) Relieve() { m.maintain() }
 
 // spawn runs work beside the loop and what it returns on the loop.
 func (m *Map) spawn(work func() func()) {
@@ -334,6 +358,7 @@ func (m *Map) takeWaiters() []func(error) {
 // release gives the map's memory back to the budget.
 func (m *Map) release() {
 	b := m.opts.Budget
+	b.remove(m)
 	slabBytesHeld := int64(len(m.slabs.all)-len(m.slabs.gone)+len(m.slabs.spare)) * slabBytes
 	b.used.Add(-m.structure - slabBytesHeld - m.bases.bytes())
 	b.clean.Add(-m.bases.bytes())

@@ -242,6 +242,55 @@ func TestFull(t *testing.T) {
 	r.check(t)
 }
 
+// TestIdleMapsMakeRoom: a map that has filled the budget with pages, and is idle since, does not keep another
+// from taking commits, and gives the room back.
+func TestIdleMapsMakeRoom(t *testing.T) {
+	db, b := memDB(t), NewBudget(8<<20)
+	idle := newRig(t, db, Options{ID: 1, Size: 1 << 22, Budget: b})
+	for i := range ids.BlockAddr(3000) {
+		idle.put(i * PageBlocks)
+	}
+	if err := idle.flush(); err != nil {
+		t.Fatal(err)
+	}
+	for p := range PageNo(3000) {
+		if err := idle.load(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if b.Used() < b.Limit()-baseBytes {
+		t.Fatalf("%d bytes of %d used", b.Used(), b.Limit())
+	}
+	r := newRig(t, db, Options{ID: 2, Size: 1 << 22, Budget: b})
+	for i := range ids.BlockAddr(20000) {
+		for n := 0; r.Full() && n < 1000; n++ {
+			r.WhenRoom(func() {})
+			for len(r.loop.tasks)+len(r.loop.posts) > 0 && r.Full() {
+				for len(r.loop.posts) > 0 {
+					r.loop.post()
+				}
+				if len(r.loop.tasks) > 0 {
+					r.loop.task(0)
+				}
+				idle.loop.settle()
+			}
+		}
+		if r.Full() {
+			t.Fatalf("no room for commit %d: %+v of %d", i, r.Stats(), b.Used())
+		}
+		r.put(i * 64)
+		if i%100 == 0 { // the loops run, now and then
+			r.loop.settle()
+			idle.loop.settle()
+		}
+	}
+	r.loop.settle()
+	idle.loop.settle()
+	if b.Used() > b.Limit() {
+		t.Errorf("%d bytes used of %d", b.Used(), b.Limit())
+	}
+}
+
 func TestVictims(t *testing.T) {
 	r := newRig(t, memDB(t), Options{Size: 1 << 20})
 	a := r.put(0, 1, 2, 3)
@@ -273,5 +322,84 @@ func TestForeignNamespaceIsNotCounted(t *testing.T) {
 	r.mustFlush()
 	if r.live(n) != 1 {
 		t.Fatal("own namespace not counted")
+	}
+}
+
+// TestAbsentRuns: one load tells of all pages up to the next that has a record, and HoleRun says so; what is
+// written into the run while the load is under way is not taken for absent.
+func TestAbsentRuns(t *testing.T) {
+	const size = ids.BlockAddr(1) << 34 // 64 TiB
+	db := memDB(t)
+	r := newRig(t, db, Options{Size: size})
+	far := 5*midPages + 40*leafPages + 7
+	r.put(3, ids.BlockAddr(far)*PageBlocks)
+	r.mustFlush()
+
+	r = newRig(t, db, Options{})
+	if err := r.load(1); err != nil {
+		t.Fatal(err)
+	}
+	r.check(t)
+	known := 0
+	for p := PageNo(1); p < PageOf(size); {
+		kind, pages, ok := r.HoleRun(p)
+		if !ok {
+			if p != 5*midPages && p < PageNo(far) {
+				t.Fatalf("page %d of an empty stretch is not known", p)
+			}
+			break
+		}
+		if kind != layout.OffUnmapped {
+			t.Fatalf("page %d is a hole of kind %d", p, kind)
+		}
+		p += PageNo(pages)
+		known++
+	}
+	if err := r.load(PageNo(far) + 1); err != nil {
+		t.Fatal(err)
+	}
+	if _, pages, ok := r.HoleRun(PageOf(size) - midPages); !ok || pages != midPages {
+		t.Error("the end of the vDisk is not known after a load behind its last page")
+	}
+	if s := r.Stats(); s.PagesLoaded != 2 || s.NodeBytes > 200<<10 || known > 3*midLeaves {
+		t.Errorf("%d pages loaded, %d bytes of nodes, %d runs", s.PagesLoaded, s.NodeBytes, known)
+	}
+	if r.Resident(0) || r.Resident(PageNo(far)) {
+		t.Error("a page that is there is said to be known")
+	}
+}
+
+// TestAbsentRace: a page is written back, and its node dropped, between the look into the database and the
+// answer.
+func TestAbsentRace(t *testing.T) {
+	db := memDB(t)
+	r := newRig(t, db, Options{Size: 1 << 20})
+	r.put(3)
+	r.mustFlush()
+	r = newRig(t, db, Options{})
+	r.Load(1, func(error) {})
+	r.loop.task(0) // it has read: nothing behind page 1
+	answer := r.loop.posts
+	r.loop.posts = nil
+	at := ids.BlockAddr(100*leafPages) * PageBlocks
+	sco := r.put(at)
+	r.mustFlush()
+	if s, _ := r.find(PageOf(at)); s.n != nil {
+		r.dropBase(s.n, s.ms)
+	}
+	for range 1000 {
+		r.reclaimLeaves()
+	}
+	if r.Resident(PageOf(at)) {
+		t.Fatal("the test is to drop the node")
+	}
+	r.loop.posts = append(r.loop.posts, answer...)
+	r.loop.settle()
+	r.check(t)
+	if err := r.load(PageOf(at)); err != nil {
+		t.Fatal(err)
+	}
+	if loc, ok := r.Lookup(at); !ok || loc.SCO != sco {
+		t.Fatalf("%v %v", loc, ok)
 	}
 }

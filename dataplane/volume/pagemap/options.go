@@ -1,6 +1,7 @@
 package pagemap
 
 import (
+	"sync"
 	"sync/atomic"
 
 	"vstor/dataplane/errs"
@@ -85,13 +86,18 @@ func (o *Options) Validate() error {
 // cache. Maps on any loop share one; each settles its sums at the end of an operation.
 //
 // Within the limit, cached pages get what the rest leaves. Deltas in use over 5/8 of the limit start
-// write back. Over the limit, and nothing left to evict, Map.Full says so and the owner holds commits
-// back until Map.WhenRoom calls: the overrun is at most what is applied in between.
+// write back. Over the limit a map evicts its own and has the others do so (squeeze.go). Over it with nothing
+// left to evict and write back at work, Map.Full says so and the owner holds commits back until Map.WhenRoom
+// calls: the overrun is at most what is applied in between.
 type Budget struct {
 	limit int64
 	used  atomic.Int64 // all of it
 	clean atomic.Int64 // of it, cached pages
 	dirty atomic.Int64 // of it, nodes and slots of deltas that are in use
+
+	mu     sync.Mutex
+	maps   []*Map      // open ones
+	shared atomic.Bool // there are several
 }
 
 // NewBudget makes a Budget of limit bytes.
