@@ -42,12 +42,12 @@ func TestRefusedRequests(t *testing.T) {
 		{nbd.Request{Type: nbd.CmdRead, Offset: size, Length: 1}, nil, nbd.EINVAL},
 		{nbd.Request{Type: nbd.CmdRead, Offset: size - 1, Length: 2}, nil, nbd.EINVAL},
 		{nbd.Request{Type: nbd.CmdWrite, Offset: size - 1, Length: 5000}, big[:5000], nbd.ENOSPC},
-		{nbd.Request{Type: nbd.CmdWrite, Length: uint32(len(big))}, big, nbd.EINVAL},
-		{nbd.Request{Type: nbd.CmdRead, Length: uint32(len(big))}, nil, nbd.EINVAL},
+		{nbd.Request{Type: nbd.CmdWrite, Length: uint64(len(big))}, big, nbd.EINVAL},
+		{nbd.Request{Type: nbd.CmdRead, Length: uint64(len(big))}, nil, nbd.EINVAL},
 		{nbd.Request{Type: nbd.CmdWrite, Flags: nbd.FlagDF, Length: 100000}, big[:100000], nbd.EINVAL},
 		{nbd.Request{Type: nbd.CmdTrim, Offset: size, Length: 1}, nil, nbd.EINVAL},
 		{nbd.Request{Type: nbd.CmdWriteZeroes, Offset: size, Length: 1}, nil, nbd.ENOSPC},
-		{nbd.Request{Type: nbd.CmdCache, Length: 1}, nil, nbd.EINVAL},
+		{nbd.Request{Type: nbd.CmdCache, Flags: nbd.FlagDF, Length: 1}, nil, nbd.EINVAL},
 		{nbd.Request{Type: nbd.CmdBlockStatus, Length: 1}, nil, nbd.EINVAL},
 		{nbd.Request{Type: 4711}, nil, nbd.EINVAL},
 		{nbd.Request{Type: nbd.CmdRead}, nil, nbd.OK},
@@ -76,7 +76,7 @@ func TestReadOnly(t *testing.T) {
 	c := r.dial()
 	defer c.Close()
 	if c.Flags != nbd.TransHasFlags|nbd.TransReadOnly|nbd.TransSendFlush|nbd.TransSendFUA|nbd.TransRotational|
-		nbd.TransCanMultiConn {
+		nbd.TransCanMultiConn|nbd.TransSendCache {
 		t.Errorf("flags %#x", c.Flags)
 	}
 	for _, err := range []error{c.WriteAt(make([]byte, 70000), 0, 0), c.Trim(0, 4096, 0), c.Zero(0, 4096, 0)} {
@@ -160,7 +160,7 @@ func TestDribble(t *testing.T) {
 	defer c.Close()
 	p := fill(make([]byte, 300), 4)
 	for i := range 3 {
-		q := nbd.Request{Type: nbd.CmdWrite, Offset: uint64(4000 + i), Length: uint32(len(p))}
+		q := nbd.Request{Type: nbd.CmdWrite, Offset: uint64(4000 + i), Length: uint64(len(p))}
 		for _, b := range append(c.Header(&q), p...) {
 			c.Conn.Write([]byte{b})
 		}
@@ -193,14 +193,14 @@ func TestBadPeers(t *testing.T) {
 			q := nbd.Request{Type: nbd.CmdRead, Length: 1}
 			c.Conn.Write(c.Header(&q)[:1+rnd.IntN(27)])
 		case 2: // part of a payload
-			q := nbd.Request{Type: nbd.CmdWrite, Length: uint32(len(p) + 1)}
+			q := nbd.Request{Type: nbd.CmdWrite, Length: uint64(len(p) + 1)}
 			c.Conn.Write(append(c.Header(&q), p[:rnd.IntN(len(p))]...))
 		case 3: // many requests, no interest in the replies
 			for range 20 {
-				c.Send(nbd.Request{Type: nbd.CmdRead, Length: uint32(len(p))}, nil)
+				c.Send(nbd.Request{Type: nbd.CmdRead, Length: uint64(len(p))}, nil)
 			}
 		case 4: // a good request, and then garbage
-			q := nbd.Request{Type: nbd.CmdWrite, Length: uint32(len(p))}
+			q := nbd.Request{Type: nbd.CmdWrite, Length: uint64(len(p))}
 			c.Conn.Write(append(append(c.Header(&q), p...), "GARBAGE GARBAGE GARBAGE GARBAGE"...))
 			if e, _, err := c.Recv(); e != nbd.OK || err != nil {
 				t.Errorf("the good request: %v %v", e, err)

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"vstor/dataplane/nbd"
 )
 
 // BenchmarkFio is the price of NBD itself: fio against a device in RAM. It reports figures and judges
@@ -81,4 +83,40 @@ func cpu() time.Duration {
 	var ru syscall.Rusage
 	syscall.Getrusage(syscall.RUSAGE_SELF, &ru)
 	return time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
+}
+
+// BenchmarkModes is what a request costs in each mode, both ends together: depth of them in one go, over and
+// over.
+func BenchmarkModes(b *testing.B) {
+	for m := nbd.Simple; m <= nbd.Extended; m++ {
+		for name, req := range map[string]nbd.Request{
+			"read4k":  {Type: nbd.CmdRead, Length: 4096},
+			"write4k": {Type: nbd.CmdWrite, Length: 4096},
+			"flush":   {Type: nbd.CmdFlush},
+			"hole4k":  {Type: nbd.CmdRead, Offset: 8 << 20, Length: 4096},
+			"status":  {Type: nbd.CmdBlockStatus, Length: 64 << 10},
+		} {
+			if m == nbd.Simple && req.Type == nbd.CmdBlockStatus {
+				continue
+			}
+			b.Run(modeNames[m]+"-"+name, func(b *testing.B) {
+				r := newRig(b, rigOptions{keepOpen: true})
+				defer r.close()
+				c := r.dialMode(m)
+				defer c.Close()
+				must(b, c.WriteAt(make([]byte, 64<<10), 0, 0))
+				if m == nbd.Extended && req.Type == nbd.CmdWrite {
+					req.Flags |= nbd.FlagPayload
+				}
+				p := newPipeline(b, c, req)
+				before := cpu()
+				for i := 0; b.Loop(); i++ {
+					if i%depth == 0 { // an iteration is a request
+						p.round()
+					}
+				}
+				b.ReportMetric(float64((cpu()-before).Nanoseconds())/float64(b.N), "cpu-ns/op")
+			})
+		}
+	}
 }

@@ -12,8 +12,9 @@ import (
 // share is what the connections of one loop have in common: its memory, and the line of those that
 // wait for it. Loop only, but for counts.
 //
-// Read payload and pages of payload being received are given out by dynamic thresholds: with its next
-// request a connection may hold at most half (for payload being received: a quarter) of what is free.
+// Read payload, which the pages of a BLOCK_STATUS count as, and pages of payload being received are given
+// out by dynamic thresholds: with its next request a connection may hold at most half (for payload being
+// received: a quarter) of what is free.
 // One greedy or sleeping client then gets a third of all, the next a third of the rest, and whatever is
 // given out leaves as much again: a newcomer with a small request finds room. A fixed limit per
 // connection that did this would be far too small for the client that is alone.
@@ -42,8 +43,10 @@ type share struct {
 	stashes             [][]byte // free
 	pieceMax            int64    // bytes of a write that are received and submitted at once
 
-	free  *request
-	nfree int
+	free        *request
+	nfree       int
+	freeStatus  *status
+	nfreeStatus int
 
 	scratch buf.Vec
 }

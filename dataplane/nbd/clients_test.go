@@ -51,8 +51,8 @@ func TestNbdinfo(t *testing.T) {
 		}
 		for k, want := range map[string]any{"export-name": "disk", "description": "a disk of RAM",
 			"export-size": float64(16 << 20), "is_read_only": false, "is_rotational": false, "can_flush": true,
-			"can_fua": true, "can_trim": true, "can_zero": true, "can_multi_conn": true, "can_df": false,
-			"can_cache": false, "can_fast_zero": false, "block_size_minimum": 1., "block_size_preferred": 4096.,
+			"can_fua": true, "can_trim": true, "can_zero": true, "can_multi_conn": true, "can_df": true,
+			"can_cache": true, "can_fast_zero": true, "block_size_minimum": 1., "block_size_preferred": 4096.,
 			"block_size_maximum": float64(32 << 20)} {
 			if got := info.Exports[0][k]; got != want {
 				t.Errorf("%s: %v, want %v", k, got, want)

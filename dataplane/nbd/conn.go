@@ -19,10 +19,10 @@ type conn struct {
 	srv   *Server
 	share *share
 	fd    int
+	tls   *pump // nil, or what stands at the other end of fd
 	exp   Export
 	dev   block.Device
-	size  int64
-	ro    bool
+	terms terms
 	// ------------------------------------------------------------------
 	started  bool
 	ended    bool
@@ -38,6 +38,11 @@ type conn struct {
 
 	readBytes  int64 // read payload from admission until sent
 	writeBytes int64 // write payload from the first page until completed
+
+	// steps.go
+	long     int // requests that are taking steps
+	longLine requestQueue
+	draining bool // the server shuts down
 
 	stall  stall
 	linger ring.Timer
@@ -57,10 +62,16 @@ const (
 	stallLoop       // the loop's memory: it stands in the share's line
 )
 
-func newConn(s *Server, sh *share, fd int, exp Export) *conn {
-	info := exp.Info()
-	c := &conn{srv: s, share: sh, fd: fd, exp: exp, dev: exp.Device(), size: info.Size, ro: info.ReadOnly}
+func newConn(s *Server, sh *share, fd int, exp Export, t terms) *conn {
+	c := &conn{srv: s, share: sh, fd: fd, exp: exp, dev: exp.Device(), terms: t}
 	c.rx.op.Done, c.tx.op.Done = c, c
+	c.rx.headSize, c.tx.room = RequestSize, ReplySize
+	if t.mode == Extended {
+		c.rx.headSize = ExtendedRequestSize
+	}
+	if t.mode != Simple {
+		c.tx.room = errorRoom
+	}
 	c.tx.hook = ring.Hook{Run: c.sendReplies, Stage: ring.StageSocket}
 	c.linger.Fire = c.lingered
 	return c
@@ -117,6 +128,7 @@ func (c *conn) finish(r *request) {
 // drop frees a request whose reply has left or never will.
 func (c *conn) drop(r *request) {
 	c.share.pool.ReleaseVec(&r.Data)
+	c.dropReplyPages(r)
 	if r.bytes > 0 {
 		c.readBytes -= int64(r.bytes)
 		c.share.giveRead(int64(r.bytes))
@@ -161,8 +173,12 @@ func (c *conn) abort() {
 	c.dead = true
 	if c.started {
 		hangUp(c.fd) // brings operations in flight back
+		if c.tls != nil {
+			c.tls.cut()
+		}
 	}
 	c.dropReplies()
+	c.dropLine()
 	c.settle()
 }
 
@@ -171,6 +187,7 @@ func (c *conn) drain() {
 	if c.settled {
 		return
 	}
+	c.draining = true
 	c.end()
 	c.share.loop.Cancel(&c.rx.op)
 	c.settle()

@@ -1,19 +1,30 @@
 package nbd
 
 import (
+	"net"
+
 	"vstor/dataplane/block"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ring"
+	"vstor/dataplane/tlsconn"
 )
+
+// Peer is a client as far as it is known: access may be judged by it.
+type Peer struct {
+	Addr net.Addr
+	TLS  bool             // it came over TLS; else ID is empty
+	ID   tlsconn.Identity // what it proved to be
+}
 
 // Exports is what the server serves. Its methods are called from handshake goroutines, many at once,
 // and may block (within Options.HandshakeTimeout, after which the client is gone).
 type Exports interface {
-	// List is what the LIST option shows.
-	List() []ExportInfo
-	// Open makes the export ready for one connection. The empty name asks for the default export;
-	// errs.Absent says that there is none. The sentence of any error reaches the client.
-	Open(name string) (Export, error)
+	// List is what the LIST option shows this peer.
+	List(Peer) []ExportInfo
+	// Open makes the export ready for one connection of this peer. The empty name asks for the default
+	// export; errs.Absent says that there is none, errs.Refused that this peer may not have it. The
+	// sentence of any error reaches the client.
+	Open(name string, p Peer) (Export, error)
 }
 
 // Export is an opened export, owned by one connection.
@@ -38,22 +49,28 @@ type ExportInfo struct {
 	Rotational  bool
 }
 
-// errnoOf is the error value a client sees for a failed request. Unknown kinds are EIO: the client
-// then knows that its data is in doubt, which is the safe thing to believe.
-func errnoOf(k errs.Kind) Errno {
+// errnoOf is the error value a client sees for a failed request, and why. Unknown kinds are EIO: the
+// client then knows that its data is in doubt, which is the safe thing to believe. fast: it was a fast
+// zero, the only request that ENOTSUP is for.
+func errnoOf(k errs.Kind, fast bool) (Errno, reason) {
 	switch k {
 	case errs.OK:
-		return OK
-	case errs.Invalid, errs.Unsupported: // ENOTSUP is for fast zeroes alone
-		return EINVAL
+		return OK, whyNot
+	case errs.Unsupported:
+		if fast {
+			return ENOTSUP, whySlowZero
+		}
+		return EINVAL, whyInvalid
+	case errs.Invalid:
+		return EINVAL, whyInvalid
 	case errs.Full:
-		return ENOSPC
+		return ENOSPC, whyFull
 	case errs.Refused:
-		return EPERM
+		return EPERM, whyRefused
 	case errs.Closed:
-		return ESHUTDOWN
+		return ESHUTDOWN, whyClosed
 	}
-	return EIO
+	return EIO, whyDevice
 }
 
 // replyOf is the option reply for an export that could not be opened.

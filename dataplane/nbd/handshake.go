@@ -4,20 +4,28 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"vstor/dataplane/errs"
+	"vstor/dataplane/tlsconn"
 )
 
 // handshake is the server's side of the negotiation, up to the export the client chose. It reads
 // exactly what it needs and never ahead: the byte after the last option belongs to transmission, which
-// takes over the bare descriptor.
+// takes over the bare descriptor, and the byte after STARTTLS to TLS, so that nothing which came in the
+// clear is ever taken for something that came protected.
 type handshake struct {
 	rw      io.ReadWriter
 	exports Exports
 	closing func() bool // the server shuts down: options are answered with ERR_SHUTDOWN
 
+	startTLS func() (io.ReadWriter, tlsconn.Identity, error) // nil: there is no TLS
+	forceTLS bool                                            // nothing but STARTTLS before it
+	peer     Peer
+
 	fixed    bool
 	noZeroes bool
+	agreed   agreed
 	out      []byte // replies not written yet
 	in       [optionSize]byte
 }
@@ -81,6 +89,9 @@ func (h *handshake) option(opt Option, length uint32) (Export, error) {
 	if !h.fixed && opt != OptExportName {
 		return nil, fmt.Errorf("%w: option %d without fixed newstyle", errBadPeer, opt)
 	}
+	if h.forceTLS && !h.peer.TLS && opt != OptStartTLS && opt != OptAbort {
+		return nil, h.insist(opt, length)
+	}
 	data, err := h.payload(opt, length)
 	if data == nil || err != nil {
 		return nil, err
@@ -102,16 +113,46 @@ func (h *handshake) option(opt Option, length uint32) (Export, error) {
 		return h.exportName(data)
 	case OptInfo, OptGo:
 		return h.info(opt, data)
-	case OptList:
-		return nil, h.list(data)
-	case OptStartTLS:
-		h.fail(opt, RepErrUnsup, "this server has no TLS; connect without it")
-	case OptStructured, OptListMeta, OptSetMeta, OptExtendedHeader:
-		h.fail(opt, RepErrUnsup, "option %d is not supported; simple replies are", opt)
+	case OptListMeta, OptSetMeta:
+		h.meta(opt, data)
+	case OptList, OptStartTLS, OptStructured, OptExtendedHeaders:
+		if len(data) != 0 {
+			h.fail(opt, RepErrInvalid, "option %d came with %d bytes of data; it has none", opt, len(data))
+			return nil, nil
+		}
+		return nil, h.bare(opt)
 	default:
 		h.fail(opt, RepErrUnsup, "option %d is not known", opt)
 	}
 	return nil, nil
+}
+
+// bare answers the options that have no data.
+func (h *handshake) bare(opt Option) error {
+	switch opt {
+	case OptList:
+		return h.list()
+	case OptStartTLS:
+		return h.upgrade()
+	case OptStructured:
+		switch h.agreed.mode {
+		case Simple:
+			h.agreed.mode = Structured
+			h.ack(opt)
+		case Structured:
+			h.fail(opt, RepErrInvalid, "structured replies were agreed on already")
+		case Extended:
+			h.fail(opt, RepErrExtended, "extended headers were agreed on, which include structured replies")
+		}
+	case OptExtendedHeaders:
+		if h.agreed.mode == Extended {
+			h.fail(opt, RepErrInvalid, "extended headers were agreed on already")
+			return nil
+		}
+		h.agreed.mode = Extended
+		h.ack(opt)
+	}
+	return nil
 }
 
 // payload reads an option's data. Too much of it is skipped and answered, which leaves data nil;
@@ -122,17 +163,8 @@ func (h *handshake) payload(opt Option, length uint32) ([]byte, error) {
 		_, err := io.ReadFull(h.rw, data)
 		return data, err
 	}
-	if length > optionSkipMax {
-		return nil, fmt.Errorf("%w: option %d announces %d bytes", errBadPeer, opt, length)
-	}
-	// 512 bytes at a time: io.Discard brings 8 KiB of its own.
-	var skip [512]byte
-	for left := int(length); left > 0; {
-		n, err := io.ReadFull(h.rw, skip[:min(left, len(skip))])
-		if err != nil {
-			return nil, err
-		}
-		left -= n
+	if err := h.skip(opt, length); err != nil {
+		return nil, err
 	}
 	if opt == OptExportName { // which has no way to say no
 		return nil, fmt.Errorf("%w: an export name of %d bytes", errBadPeer, length)
@@ -142,19 +174,43 @@ func (h *handshake) payload(opt Option, length uint32) ([]byte, error) {
 		h.flush()
 		return nil, errAborted
 	}
+	if opt == OptSetMeta { // a SET that fails counts too
+		h.agreed.metaName, h.agreed.contexts = "", 0
+	}
 	h.fail(opt, RepErrTooBig, "option %d has %d bytes of data; at most %d are read", opt, length, optionMax)
 	return nil, nil
+}
+
+// skip reads an option's data and forgets it.
+func (h *handshake) skip(opt Option, length uint32) error {
+	if length > optionSkipMax {
+		return fmt.Errorf("%w: option %d announces %d bytes", errBadPeer, opt, length)
+	}
+	// 512 bytes at a time: io.Discard brings 8 KiB of its own.
+	var skip [512]byte
+	for left := int(length); left > 0; {
+		n, err := io.ReadFull(h.rw, skip[:min(left, len(skip))])
+		if err != nil {
+			return err
+		}
+		left -= n
+	}
+	return nil
 }
 
 func (h *handshake) exportName(data []byte) (Export, error) {
 	if len(data) > nameMax {
 		return nil, fmt.Errorf("%w: an export name of %d bytes", errBadPeer, len(data))
 	}
-	exp, err := h.exports.Open(string(data))
+	if h.agreed.mode == Extended {
+		return nil, fmt.Errorf("%w: EXPORT_NAME after extended headers, which need GO", errBadPeer)
+	}
+	exp, err := h.exports.Open(string(data), h.peer)
 	if err != nil {
 		return nil, err
 	}
-	h.out = appendExportName(h.out, exp.Info(), !h.noZeroes)
+	e := exp.Info()
+	h.out = appendExportName(h.out, e, h.agreed.transmissionFlags(e), !h.noZeroes)
 	return exp, nil
 }
 
@@ -164,12 +220,13 @@ func (h *handshake) info(opt Option, data []byte) (Export, error) {
 		h.fail(opt, RepErrInvalid, "%v", err)
 		return nil, nil
 	}
-	exp, err := h.exports.Open(string(req.name))
+	exp, err := h.exports.Open(string(req.name), h.peer)
 	if err != nil {
 		h.fail(opt, replyOf(errs.Of(err)), "%v", err)
 		return nil, nil
 	}
-	h.out = appendInfos(h.out, opt, req, exp.Info())
+	e := exp.Info()
+	h.out = appendInfos(h.out, opt, req, e, h.agreed.transmissionFlags(e))
 	h.ack(opt)
 	if opt == OptInfo {
 		exp.Close()
@@ -178,12 +235,8 @@ func (h *handshake) info(opt Option, data []byte) (Export, error) {
 	return exp, nil
 }
 
-func (h *handshake) list(data []byte) error {
-	if len(data) != 0 {
-		h.fail(OptList, RepErrInvalid, "LIST came with %d bytes of data; it has none", len(data))
-		return nil
-	}
-	for _, e := range h.exports.List() {
+func (h *handshake) list() error {
+	for _, e := range h.exports.List(h.peer) {
 		h.out = appendServer(h.out, e)
 		if len(h.out) >= outFlush {
 			if err := h.flush(); err != nil {
@@ -200,7 +253,7 @@ func (h *handshake) ack(opt Option) { h.out = appendOptionReply(h.out, opt, RepA
 // fail answers an option with an error and the sentence that goes with it.
 func (h *handshake) fail(opt Option, rep OptionReply, format string, args ...any) {
 	msg := fmt.Sprintf(format, args...)
-	msg = msg[:min(len(msg), nameMax)]
+	msg = strings.ToValidUTF8(msg[:min(len(msg), nameMax)], "")
 	h.out = appendOptionReply(h.out, opt, rep, len(msg))
 	h.out = append(h.out, msg...)
 }

@@ -18,6 +18,7 @@ type fakeExports struct {
 	list []ExportInfo
 	fail error
 	open int
+	peer Peer // the last that asked
 }
 
 type fakeExport struct {
@@ -30,9 +31,10 @@ func (e *fakeExport) Loop() *ring.Loop     { return nil }
 func (e *fakeExport) Device() block.Device { return nil }
 func (e *fakeExport) Close()               { e.set.open-- }
 
-func (x *fakeExports) List() []ExportInfo { return x.list }
+func (x *fakeExports) List(Peer) []ExportInfo { return x.list }
 
-func (x *fakeExports) Open(name string) (Export, error) {
+func (x *fakeExports) Open(name string, p Peer) (Export, error) {
+	x.peer = p
 	if x.fail != nil {
 		return nil, x.fail
 	}
@@ -80,7 +82,8 @@ func cut(t *testing.T, out []byte) (words []string, rest []byte) {
 	out = out[greetingSize:]
 	names := map[OptionReply]string{RepAck: "ack", RepServer: "server", RepInfo: "info", RepErrUnsup: "unsup",
 		RepErrPolicy: "policy", RepErrInvalid: "invalid", RepErrPlatform: "platform", RepErrUnknown: "unknown",
-		RepErrShutdown: "shutdown", RepErrTooBig: "toobig"}
+		RepErrShutdown: "shutdown", RepErrTooBig: "toobig", RepErrTLSReqd: "tlsreqd", RepErrExtended: "extended",
+		RepMetaContext: "meta"}
 	for len(out) >= optionReplySize && binary.BigEndian.Uint64(out) == optionReplyMagic {
 		o, rep := binary.BigEndian.Uint32(out[8:]), OptionReply(binary.BigEndian.Uint32(out[12:]))
 		n := binary.BigEndian.Uint32(out[16:])
@@ -100,7 +103,7 @@ func cut(t *testing.T, out []byte) (words []string, rest []byte) {
 }
 
 func TestHandshake(t *testing.T) {
-	const exportA = "info(0000000000000012300" + "0016d)" // size, HAS|FLUSH|FUA|TRIM|ZEROES|MULTI
+	const exportA = "info(0000000000000012300" + "00d6d)" // size, HAS|FLUSH|FUA|TRIM|ZEROES|MULTI|CACHE|FAST
 	const sizes = "info(0003000000010000100002000000)"
 	cat := func(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 	long := strings.Repeat("x", nameMax)
@@ -117,7 +120,7 @@ func TestHandshake(t *testing.T) {
 		{name: "go, all infos", in: cat(flags(3), opt(OptGo, infoData("a", 0, 1, 2, 3, 77)...)), open: "a",
 			want: "7:" + exportA + " 7:info(000161) 7:info(00026669727374) 7:" + sizes + " 7:ack"},
 		{name: "read-only", in: cat(flags(1), opt(OptGo, infoData("ro")...)), open: "ro",
-			want: "7:info(000000000000000010000" + "11f) 7:" + sizes + " 7:ack"},
+			want: "7:info(000000000000000010000" + "51f) 7:" + sizes + " 7:ack"},
 		{name: "info, then go", in: cat(flags(3), opt(OptInfo, infoData("a")...), opt(OptGo, infoData("a")...)),
 			open: "a", want: "6:" + exportA + " 6:" + sizes + " 6:ack 7:" + exportA + " 7:" + sizes + " 7:ack"},
 		{name: "unknown, then abort", in: cat(flags(3), opt(OptGo, infoData("b")...), opt(OptAbort, 1, 2)),
@@ -126,13 +129,13 @@ func TestHandshake(t *testing.T) {
 		{name: "list", in: cat(flags(3), opt(OptList)), err: io.EOF,
 			want: "3:server(00000001616669727374) 3:server(00000002726f) 3:ack"},
 		{name: "list with data", in: cat(flags(3), opt(OptList, 1)), want: "3:invalid", err: io.EOF},
-		{name: "tls, structured, metadata, rubbish", err: io.EOF, want: "5:unsup 8:unsup 9:unsup ::unsup ;:unsup",
-			in: cat(flags(3), opt(5), opt(8), opt(9, 1, 2), opt(10), opt(11))},
-		{name: "export name", in: cat(flags(3), opt(OptExportName, 'a')), open: "a", rest: "0000000000123000016d"},
+		{name: "no tls, rubbish", err: io.EOF, want: "5:unsup <:unsup 4:unsup",
+			in: cat(flags(3), opt(5), opt(12, 1, 2), opt(4))},
+		{name: "export name", in: cat(flags(3), opt(OptExportName, 'a')), open: "a", rest: "00000000001230000d6d"},
 		{name: "export name with zeros", in: cat(flags(1), opt(OptExportName, 'a')), open: "a",
-			rest: "0000000000123000016d" + strings.Repeat("00", 124)},
+			rest: "00000000001230000d6d" + strings.Repeat("00", 124)},
 		{name: "export name of an old client", in: cat(flags(0), opt(OptExportName, 'a')), open: "a",
-			rest: "0000000000123000016d" + strings.Repeat("00", 124)},
+			rest: "00000000001230000d6d" + strings.Repeat("00", 124)},
 		{name: "export name unknown", in: cat(flags(3), opt(OptExportName, 'b')), err: errs.Absent},
 		{name: "old client asks more", in: cat(flags(0), opt(OptList)), err: errBadPeer},
 		{name: "unknown client flag", in: cat(flags(4), opt(OptList)), err: errBadPeer},
@@ -228,31 +231,46 @@ func TestHandshakeWhileClosing(t *testing.T) {
 	}
 }
 
-// FuzzHandshake: whatever a client says, the server neither panics nor hangs, answers in whole replies,
-// leaves no export open and reads nothing behind the end.
+// FuzzHandshake: whatever a client says, in the clear and, from STARTTLS on, protected, the server neither
+// panics nor hangs, answers in whole replies, leaves no export open and gives none without the TLS it requires.
 func FuzzHandshake(f *testing.F) {
-	f.Add(append(flags(3), opt(OptGo, infoData("a", 0, 3)...)...))
-	f.Add(append(flags(1), opt(OptExportName, 'a')...))
-	f.Add(append(append(flags(3), opt(OptList)...), opt(OptAbort)...))
-	f.Add(append(append(flags(3), opt(8)...), opt(OptInfo, infoData("ro", 1, 2)...)...))
-	f.Fuzz(func(t *testing.T, in []byte) {
+	add := func(force bool, after []byte, opts ...[]byte) {
+		f.Add(append(flags(3), bytes.Join(opts, nil)...), after, force)
+	}
+	goOn := opt(OptGo, infoData("a", 0, 1, 2, 3)...)
+	set := opt(OptSetMeta, metaData("a", "base:allocation", "qemu:", "x-y:z")...)
+	add(false, nil, goOn)
+	f.Add(append(flags(1), opt(OptExportName, 'a')...), []byte{}, false)
+	add(false, nil, opt(OptList), opt(OptAbort))
+	add(false, nil, opt(OptStructured), opt(OptInfo, infoData("ro", 1, 2)...), set, goOn)
+	add(false, nil, opt(OptExtendedHeaders), set, opt(OptListMeta, metaData("a", "base:")...), goOn)
+	add(false, nil, opt(OptExtendedHeaders), opt(OptStructured), opt(OptExportName, 'a'))
+	add(false, nil, opt(OptInfo, make([]byte, optionMax+1)...), goOn)
+	add(true, goOn, opt(OptList), opt(OptStartTLS), goOn)
+	add(true, append(opt(OptStartTLS), opt(OptExportName, 'a')...), opt(OptStartTLS))
+	f.Fuzz(func(t *testing.T, in, after []byte, force bool) {
 		x := newFakes()
-		var out bytes.Buffer
-		h := &handshake{rw: struct {
-			io.Reader
-			io.Writer
-		}{bytes.NewReader(in), &out}, exports: x, closing: func() bool { return false }}
-		exp, err := h.run()
+		h := &handshake{exports: x, forceTLS: force}
+		_, rest, exp, err := shake(t, h, script{before: in, after: after, tls: force || len(after) > 0})
 		if (exp == nil) == (err == nil) {
 			t.Fatalf("export %v and error %v", exp, err)
 		}
 		if exp != nil {
+			if force && !x.peer.TLS {
+				t.Fatal("an export without TLS")
+			}
+			if n := len(rest); n != 0 && h.agreed.mode == Extended {
+				t.Fatal("EXPORT_NAME under extended headers")
+			}
+			if c := h.agreed.terms(exp.Info()); c.contexts != 0 && c.mode == Simple {
+				t.Fatalf("%+v", c)
+			}
 			exp.Close()
 		}
 		if x.open != 0 {
 			t.Fatalf("%d exports left open", x.open)
 		}
-		if _, rest := cut(t, out.Bytes()); len(rest) != 0 && len(rest) != 10 && len(rest) != 134 {
+		if len(rest) != 0 && len(rest) != 10 && len(rest) != 134 {
 			t.Fatalf("%d bytes that are no reply", len(rest))
 		}
 	})

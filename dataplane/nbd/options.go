@@ -6,6 +6,7 @@ import (
 
 	"vstor/dataplane/block"
 	"vstor/dataplane/errs"
+	"vstor/dataplane/tlsconn"
 )
 
 // Options of a Server. The zero value of a field means its default.
@@ -14,6 +15,11 @@ type Options struct {
 	Exports Exports
 	// Log hears of what an operator should know; default slog.Default.
 	Log *slog.Logger
+
+	// TLS shakes hands with clients that ask for TLS; nil: there is none.
+	TLS *tlsconn.Server
+	// TLSRequired: clients that come over anything but a unix socket get nothing before TLS.
+	TLSRequired bool
 
 	// MaxConnections bounds connections in handshake and transmission together; one above it is
 	// closed at once. Default 1024.
@@ -50,17 +56,27 @@ type Options struct {
 const maxInflight = 256
 
 // connMemory is what a connection may hold on the Go heap, in bytes: its state and the arrays of three
-// scatter lists of batchSegs segments, or the goroutine and the buffers of its handshake.
-const connMemory = 16 << 10
+// scatter lists of batchSegs segments and what its BLOCK_STATUS take, or the goroutine and the buffers of its
+// handshake.
+const connMemory = 16<<10 + statusMemory
+
+// tlsMemory is what TLS adds to a connection on which nothing moves, in bytes; see tlsconn. What moves has
+// buffers of its own, of up to 272 KiB a connection, that all share.
+const tlsMemory = 36 << 10
 
 // requestMemory is what a free request may keep, in bytes: itself and an array of segsKept segments.
-const requestMemory = 256 + segsKept*12
+const requestMemory = 384 + segsKept*12
 
 // Memory is the most that a server with these options holds outside the pools of its loops, in bytes.
 func (o Options) Memory(loops int) int64 {
 	o = o.WithDefaults()
-	perLoop := o.LoopStashBytes + stashesKept*stashKeptMax + freeRequestsMax*requestMemory
-	return int64(o.MaxConnections)*connMemory + int64(loops)*perLoop
+	perLoop := o.LoopStashBytes + stashesKept*stashKeptMax + freeRequestsMax*requestMemory +
+		statusesKept*statusMemory/longMax
+	perConn := int64(connMemory)
+	if o.TLS != nil {
+		perConn += tlsMemory
+	}
+	return int64(o.MaxConnections)*perConn + int64(loops)*perLoop
 }
 
 // Validate names the first setting that makes no sense.
@@ -68,6 +84,8 @@ func (o *Options) Validate() error {
 	switch {
 	case o.Exports == nil:
 		return errs.New(errs.Invalid, "nbd: Options.Exports is missing")
+	case o.TLSRequired && o.TLS == nil:
+		return errs.New(errs.Invalid, "nbd: TLS is required of clients, but there are no certificates or keys for it")
 	case o.MaxConnections < 0:
 		return errs.New(errs.Invalid, "nbd: max connections is %d; it must be at least 1", o.MaxConnections)
 	case o.MaxInflight < 0 || o.MaxInflight > maxInflight:

@@ -3,13 +3,12 @@ package nbd
 import (
 	"encoding/binary"
 	"fmt"
-
-	"vstor/dataplane/block"
 )
 
-// Transmission phase. All integers are big endian. This file is pure: bytes in, values out.
+// Transmission phase, what the client sends. All integers are big endian. This file is pure: bytes in,
+// values out.
 //
-// Request, client to server, 28 bytes, followed by Length bytes of payload if Type is CmdWrite:
+// Compact request, 28 bytes, followed by Length bytes of payload if Type is CmdWrite:
 //
 //	 0   4   magic 0x25609513
 //	 4   2   command flags
@@ -18,18 +17,31 @@ import (
 //	16   8   offset, bytes
 //	24   4   length, bytes
 //
-// Simple reply, server to client, 16 bytes, followed by the data of a CmdRead if Error is 0:
+// Extended request, 32 bytes, followed by Length bytes of payload if FlagPayload is set; else Length is
+// how much of the export it is about:
 //
-//	0   4   magic 0x67446698
-//	4   4   error
-//	8   8   cookie
+//	 0   4   magic 0x21e41c71
+//	 4  20   flags, type, cookie, offset: as above
+//	24   8   length, bytes
+//
+// Payload of an extended BLOCK_STATUS with FlagPayload: u64 length it is about, then the ids of the
+// contexts that are wanted, u32 each.
 const (
-	requestMagic = 0x25609513
-	replyMagic   = 0x67446698
+	requestMagic         = 0x25609513
+	extendedRequestMagic = 0x21e41c71
 
-	// RequestSize and ReplySize are the sizes in bytes of the two headers drawn above.
-	RequestSize = 28
-	ReplySize   = 16
+	// RequestSize and ExtendedRequestSize are the sizes in bytes of the two headers drawn above.
+	RequestSize         = 28
+	ExtendedRequestSize = 32
+)
+
+// Mode is which headers a connection agreed on.
+type Mode uint8
+
+const (
+	Simple     Mode = iota // compact requests, simple replies
+	Structured             // compact requests, replies in chunks where that says more
+	Extended               // extended requests and chunks
 )
 
 // Command is the type of a request.
@@ -63,6 +75,7 @@ const (
 	FlagDF       = 1 << 2
 	FlagReqOne   = 1 << 3
 	FlagFastZero = 1 << 4
+	FlagPayload  = 1 << 5 // extended requests: Length bytes of payload follow
 )
 
 // Errno is an error value of a reply.
@@ -110,88 +123,66 @@ type Request struct {
 	Type   Command
 	Cookie uint64
 	Offset uint64 // bytes
-	Length uint32 // bytes
+	Length uint64 // bytes; a compact header has 32 bits for it
 }
 
-// String is the printer of tools/dump.
+// String is for people.
 func (r Request) String() string {
 	return fmt.Sprintf("nbd request %s flags %#x cookie %#x offset %d length %d",
 		r.Type, r.Flags, r.Cookie, r.Offset, r.Length)
 }
 
-// ParseRequest reads a header from the first RequestSize bytes of b. It is false if b is too short
-// or the magic is wrong; every other field is for check to judge.
+// ParseRequest reads a compact header from the first RequestSize bytes of b. It is false if b is too
+// short or the magic is wrong; every other field is for check to judge.
 func ParseRequest(b []byte) (r Request, ok bool) {
 	if len(b) < RequestSize || binary.BigEndian.Uint32(b) != requestMagic {
 		return Request{}, false
 	}
+	r = parseRequest(b)
+	r.Length = uint64(binary.BigEndian.Uint32(b[24:]))
+	return r, true
+}
+
+// ParseExtendedRequest is ParseRequest for an extended header.
+func ParseExtendedRequest(b []byte) (r Request, ok bool) {
+	if len(b) < ExtendedRequestSize || binary.BigEndian.Uint32(b) != extendedRequestMagic {
+		return Request{}, false
+	}
+	r = parseRequest(b)
+	r.Length = binary.BigEndian.Uint64(b[24:])
+	return r, true
+}
+
+func parseRequest(b []byte) Request {
 	return Request{
 		Flags:  binary.BigEndian.Uint16(b[4:]),
 		Type:   Command(binary.BigEndian.Uint16(b[6:])),
 		Cookie: binary.BigEndian.Uint64(b[8:]),
 		Offset: binary.BigEndian.Uint64(b[16:]),
-		Length: binary.BigEndian.Uint32(b[24:]),
-	}, true
-}
-
-// PutRequest writes a header into the first RequestSize bytes of b.
-func PutRequest(b []byte, r Request) {
-	binary.BigEndian.PutUint32(b, requestMagic)
-	binary.BigEndian.PutUint16(b[4:], r.Flags)
-	binary.BigEndian.PutUint16(b[6:], uint16(r.Type))
-	binary.BigEndian.PutUint64(b[8:], r.Cookie)
-	binary.BigEndian.PutUint64(b[16:], r.Offset)
-	binary.BigEndian.PutUint32(b[24:], r.Length)
-}
-
-// PutReply writes a simple reply header into the first ReplySize bytes of b.
-func PutReply(b []byte, e Errno, cookie uint64) {
-	binary.BigEndian.PutUint32(b, replyMagic)
-	binary.BigEndian.PutUint32(b[4:], uint32(e))
-	binary.BigEndian.PutUint64(b[8:], cookie)
-}
-
-// ParseReply reads a simple reply header; false if b is too short or the magic is wrong.
-func ParseReply(b []byte) (e Errno, cookie uint64, ok bool) {
-	if len(b) < ReplySize || binary.BigEndian.Uint32(b) != replyMagic {
-		return 0, 0, false
 	}
-	return Errno(binary.BigEndian.Uint32(b[4:])), binary.BigEndian.Uint64(b[8:]), true
 }
 
-// check judges a request against the export: OK, or the error its reply carries. Nothing of a
-// request that fails is done; the payload of a write is skipped.
-//
-// The order is flags, permission, size, range, so that a request wrong in several ways gets the
-// error a client can act on first.
-func check(r Request, size int64, readOnly bool) Errno {
-	allowed, writes := uint16(FlagFUA), false
-	beyond := EINVAL
-	switch r.Type {
-	case CmdRead, CmdDisc:
-	case CmdFlush:
-		if r.Offset != 0 || r.Length != 0 {
-			return EINVAL
-		}
-	case CmdTrim:
-		writes = true
-	case CmdWrite:
-		writes, beyond = true, ENOSPC
-	case CmdWriteZeroes:
-		writes, beyond = true, ENOSPC
-		allowed |= FlagNoHole
-	default: // CACHE and BLOCK_STATUS are not negotiated
-		return EINVAL
+// AppendRequest appends the header of r that belongs to mode m; a compact one cuts Length to 32 bits.
+func AppendRequest(b []byte, m Mode, r Request) []byte {
+	magic := uint32(requestMagic)
+	if m == Extended {
+		magic = extendedRequestMagic
 	}
-	switch {
-	case r.Flags&^allowed != 0:
-		return EINVAL
-	case writes && readOnly:
-		return EPERM
-	case (r.Type == CmdRead || r.Type == CmdWrite) && r.Length > block.MaxRequest:
-		return EINVAL
-	case r.Offset > uint64(size) || uint64(r.Length) > uint64(size)-r.Offset:
-		return beyond
+	b = binary.BigEndian.AppendUint32(b, magic)
+	b = binary.BigEndian.AppendUint16(b, r.Flags)
+	b = binary.BigEndian.AppendUint16(b, uint16(r.Type))
+	b = binary.BigEndian.AppendUint64(b, r.Cookie)
+	b = binary.BigEndian.AppendUint64(b, r.Offset)
+	if m == Extended {
+		return binary.BigEndian.AppendUint64(b, r.Length)
 	}
-	return OK
+	return binary.BigEndian.AppendUint32(b, uint32(r.Length))
+}
+
+// hasPayload reports whether payload follows the header.
+func (r *Request) hasPayload(m Mode) bool {
+	if m == Extended {
+		return r.Flags&FlagPayload != 0 && r.Length > 0
+	}
+	return r.Type == CmdWrite && r.Length > 0
 }

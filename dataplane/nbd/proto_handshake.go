@@ -32,6 +32,7 @@ import (
 // Data of a SERVER reply: u32 name length, name, description in what is left.
 // Data of an INFO reply: u16 type, then EXPORT: u64 size, u16 transmission flags; NAME, DESCRIPTION:
 // a string; BLOCK_SIZE: u32 minimum, u32 preferred, u32 maximum payload.
+// Data of the metadata options: contexts.go.
 // Answer to EXPORT_NAME (no reply header): u64 size, u16 transmission flags, and 124 bytes of zeros
 // unless NO_ZEROES was agreed.
 const (
@@ -46,9 +47,9 @@ const (
 
 	// nameMax is the longest string the protocol allows, in bytes.
 	nameMax = 4096
-	// optionMax is the longest option payload that is read: a GO with the longest name and every
-	// information type one could think of.
-	optionMax = 4 + nameMax + 2 + 2*256
+	// optionMax is the longest option payload that is read: a SET_META_CONTEXT with the longest name and
+	// as much again of queries, or a GO with every information type one could think of.
+	optionMax = 4 + nameMax + 4 + 4 + nameMax
 	// optionSkipMax is the longest payload that is skipped with ERR_TOO_BIG; whoever announces more
 	// means no good and is disconnected.
 	optionSkipMax = 1 << 20
@@ -64,16 +65,16 @@ const (
 type Option uint32
 
 const (
-	OptExportName     Option = 1
-	OptAbort          Option = 2
-	OptList           Option = 3
-	OptStartTLS       Option = 5
-	OptInfo           Option = 6
-	OptGo             Option = 7
-	OptStructured     Option = 8
-	OptListMeta       Option = 9
-	OptSetMeta        Option = 10
-	OptExtendedHeader Option = 11
+	OptExportName      Option = 1
+	OptAbort           Option = 2
+	OptList            Option = 3
+	OptStartTLS        Option = 5
+	OptInfo            Option = 6
+	OptGo              Option = 7
+	OptStructured      Option = 8
+	OptListMeta        Option = 9
+	OptSetMeta         Option = 10
+	OptExtendedHeaders Option = 11
 )
 
 // OptionReply is the type of an answer to an option.
@@ -83,14 +84,17 @@ const (
 	RepAck         OptionReply = 1
 	RepServer      OptionReply = 2
 	RepInfo        OptionReply = 3
+	RepMetaContext OptionReply = 4
 	repError       OptionReply = 1 << 31
 	RepErrUnsup    OptionReply = repError + 1
 	RepErrPolicy   OptionReply = repError + 2
 	RepErrInvalid  OptionReply = repError + 3
 	RepErrPlatform OptionReply = repError + 4
+	RepErrTLSReqd  OptionReply = repError + 5
 	RepErrUnknown  OptionReply = repError + 6
 	RepErrShutdown OptionReply = repError + 7
 	RepErrTooBig   OptionReply = repError + 9
+	RepErrExtended OptionReply = repError + 10
 )
 
 // InfoType is a kind of information about an export.
@@ -112,7 +116,11 @@ const (
 	TransRotational      = 1 << 4
 	TransSendTrim        = 1 << 5
 	TransSendWriteZeroes = 1 << 6
+	TransSendDF          = 1 << 7
 	TransCanMultiConn    = 1 << 8
+	TransSendCache       = 1 << 10
+	TransSendFastZero    = 1 << 11
+	TransStatusPayload   = 1 << 12 // BLOCK_STATUS may name the contexts it wants
 )
 
 // Block sizes we announce, in bytes.
@@ -122,16 +130,23 @@ const (
 	blockMax       = block.MaxRequest
 )
 
-// transmissionFlags of an export. A read-only export does not offer what it would refuse.
-func transmissionFlags(info ExportInfo) uint16 {
-	f := uint16(TransHasFlags | TransSendFlush | TransSendFUA | TransCanMultiConn)
+// transmissionFlags of an export under what was agreed. A read-only export does not offer what it would
+// refuse.
+func transmissionFlags(info ExportInfo, m Mode, contexts contextSet) uint16 {
+	f := uint16(TransHasFlags | TransSendFlush | TransSendFUA | TransCanMultiConn | TransSendCache)
 	if info.ReadOnly {
 		f |= TransReadOnly
 	} else {
-		f |= TransSendTrim | TransSendWriteZeroes
+		f |= TransSendTrim | TransSendWriteZeroes | TransSendFastZero
 	}
 	if info.Rotational {
 		f |= TransRotational
+	}
+	if m != Simple {
+		f |= TransSendDF
+	}
+	if m == Extended && contexts != 0 {
+		f |= TransStatusPayload
 	}
 	return f
 }
@@ -206,11 +221,11 @@ func appendServer(b []byte, e ExportInfo) []byte {
 
 // appendInfos appends the INFO replies that answer r, EXPORT and BLOCK_SIZE always. The order is
 // fixed, so that a GO repeats an INFO to the byte.
-func appendInfos(b []byte, opt Option, r infoRequest, e ExportInfo) []byte {
+func appendInfos(b []byte, opt Option, r infoRequest, e ExportInfo, trans uint16) []byte {
 	b = appendOptionReply(b, opt, RepInfo, 12)
 	b = binary.BigEndian.AppendUint16(b, uint16(InfoExport))
 	b = binary.BigEndian.AppendUint64(b, uint64(e.Size))
-	b = binary.BigEndian.AppendUint16(b, transmissionFlags(e))
+	b = binary.BigEndian.AppendUint16(b, trans)
 	if r.has(InfoName) {
 		b = appendInfoString(b, opt, InfoName, e.Name)
 	}
@@ -230,9 +245,9 @@ func appendInfoString(b []byte, opt Option, t InfoType, s string) []byte {
 	return append(b, s...)
 }
 
-func appendExportName(b []byte, e ExportInfo, zeros bool) []byte {
+func appendExportName(b []byte, e ExportInfo, trans uint16, zeros bool) []byte {
 	b = binary.BigEndian.AppendUint64(b, uint64(e.Size))
-	b = binary.BigEndian.AppendUint16(b, transmissionFlags(e))
+	b = binary.BigEndian.AppendUint16(b, trans)
 	if zeros {
 		b = append(b, make([]byte, exportNameZeros)...)
 	}

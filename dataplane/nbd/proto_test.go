@@ -2,7 +2,6 @@ package nbd
 
 import (
 	"encoding/hex"
-	"math"
 	"testing"
 
 	"vstor/dataplane/block"
@@ -12,8 +11,7 @@ import (
 
 func TestGoldenBytes(t *testing.T) {
 	r := Request{Flags: FlagFUA, Type: CmdWrite, Cookie: 0x1122334455667788, Offset: 0x99aabbccddeeff00, Length: 4096}
-	b := make([]byte, RequestSize)
-	PutRequest(b, r)
+	b := AppendRequest(nil, Structured, r)
 	const want = "25609513" + "0001" + "0001" + "1122334455667788" + "99aabbccddeeff00" + "00001000"
 	if got := hex.EncodeToString(b); got != want {
 		t.Errorf("request\n got %s\nwant %s", got, want)
@@ -31,58 +29,16 @@ func TestGoldenBytes(t *testing.T) {
 	}
 }
 
-func TestCheck(t *testing.T) {
-	const size = 1 << 30
-	for _, tc := range []struct {
-		req  Request
-		ro   bool
-		want Errno
-	}{
-		{req: Request{Type: CmdRead, Length: 1}},
-		{req: Request{Type: CmdRead, Offset: size - 1, Length: 1}},
-		{req: Request{Type: CmdRead, Offset: size, Length: 0}},
-		{req: Request{Type: CmdRead, Offset: size, Length: 1}, want: EINVAL},
-		{req: Request{Type: CmdRead, Offset: math.MaxUint64, Length: 1}, want: EINVAL},
-		{req: Request{Type: CmdRead, Offset: 1 << 63, Length: 1}, want: EINVAL},
-		{req: Request{Type: CmdRead, Length: block.MaxRequest}},
-		{req: Request{Type: CmdRead, Length: block.MaxRequest + 1}, want: EINVAL},
-		{req: Request{Type: CmdRead, Flags: FlagFUA, Length: 1}},
-		{req: Request{Type: CmdRead, Flags: FlagDF, Length: 1}, want: EINVAL},
-		{req: Request{Type: CmdRead, Length: 1}, ro: true},
-		{req: Request{Type: CmdWrite, Length: block.MaxRequest}},
-		{req: Request{Type: CmdWrite, Length: block.MaxRequest + 1}, want: EINVAL},
-		{req: Request{Type: CmdWrite, Offset: size - 1, Length: 2}, want: ENOSPC},
-		{req: Request{Type: CmdWrite, Flags: FlagFUA, Length: 1}},
-		{req: Request{Type: CmdWrite, Flags: FlagNoHole, Length: 1}, want: EINVAL},
-		{req: Request{Type: CmdWrite, Length: 1}, ro: true, want: EPERM},
-		{req: Request{Type: CmdFlush}},
-		{req: Request{Type: CmdFlush, Flags: FlagFUA}},
-		{req: Request{Type: CmdFlush}, ro: true},
-		{req: Request{Type: CmdFlush, Length: 1}, want: EINVAL},
-		{req: Request{Type: CmdFlush, Offset: 1}, want: EINVAL},
-		{req: Request{Type: CmdTrim, Length: size}},
-		{req: Request{Type: CmdTrim, Length: size, Offset: 1}, want: EINVAL},
-		{req: Request{Type: CmdTrim, Length: 1}, ro: true, want: EPERM},
-		{req: Request{Type: CmdWriteZeroes, Flags: FlagFUA | FlagNoHole, Length: size}},
-		{req: Request{Type: CmdWriteZeroes, Flags: FlagFastZero, Length: 1}, want: EINVAL},
-		{req: Request{Type: CmdWriteZeroes, Offset: 1, Length: size}, want: ENOSPC},
-		{req: Request{Type: CmdWriteZeroes, Length: 1}, ro: true, want: EPERM},
-		{req: Request{Type: CmdCache, Length: 1}, want: EINVAL},
-		{req: Request{Type: CmdBlockStatus, Length: 1}, want: EINVAL},
-		{req: Request{Type: 999, Length: 1}, want: EINVAL},
-	} {
-		if got := check(tc.req, size, tc.ro); got != tc.want {
-			t.Errorf("%v read-only %v: %v, want %v", tc.req, tc.ro, got, tc.want)
-		}
-	}
-}
-
 func TestErrnoOf(t *testing.T) {
 	for k, want := range map[errs.Kind]Errno{errs.OK: OK, errs.Full: ENOSPC, errs.IO: EIO, errs.Corrupt: EIO,
-		errs.Unreachable: EIO, errs.Invalid: EINVAL, errs.Closed: ESHUTDOWN, errs.Refused: EPERM, 200: EIO} {
-		if got := errnoOf(k); got != want {
+		errs.Unreachable: EIO, errs.Invalid: EINVAL, errs.Closed: ESHUTDOWN, errs.Refused: EPERM, errs.Unsupported: EINVAL,
+		200: EIO} {
+		if got, why := errnoOf(k, false); got != want || (why == whyNot) != (got == OK) {
 			t.Errorf("%v: %v, want %v", k, got, want)
 		}
+	}
+	if got, _ := errnoOf(errs.Unsupported, true); got != ENOTSUP {
+		t.Errorf("a fast zero that is not fast: %v", got)
 	}
 }
 
@@ -112,19 +68,31 @@ func TestPieces(t *testing.T) {
 // FuzzRequest: a header that parses is written back to the same bytes, and what check lets through
 // is safe to hand to a device.
 func FuzzRequest(f *testing.F) {
-	b := make([]byte, RequestSize)
-	PutRequest(b, Request{Type: CmdWrite, Offset: 1 << 40, Length: 4096})
-	f.Add(b, int64(1<<41), false)
-	f.Fuzz(func(t *testing.T, b []byte, size int64, ro bool) {
-		r, ok := ParseRequest(b)
+	r := Request{Type: CmdWrite, Offset: 1 << 40, Length: 4096}
+	for m := Simple; m <= Extended; m++ {
+		f.Add(AppendRequest(nil, m, r), int64(1<<41), false, uint8(m), uint8(m))
+	}
+	f.Fuzz(func(t *testing.T, b []byte, size int64, ro bool, mode, contexts uint8) {
+		rules := terms{size: size, readOnly: ro, mode: Mode(mode % 3), contexts: contextSet(contexts) & allContexts}
+		parse := ParseRequest
+		if rules.mode == Extended {
+			parse = ParseExtendedRequest
+		}
+		r, ok := parse(b)
 		if !ok {
 			return
 		}
-		again := make([]byte, RequestSize)
-		if PutRequest(again, r); hex.EncodeToString(again) != hex.EncodeToString(b[:RequestSize]) {
-			t.Fatalf("%x became %x", b[:RequestSize], again)
+		again := AppendRequest(nil, rules.mode, r)
+		if hex.EncodeToString(again) != hex.EncodeToString(b[:len(again)]) {
+			t.Fatalf("%x became %x", b[:len(again)], again)
 		}
-		if _ = r.String(); size < 0 || check(r, size, ro) != OK {
+		if _ = r.String(); size < 0 {
+			return
+		}
+		if e, why := rules.check(&r); e != OK || why != whyNot {
+			if e == OK || why == whyNot || len(why.String()) == 0 || len(why.String()) > reasonMax {
+				t.Fatalf("%v because %q", e, why)
+			}
 			return
 		}
 		if int64(r.Offset) < 0 || int64(r.Offset)+int64(r.Length) > size {
@@ -136,7 +104,10 @@ func FuzzRequest(f *testing.F) {
 		if (r.Type == CmdRead || r.Type == CmdWrite) && r.Length > block.MaxRequest {
 			t.Fatalf("%v passed", r)
 		}
-		if ro && r.Type != CmdRead && r.Type != CmdFlush && r.Type != CmdDisc {
+		if r.Type == CmdBlockStatus && rules.contexts == 0 {
+			t.Fatalf("%v passed without a context", r)
+		}
+		if ro && (r.Type == CmdWrite || r.Type == CmdTrim || r.Type == CmdWriteZeroes) {
 			t.Fatalf("%v passed read-only", r)
 		}
 	})

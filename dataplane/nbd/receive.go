@@ -1,7 +1,6 @@
 package nbd
 
 import (
-	"vstor/dataplane/block"
 	"vstor/dataplane/buf"
 	"vstor/dataplane/ring"
 )
@@ -10,11 +9,12 @@ import (
 // any size.
 //
 //	          ┌──────────────────────────────────────────────────────────────┐
-//	header ───┴─► admit ─┬─► (read, flush, trim ... : submitted) ─────────────┤
-//	                     ├─► alloc ─► payload ─► (piece submitted) ─┬─ last ──┤
-//	                     │     ▲                                    │         │
-//	                     │     └──────────── more pieces ───────────┘         │
-//	                     └─► skip (payload of a refused write) ───────────────┘
+//	header ─┬─┴─► admit ─┬─► (read, flush, trim ... : submitted) ─────────────┤
+//	        │      ▲     ├─► alloc ─► payload ─► (piece submitted) ─┬─ last ──┤
+//	        │      │     │     ▲                                    │         │
+//	        │      │     │     └──────────── more pieces ───────────┘         │
+//	        │      │     └─► skip (payload of what is refused) ───────────────┘
+//	        └─► control (what an extended BLOCK_STATUS wants)
 //
 // admit and alloc may have to wait for room. Then the connection stalls: it keeps what it had
 // received already (the stash), and does not read its socket until room came.
@@ -24,9 +24,13 @@ type rx struct {
 	direct bool // op is a RecvV into the pages of piece
 	state  rxState
 
-	head  [RequestSize]byte // a header that came in parts
-	nhead int
-	req   Request // parsed, in state admit
+	head     [ExtendedRequestSize]byte // a header, or a control payload, that came in parts
+	nhead    int
+	headSize int
+	req      Request    // parsed, in state admit
+	payload  int64      // bytes that follow it
+	want     contextSet // of a BLOCK_STATUS
+	why      reason     // not whyNot: EINVAL, whatever check says
 
 	write *request // the client's write whose payload is being received
 	piece *request // the piece of it that is being filled; nil in state alloc
@@ -43,6 +47,7 @@ type rxState uint8
 
 const (
 	rxHeader rxState = iota
+	rxControl
 	rxAdmit
 	rxAlloc
 	rxPayload
@@ -139,6 +144,11 @@ func (c *conn) consume(data []byte) []byte {
 				return nil
 			}
 			data = c.takeHeader(data)
+		case rxControl:
+			if len(data) == 0 {
+				return nil
+			}
+			data = c.takeControl(data)
 		case rxAdmit:
 			if !c.admit() {
 				return data
@@ -164,100 +174,6 @@ func (c *conn) consume(data []byte) []byte {
 		}
 	}
 	return nil
-}
-
-// takeHeader gathers and parses a header; most lie whole in data.
-func (c *conn) takeHeader(data []byte) []byte {
-	head := data
-	if c.rx.nhead > 0 || len(data) < RequestSize {
-		n := copy(c.rx.head[c.rx.nhead:], data)
-		c.rx.nhead += n
-		data = data[n:]
-		if c.rx.nhead < RequestSize {
-			return data
-		}
-		c.rx.nhead = 0
-		head = c.rx.head[:]
-	} else {
-		data = data[RequestSize:]
-	}
-	req, ok := ParseRequest(head)
-	switch {
-	case !ok: // what follows cannot be told apart any more
-		c.share.counts.badPeers.Inc()
-		c.end()
-	case req.Type == CmdDisc:
-		c.share.counts.requests[CmdDisc].Inc()
-		c.end()
-	default:
-		c.rx.req, c.rx.state = req, rxAdmit
-	}
-	return data
-}
-
-// admit takes the parsed request in, or stalls the connection. A request is counted in flight from
-// here on.
-func (c *conn) admit() bool {
-	q, s := &c.rx.req, c.share
-	errno := check(*q, c.size, c.ro)
-	reads := q.Type == CmdRead && errno == OK
-	if c.inflight >= c.srv.opts.MaxInflight {
-		c.stall = stallOwn
-		return false
-	}
-	if !c.takeHeaderPage() {
-		s.wait(c, true)
-		return false
-	}
-	if reads && !c.takeRead(int64(q.Length)) {
-		return false
-	}
-	c.inflight++
-	r := s.getRequest(c)
-	r.cookie, r.cmd, r.errno = q.Cookie, q.Type, errno
-	if int(q.Type) < len(s.counts.requests) {
-		s.counts.requests[q.Type].Inc()
-	}
-	c.rx.state = rxHeader
-	switch {
-	case q.Type == CmdWrite && q.Length > 0:
-		c.rx.off, c.rx.left = int64(q.Offset), int64(q.Length)
-		if errno != OK {
-			c.rx.state = rxSkip
-			c.finish(r)
-			return true
-		}
-		r.open = true
-		c.rx.write, c.rx.state = r, rxAlloc
-	case errno != OK || (q.Length == 0 && q.Type != CmdFlush):
-		c.finish(r)
-	default:
-		c.fill(r, int64(q.Offset), q.Length)
-		if reads {
-			r.bytes = q.Length
-		}
-		c.submit(r)
-	}
-	return true
-}
-
-// ops is the block operation of each command that reaches a device.
-var ops = [...]block.Op{CmdRead: block.Read, CmdWrite: block.Write, CmdFlush: block.Flush,
-	CmdTrim: block.Trim, CmdWriteZeroes: block.WriteZeroes}
-
-// fill sets what the device is to do, out of the request that is being received.
-func (c *conn) fill(r *request, off int64, n uint32) {
-	q := &c.rx.req
-	r.Op, r.Off, r.Len, r.Flags = ops[q.Type], off, n, 0
-	if q.Type == CmdRead || q.Type == CmdFlush { // clients may set FUA on anything
-		return
-	}
-	if q.Flags&FlagFUA != 0 {
-		r.Flags |= block.FUA
-	}
-	if q.Flags&FlagNoHole != 0 {
-		r.Flags |= block.NoHole
-	}
 }
 
 // pieceLen is how many of left bytes at device offset off the next piece takes: all of it if that is

@@ -17,17 +17,32 @@ type request struct {
 	block.Request
 	c      *conn
 	cookie uint64
+	offset uint64 // as the client said it
 	cmd    Command
 	errno  Errno  // first error of any piece
-	bytes  uint32 // read payload that counts against the read limits
+	why    reason // of errno
+	bad    int64  // where on the device it failed, or -1
+	bytes  uint32 // read payload, or pages of a reply, that count against the read limits
 
 	first *request // nil, or the request this one is a further piece of
 	left  int32    // pieces the device has, or that are being received
 	open  bool     // more pieces will come
 	dead  bool     // no reply: the payload never came
 
-	sent int      // segments of Data that went into a batch, + 1 for the header
-	next *request // in the free list, or in a queue of replies
+	// steps.go: a request that takes the device several operations; Off is where the next one begins.
+	long   bool
+	end    int64
+	want   contextSet
+	pages  [contextCount]buf.Page // of the reply to a BLOCK_STATUS that is being written
+	npages int
+	status *status
+
+	// send.go
+	begun bool     // a header went into a batch
+	whole bool     // the data may not be cut into chunks
+	sent  int      // segments of Data that went into a batch
+	upto  int      // the segment the chunk under way ends before
+	next  *request // in the free list, or in a queue
 }
 
 // segsKept is the longest scatter list whose array a free request keeps, in segments.
@@ -90,29 +105,47 @@ func (q *requestQueue) pop() *request {
 
 // Completed is the device's answer (block.Completer). On the loop, never inside Submit.
 func (r *request) Completed(b *block.Request) {
-	invariants.Assert(b == &r.Request, "nbd: a device completed another request than it was given")
-	c, kind, write := r.c, r.Err, r.Op == block.Write
+	if b != &r.Request {
+		invariants.Fail("nbd: a device completed another request than it was given")
+	}
+	c, kind, write, off := r.c, r.Err, r.Op == block.Write, r.Off
 	if write {
-		invariants.Assert(r.Data.Empty(), "nbd: a device gave back the pages of a write")
+		if !r.Data.Empty() {
+			invariants.Fail("nbd: a device gave back the pages of a write")
+		}
 		c.writeBytes -= int64(r.Len)
 	}
 	if r.Op == block.Read && kind == errs.OK && r.Data.Len() != int(r.Len) {
-		// Behind an if: the arguments of a plain Assert are allocated whether it holds or not.
-		invariants.Assert(false, "nbd: a device answered a read of %d bytes with %d", r.Len, r.Data.Len())
+		invariants.Fail("nbd: a device answered a read of %d bytes with %d", r.Len, r.Data.Len())
 	}
 	first := r
 	if r.first != nil {
 		first = r.first
 		c.share.putRequest(r)
 	}
-	if first.errno == OK {
-		first.errno = errnoOf(kind)
+	if kind != errs.OK {
+		first.failed(kind, off)
 	}
 	first.left--
-	if first.left == 0 && !first.open {
+	switch {
+	case first.long:
+		c.step(first)
+	case first.left == 0 && !first.open:
 		c.finish(first)
 	}
 	if write { // room for write payload, which the connection may wait for
 		c.roomCame()
 	}
+}
+
+// failed notes that the piece at off has; the error is that of the first to end, the place the lowest.
+func (r *request) failed(kind errs.Kind, off int64) {
+	if r.cmd == CmdFlush {
+		off = -1
+	}
+	if r.errno == OK {
+		r.errno, r.why = errnoOf(kind, r.Flags&block.FastZero != 0)
+		r.bad = off
+	}
+	r.bad = min(r.bad, off)
 }

@@ -20,6 +20,7 @@ type tx struct {
 	queue  requestQueue // completed, not in the batch (the first may be in part)
 	flight requestQueue // wholly in the batch
 	header buf.Vec      // the page of headers, or empty
+	room   int          // bytes that the longest header needs
 	batch  buf.Vec      // what of the batch has not left yet
 }
 
@@ -45,38 +46,110 @@ func (c *conn) fillBatch() {
 	header := c.share.pool.Bytes(page)
 	v := &c.tx.batch
 	for r := c.tx.queue.head; r != nil; r = c.tx.queue.head {
-		if len(v.Segs) >= batchSegs || bytes >= batchBytes || at+ReplySize > buf.PageSize {
-			return
-		}
-		if r.sent == 0 {
-			PutReply(header[at:], r.errno, r.cookie)
-			addHeader(v, page, at)
-			at += ReplySize
-			bytes += ReplySize
-			r.sent = 1
-		}
-		for i := r.sent - 1; i < len(r.Data.Segs) && len(v.Segs) < batchSegs && bytes < batchBytes; i++ {
-			v.Segs = append(v.Segs, r.Data.Segs[i])
-			bytes += int(r.Data.Segs[i].Len)
-			r.sent++
-		}
-		if r.sent-1 < len(r.Data.Segs) {
-			return
+		for !r.begun || r.sent < len(r.Data.Segs) {
+			if len(v.Segs) >= batchSegs || bytes >= batchBytes {
+				return
+			}
+			if r.sent == r.upto {
+				if at+c.tx.room > buf.PageSize {
+					return
+				}
+				n := c.putHeader(header[at:], r)
+				addHeader(v, page, at, n)
+				at += n
+				bytes += n
+				r.begun = true
+			}
+			for ; r.sent < r.upto && len(v.Segs) < batchSegs && bytes < batchBytes; r.sent++ {
+				v.Segs = append(v.Segs, r.Data.Segs[r.sent])
+				bytes += int(r.Data.Segs[r.sent].Len)
+			}
 		}
 		c.tx.flight.push(c.tx.queue.pop())
 	}
 }
 
-// addHeader appends a header, to the segment before it if that is the neighbouring one.
-func addHeader(v *buf.Vec, page buf.Page, at int) {
-	if n := len(v.Segs); n > 0 {
-		last := &v.Segs[n-1]
+// putHeader writes what stands before the next segments of r to b and returns its size. With it go the
+// segments up to r.upto.
+func (c *conn) putHeader(b []byte, r *request) int {
+	if c.terms.mode == Simple {
+		PutReply(b, r.errno, r.cookie)
+		r.upto = len(r.Data.Segs)
+		return ReplySize
+	}
+	return c.putChunkHeader(b, r)
+}
+
+// putChunkHeader is putHeader where replies are made of chunks. A reply that a simple one can give is a
+// simple one where that is allowed; it is shorter.
+func (c *conn) putChunkHeader(b []byte, r *request) int {
+	m := c.terms.mode
+	h := Chunk{Cookie: r.cookie, Offset: r.offset}
+	switch {
+	case r.errno != OK:
+		return putError(b, m, h, r.errno, r.why.String(), r.bad)
+	case len(r.Data.Segs) == 0 && m == Structured && r.cmd != CmdRead:
+		PutReply(b, OK, r.cookie)
+		return ReplySize
+	case len(r.Data.Segs) == 0:
+		h.Done = true
+		return putChunk(b, m, h)
+	}
+	n, bytes, zeros := nextChunk(r.Data.Segs[r.sent:], r.whole)
+	at := r.Off // the device has done with it: where the next chunk begins
+	r.Off += bytes
+	r.upto = r.sent + n
+	h.Done = r.upto == len(r.Data.Segs) // nothing can fail any more: all data is here
+	if zeros {
+		r.sent = r.upto // zero pages are not counted: nobody misses them
+		return putHole(b, m, h, at, bytes)
+	}
+	return putData(b, m, h, at, bytes)
+}
+
+// holeMin is from how many zeros on a chunk of their own is cheaper than to send them, in bytes.
+const holeMin = 32 << 10
+
+// nextChunk is how many of segs make the next chunk of a read, their bytes, and whether all are zeros, which
+// need not be sent. Zeros are known by their page: nobody looks at data. whole: all of segs, in one chunk.
+func nextChunk(segs []buf.Seg, whole bool) (n int, bytes int64, zeros bool) {
+	for n < len(segs) && isZero(segs[n]) {
+		bytes += int64(segs[n].Len)
+		n++
+	}
+	if n == len(segs) || (bytes >= holeMin && !whole) {
+		return n, bytes, true
+	}
+	run, runBytes := 0, int64(0) // zeros before segs[n]
+	for ; n < len(segs); n++ {
+		bytes += int64(segs[n].Len)
+		if !isZero(segs[n]) {
+			run, runBytes = 0, 0
+			continue
+		}
+		run++
+		if runBytes += int64(segs[n].Len); runBytes >= holeMin && !whole {
+			return n + 1 - run, bytes - runBytes, false
+		}
+	}
+	return n, bytes, false
+}
+
+// isZero reports whether s lies in the pages that hold zeros for ever.
+func isZero(s buf.Seg) bool {
+	return int64(s.Page)*buf.PageSize+int64(s.Off)+int64(s.Len) <= buf.ZeroRun
+}
+
+// addHeader appends n bytes of header, to the segment before it if that is the neighbouring one.
+func addHeader(v *buf.Vec, page buf.Page, at, n int) {
+	if k := len(v.Segs); k > 0 {
+		last := &v.Segs[k-1]
 		if last.Page == page && int(last.Off+last.Len) == at {
-			last.Len += ReplySize
+			last.Len += uint32(n)
 			return
 		}
 	}
-	v.Segs = append(v.Segs, buf.Seg{Page: page, Off: uint32(at), Len: ReplySize})
+	v.Segs = append(v.Segs, buf.Seg{Page: page, Off: uint32(at), Len: uint32(n)})
 }
 
 func (c *conn) send() {
@@ -101,7 +174,7 @@ func (c *conn) sent(res int32) {
 	}
 	for c.tx.flight.head != nil {
 		r := c.tx.flight.pop()
-		if r.errno == OK {
+		if r.errno == OK && r.cmd == CmdRead {
 			c.share.counts.readBytes.Add(uint64(r.bytes))
 		}
 		c.drop(r)

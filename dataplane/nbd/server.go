@@ -3,6 +3,7 @@ package nbd
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -10,6 +11,7 @@ import (
 
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ring"
+	"vstor/dataplane/tlsconn"
 )
 
 // Server accepts NBD clients and serves them what Options.Exports opens.
@@ -106,17 +108,33 @@ func (s *Server) accept(nc net.Conn) {
 
 // serve runs a handshake and hands the socket over to the export's loop.
 func (s *Server) serve(nc net.Conn) {
-	exp, err := s.shake(nc)
-	if err == nil {
-		err = s.attach(nc, exp)
-		if err != nil {
-			exp.Close()
+	h := &handshake{rw: nc, exports: s.opts.Exports, closing: s.closed.Load, peer: Peer{Addr: nc.RemoteAddr()}}
+	end := nc // what to close, or to pump
+	if s.opts.TLS != nil {
+		h.forceTLS = s.opts.TLSRequired && !isUnix(nc)
+		h.startTLS = func() (io.ReadWriter, tlsconn.Identity, error) {
+			tc, id, err := s.opts.TLS.Handshake(nc)
+			if err == nil {
+				end = tc
+			}
+			return tc, id, err
 		}
+	}
+	var exp Export
+	err := nc.SetDeadline(time.Now().Add(s.opts.HandshakeTimeout))
+	if err == nil {
+		exp, err = h.run()
 	}
 	s.mu.Lock()
 	delete(s.handshakes, nc)
 	s.mu.Unlock()
-	nc.Close() // after attach this closes one of two descriptors of the socket
+	if err == nil {
+		if err = s.attach(nc, end, exp, h.agreed.terms(exp.Info())); err != nil {
+			exp.Close()
+		}
+	} else {
+		end.Close()
+	}
 	if err == nil {
 		s.counts.handshaken.Add(1)
 		return
@@ -125,29 +143,36 @@ func (s *Server) serve(nc net.Conn) {
 		s.counts.failed.Add(1)
 		s.opts.Log.Debug("nbd: handshake failed", "client", nc.RemoteAddr(), "error", err)
 	}
+	s.release()
+}
+
+// release gives up the place of a connection that has ended.
+func (s *Server) release() {
 	s.counts.connections.Add(-1)
 	s.work.Done()
 }
 
-func (s *Server) shake(nc net.Conn) (Export, error) {
-	if err := nc.SetDeadline(time.Now().Add(s.opts.HandshakeTimeout)); err != nil {
-		return nil, err
-	}
-	h := &handshake{rw: nc, exports: s.opts.Exports, closing: s.closed.Load}
-	return h.run()
+func isUnix(nc net.Conn) bool {
+	_, ok := nc.(*net.UnixConn)
+	return ok
 }
 
-// attach makes a conn of the socket behind nc and posts it to its loop. nc stays the caller's.
-func (s *Server) attach(nc net.Conn, exp Export) error {
-	fd, err := ring.Socket(nc)
-	if err != nil {
-		return err
+// attach makes a conn of the socket and posts it to its loop. The sockets are not the caller's any more.
+func (s *Server) attach(nc, top net.Conn, exp Export, t terms) error {
+	if top == nc {
+		defer nc.Close() // one of two descriptors of the socket
+		fd, err := ring.Socket(nc)
+		if err != nil {
+			return err
+		}
+		return s.adopt(fd, exp, t, nil)
 	}
-	return s.adopt(fd, exp)
+	return s.attachTLS(nc, top, exp, t)
 }
 
-// adopt takes over a connected stream socket in blocking mode whose handshake is done.
-func (s *Server) adopt(fd int, exp Export) error {
+// adopt takes over a connected stream socket in blocking mode whose handshake is done, also if it fails.
+// p is the pump at its other end, or nil.
+func (s *Server) adopt(fd int, exp Export, t terms, p *pump) error {
 	s.mu.Lock()
 	if s.closed.Load() {
 		s.mu.Unlock()
@@ -160,7 +185,8 @@ func (s *Server) adopt(fd int, exp Export) error {
 		sh = newShare(l, &s.opts)
 		s.shares[l] = sh
 	}
-	c := newConn(s, sh, fd, exp)
+	c := newConn(s, sh, fd, exp, t)
+	c.tls = p
 	s.conns[c] = struct{}{}
 	s.mu.Unlock()
 	if l.Post(c) {
@@ -180,8 +206,11 @@ func (s *Server) finished(c *conn) {
 	s.mu.Lock()
 	delete(s.conns, c)
 	s.mu.Unlock()
-	s.counts.connections.Add(-1)
-	s.work.Done()
+	if c.tls != nil {
+		c.tls.ended()
+		return
+	}
+	s.release()
 }
 
 // killGrace is how long Shutdown waits for connections it has cut off once its context is done.

@@ -16,8 +16,10 @@ import (
 type Exports struct {
 	// Default is the name the empty name stands for; empty: there is none.
 	Default string
-	// Open is how many exports are open now.
+	// Opened is how many exports are open now.
 	Opened atomic.Int64
+	// Admit, if not nil, refuses peers with an error.
+	Admit func(name string, p nbd.Peer) error
 
 	mu   sync.Mutex
 	list []*export
@@ -45,18 +47,20 @@ func (x *Exports) Add(l *ring.Loop, dev block.Device, name, description string) 
 }
 
 // List shows all (nbd.Exports).
-func (x *Exports) List() []nbd.ExportInfo {
+func (x *Exports) List(p nbd.Peer) []nbd.ExportInfo {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	var l []nbd.ExportInfo
 	for _, e := range x.list {
-		l = append(l, e.info)
+		if x.Admit == nil || x.Admit(e.info.Name, p) == nil {
+			l = append(l, e.info)
+		}
 	}
 	return l
 }
 
 // Open finds one (nbd.Exports).
-func (x *Exports) Open(name string) (nbd.Export, error) {
+func (x *Exports) Open(name string, p nbd.Peer) (nbd.Export, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if name == "" && x.Default != "" {
@@ -64,6 +68,11 @@ func (x *Exports) Open(name string) (nbd.Export, error) {
 	}
 	for _, e := range x.list {
 		if e.info.Name == name {
+			if x.Admit != nil {
+				if err := x.Admit(name, p); err != nil {
+					return nil, err
+				}
+			}
 			x.Opened.Add(1)
 			return e, nil
 		}

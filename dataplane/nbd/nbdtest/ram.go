@@ -23,23 +23,31 @@ type RAM struct {
 	Hold bool
 	// Fail decides the end of each request; a failed one changes nothing.
 	Fail func(*block.Request) errs.Kind
+	// SlowZero makes it turn away fast zeroes.
+	SlowZero bool
+	// Grain bounds what an Extents tells at once, in blocks; 0 = no bound.
+	Grain int
+	// Log, if not nil, gets every request as it is submitted.
+	Log func(*block.Request)
 
 	loop  *ring.Loop
 	pool  *buf.Pool
 	info  block.Info
 	table []buf.Page // page of each block; buf.Zero = zeros
+	alloc []bool     // of a block of zeros: it is allocated
 
 	op      ring.Op
 	timer   ring.Timer
 	waiting []*block.Request
 	ending  []*block.Request
-	seen    [block.WriteZeroes + 1]uint64
+	seen    [block.Extents + 1]uint64
 }
 
 // NewRAM makes a device of size bytes (a multiple of 4096) on loop l, whose pool it fills as it is
 // written.
 func NewRAM(l *ring.Loop, info block.Info) *RAM {
-	d := &RAM{loop: l, pool: l.Pool(), info: info, table: make([]buf.Page, info.Size/buf.PageSize)}
+	n := info.Size / buf.PageSize
+	d := &RAM{loop: l, pool: l.Pool(), info: info, table: make([]buf.Page, n), alloc: make([]bool, n)}
 	d.op.Done = d
 	d.timer.Fire = d.release
 	return d
@@ -59,27 +67,65 @@ func (d *RAM) Submit(r *block.Request) {
 	invariants.Assert(r.Off >= 0 && r.Off+int64(r.Len) <= d.info.Size, "nbdtest: request outside the device")
 	d.seen[r.Op]++
 	r.Err = errs.OK
+	if d.Log != nil {
+		d.Log(r)
+	}
 	if d.Fail != nil {
 		r.Err = d.Fail(r)
 	}
-	switch {
-	case r.Err != errs.OK:
+	if d.SlowZero && r.Op == block.WriteZeroes && r.Flags&block.FastZero != 0 {
+		r.Err = errs.Unsupported
+	}
+	if r.Err != errs.OK {
 		d.pool.ReleaseVec(&r.Data)
-	case r.Op == block.Read:
-		d.read(r)
-	case r.Op == block.Write:
-		d.write(r)
-	case r.Op == block.WriteZeroes:
-		d.zero(r.Off, int64(r.Len))
-	case r.Op == block.Trim:
-		from := (r.Off + buf.PageSize - 1) &^ (buf.PageSize - 1)
-		to := (r.Off + int64(r.Len)) &^ (buf.PageSize - 1)
-		if from < to {
-			d.zero(from, to-from)
-		}
+	} else {
+		d.apply(r)
 	}
 	d.waiting = append(d.waiting, r)
 	d.schedule()
+}
+
+func (d *RAM) apply(r *block.Request) {
+	switch r.Op {
+	case block.Read:
+		d.read(r)
+	case block.Write:
+		d.write(r)
+	case block.WriteZeroes:
+		d.zero(r.Off, int64(r.Len), r.Flags&block.NoHole != 0)
+	case block.Trim:
+		from := (r.Off + buf.PageSize - 1) &^ (buf.PageSize - 1)
+		to := (r.Off + int64(r.Len)) &^ (buf.PageSize - 1)
+		if from < to {
+			d.zero(from, to-from, false)
+		}
+	case block.Extents:
+		d.extents(r)
+	}
+}
+
+// extents tells what it may append, and at most Grain blocks.
+func (d *RAM) extents(r *block.Request) {
+	off, end := r.Off, r.Off+int64(r.Len)
+	for n := 0; off < end && (d.Grain == 0 || n < d.Grain); n++ {
+		step := min(end, (off/buf.PageSize+1)*buf.PageSize) - off
+		state := block.ExtentState(0)
+		if b := off / buf.PageSize; d.table[b] == buf.Zero {
+			if state = block.ReadsZero; !d.alloc[b] {
+				state |= block.Hole
+			}
+		}
+		k := len(r.Extents)
+		switch {
+		case k > 0 && r.Extents[k-1].State == state:
+			r.Extents[k-1].Len += uint32(step)
+		case k == cap(r.Extents) || (k == 1 && r.Flags&block.One != 0):
+			return
+		default:
+			r.Extents = append(r.Extents, block.Extent{Len: uint32(step), State: state})
+		}
+		off += step
+	}
 }
 
 func (d *RAM) schedule() {
@@ -162,8 +208,8 @@ func (d *RAM) write(r *block.Request) {
 	r.Data.Reset()
 }
 
-// zero clears a range; a block that is cleared in part gets a page of its own.
-func (d *RAM) zero(off, n int64) {
+// zero clears a range; a block that is cleared in part gets a page of its own, if it has not been zeros.
+func (d *RAM) zero(off, n int64, alloc bool) {
 	for n > 0 {
 		b, in := off/buf.PageSize, off%buf.PageSize
 		k := min(n, buf.PageSize-in)
@@ -177,16 +223,20 @@ func (d *RAM) zero(off, n int64) {
 			d.table[b] = pg
 		} else {
 			d.table[b] = buf.Zero
+			if k == buf.PageSize {
+				d.alloc[b] = alloc
+			}
 		}
 		d.pool.Release(old)
 		off, n = off+k, n-k
 	}
 }
 
-// Drop gives all pages back. On the loop, when nothing is in flight.
+// Drop gives all pages back: nothing was ever written. On the loop, when nothing is in flight.
 func (d *RAM) Drop() {
 	for i, pg := range d.table {
 		d.pool.Release(pg)
 		d.table[i] = buf.Zero
 	}
+	clear(d.alloc)
 }
