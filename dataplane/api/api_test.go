@@ -23,6 +23,8 @@ type fake struct {
 	mu    sync.Mutex
 	disks map[string]VDisk
 	ready error
+
+	reloads int
 }
 
 func (f *fake) CreateVDisk(_ context.Context, name string, size int64) (VDisk, error) {
@@ -58,6 +60,25 @@ func (f *fake) ShowVDisk(_ context.Context, name string) (VDisk, error) {
 	}
 	return v, nil
 }
+
+func (f *fake) SetVDisk(_ context.Context, name string, s VDiskSettings) (VDiskChange, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	v, ok := f.disks[name]
+	if !ok {
+		return VDiskChange{}, errs.New(errs.Absent, "there is no vDisk %s", name)
+	}
+	if s.ReadOnly != nil {
+		v.ReadOnly = *s.ReadOnly
+	}
+	if s.Allow != nil {
+		v.Allow = s.Allow
+	}
+	f.disks[name] = v
+	return VDiskChange{v, len(s.Allow)}, nil
+}
+
+func (f *fake) Reload(context.Context) error { f.reloads++; return nil }
 
 func (f *fake) RemoveVDisk(_ context.Context, name string) error {
 	f.mu.Lock()
@@ -140,6 +161,24 @@ func TestClientAndServer(t *testing.T) {
 	if _, err = c.CreateVDisk(ctx, "../etc", 4096); errs.Of(err) != errs.Invalid {
 		t.Errorf("a bad name: %v", err)
 	}
+	yes := true
+	ch, err := c.SetVDisk(ctx, "demo", VDiskSettings{ReadOnly: &yes})
+	if err != nil || !ch.ReadOnly || ch.Allow != nil || ch.Disconnected != 0 {
+		t.Errorf("read-only: %+v %v", ch, err)
+	}
+	ch, err = c.SetVDisk(ctx, "demo", VDiskSettings{Allow: []string{"unix", "10.0.0.0/8"}})
+	if err != nil || !ch.ReadOnly || len(ch.Allow) != 2 || ch.Disconnected != 2 {
+		t.Errorf("an access list: %+v %v", ch, err)
+	}
+	if _, err = c.SetVDisk(ctx, "none", VDiskSettings{ReadOnly: &yes}); errs.Of(err) != errs.Absent {
+		t.Errorf("none: %v", err)
+	}
+	if _, err = c.SetVDisk(ctx, "demo", VDiskSettings{}); errs.Of(err) != errs.Invalid {
+		t.Errorf("no change: %v", err)
+	}
+	if err := c.Reload(ctx); err != nil {
+		t.Error(err)
+	}
 	list, err := c.ListVDisks(ctx)
 	if err != nil || len(list) != 1 || list[0].Name != "demo" {
 		t.Error(list, err)
@@ -208,7 +247,16 @@ func TestHTTP(t *testing.T) {
 		{"PUT", "/api/v1/vdisks", "", 405, `use GET`},
 		{"GET", "/api/v1/vdisks/-x", "", 400, `begins with`},
 		{"GET", "/api/v1/vdisks/zz", "", 404, `"kind":"absent"`},
+		{"PATCH", "/api/v1/vdisks/a", `{"read_only":true}`, 200, `"read_only":true`},
+		{"PATCH", "/api/v1/vdisks/a", `{"allow":["unix"]}`, 200, `"disconnected":1`},
+		{"PATCH", "/api/v1/vdisks/a", `{}`, 400, `nothing to change`},
+		{"PATCH", "/api/v1/vdisks/a", `{"allow":[]}`, 400, `takes the access list away`},
+		{"PATCH", "/api/v1/vdisks/a", `{"readonly":true}`, 400, `the body must be like`},
+		{"PATCH", "/api/v1/vdisks/zz", `{"read_only":true}`, 404, `"kind":"absent"`},
+		{"PUT", "/api/v1/vdisks/a", `{"read_only":true}`, 405, `use GET`},
 		{"DELETE", "/api/v1/vdisks/a", "", 204, ``},
+		{"POST", "/api/v1/reload", "", 204, ``},
+		{"GET", "/api/v1/reload", "", 405, `use POST`},
 		{"GET", "/api/v1/asds", "", 200, `"id":1`},
 		{"GET", "/api/v1/asds/1", "", 200, `"state":"up"`},
 		{"GET", "/api/v1/asds/one", "", 400, `a number from 0`},

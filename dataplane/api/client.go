@@ -67,6 +67,16 @@ func (c *Client) ShowVDisk(ctx context.Context, name string) (VDisk, error) {
 	return v, err
 }
 
+// SetVDisk changes what s names.
+func (c *Client) SetVDisk(ctx context.Context, name string, s VDiskSettings) (VDiskChange, error) {
+	var v VDiskChange
+	if err := units.CheckName(name); err != nil {
+		return v, err
+	}
+	err := c.do(ctx, http.MethodPatch, "vdisks/"+url.PathEscape(name), s, &v)
+	return v, err
+}
+
 // RemoveVDisk removes one.
 func (c *Client) RemoveVDisk(ctx context.Context, name string) error {
 	if err := units.CheckName(name); err != nil {
@@ -99,6 +109,11 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	var s Status
 	err := c.do(ctx, http.MethodGet, "status", nil, &s)
 	return s, err
+}
+
+// Reload has certificates and keys read again.
+func (c *Client) Reload(ctx context.Context) error {
+	return c.do(ctx, http.MethodPost, "reload", nil, nil)
 }
 
 // Memory tells where the memory is.

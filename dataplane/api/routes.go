@@ -36,6 +36,11 @@ func (s *Server) route(rc *fasthttp.RequestCtx, path string) {
 	case noun == "asds":
 		s.asd(rc, arg)
 		return
+	case rest == "reload":
+		s.only(rc, fasthttp.MethodPost, func() {
+			s.call(rc, fasthttp.StatusNoContent, func(ctx context.Context) (any, error) { return nil, s.sys.Reload(ctx) })
+		})
+		return
 	case rest == "status":
 		s.get(rc, func(ctx context.Context) (any, error) { return s.sys.Status(ctx) })
 		return
@@ -43,8 +48,8 @@ func (s *Server) route(rc *fasthttp.RequestCtx, path string) {
 		s.get(rc, s.memory)
 		return
 	}
-	replyError(rc, errs.New(errs.Absent, "there is no %.100q; below %s there are vdisks, asds, status and status/memory",
-		path, prefix))
+	replyError(rc, errs.New(errs.Absent, "there is no %.100q; below %s there are vdisks, asds, reload, status and "+
+		"status/memory", path, prefix))
 }
 
 func (s *Server) vdisks(rc *fasthttp.RequestCtx) {
@@ -63,6 +68,24 @@ func (s *Server) vdisks(rc *fasthttp.RequestCtx) {
 	s.call(rc, fasthttp.StatusCreated, func(ctx context.Context) (any, error) {
 		return s.sys.CreateVDisk(ctx, req.Name, req.SizeBytes)
 	})
+}
+
+// parseSettings reads the body of a PATCH, which must name something.
+func parseSettings(body []byte) (VDiskSettings, error) {
+	var r VDiskSettings
+	dec := json.NewDecoder(bytes.NewReader(body))
+	dec.DisallowUnknownFields()
+	err := dec.Decode(&r)
+	switch {
+	case err != nil:
+		return r, errs.New(errs.Invalid, `the body must be like {"read_only": true, "allow": ["10.0.0.0/8", "unix"]}: %v`,
+			err)
+	case r.Allow != nil && len(r.Allow) == 0:
+		return r, errs.New(errs.Invalid, `allow is empty; ["all"] takes the access list away`)
+	case r.ReadOnly == nil && r.Allow == nil:
+		return r, errs.New(errs.Invalid, "the body names nothing to change: there are read_only and allow")
+	}
+	return r, nil
 }
 
 // parseCreate checks the body of a create; the result's SizeBytes is what to make.
@@ -93,10 +116,19 @@ func (s *Server) vdisk(rc *fasthttp.RequestCtx, name string) {
 		replyError(rc, err)
 		return
 	}
-	if string(rc.Method()) == fasthttp.MethodDelete {
+	switch string(rc.Method()) {
+	case fasthttp.MethodDelete:
 		s.call(rc, fasthttp.StatusNoContent, func(ctx context.Context) (any, error) {
 			return nil, s.sys.RemoveVDisk(ctx, name)
 		})
+		return
+	case fasthttp.MethodPatch:
+		set, err := parseSettings(rc.PostBody())
+		if err != nil {
+			replyError(rc, err)
+			return
+		}
+		s.call(rc, fasthttp.StatusOK, func(ctx context.Context) (any, error) { return s.sys.SetVDisk(ctx, name, set) })
 		return
 	}
 	s.get(rc, func(ctx context.Context) (any, error) { return s.sys.ShowVDisk(ctx, name) })

@@ -24,8 +24,25 @@ type VDisks interface {
 	ListVDisks(ctx context.Context) ([]VDisk, error)
 	// ShowVDisk; Absent if there is none of that name.
 	ShowVDisk(ctx context.Context, name string) (VDisk, error)
+	// SetVDisk changes what the settings name; when it returns that survives power loss, new connections are
+	// judged by it, and those that it shuts out are closed. Kinds: Absent, Busy (a vDisk in use can become neither
+	// read-only nor writable), Invalid.
+	SetVDisk(ctx context.Context, name string, s VDiskSettings) (VDiskChange, error)
 	// RemoveVDisk; Absent, or Busy while a client is connected.
 	RemoveVDisk(ctx context.Context, name string) error
+}
+
+// VDiskSettings is the body of a PATCH of a vDisk: what it does not name stays.
+type VDiskSettings struct {
+	ReadOnly *bool `json:"read_only,omitempty"`
+	// Allow is the new access list: networks, addresses, "unix", "cert:NAME", "psk:NAME"; or "all" alone.
+	Allow []string `json:"allow,omitempty"`
+}
+
+// VDiskChange is a vDisk after a change.
+type VDiskChange struct {
+	VDisk
+	Disconnected int `json:"disconnected"` // connections that the new access list shut out
 }
 
 // ASDs shows the drives.
@@ -49,6 +66,9 @@ type Health interface {
 	// WriteMetrics adds all metrics of the deployment to the page. Those of the process (memory,
 	// descriptors, CPU, the Go runtime) are there already.
 	WriteMetrics(p *stat.Page)
+	// Reload reads certificates and keys again; after an error those that were read before go on. Refused if there
+	// is nothing to read.
+	Reload(ctx context.Context) error
 	// Ready is nil while the deployment serves IO, else the sentence that says why not.
 	Ready() error
 }
@@ -62,6 +82,9 @@ type VDisk struct {
 	Created   time.Time `json:"created,omitzero"`
 	// Connections is the number of NBD connections now.
 	Connections int `json:"connections"`
+	// ReadOnly: new connections can only read. Allow says whom it is open to, at least one word.
+	ReadOnly bool     `json:"read_only"`
+	Allow    []string `json:"allow,omitempty"`
 	// MappedBytes is how much of the address space holds data on the backend.
 	MappedBytes int64 `json:"mapped_bytes"`
 	// StoredBytes is what its objects take on the drives, parity and garbage included.
@@ -133,8 +156,19 @@ type Status struct {
 	CorruptBlocks  uint64   `json:"corrupt_blocks_total"`
 	// CorruptPlaces says where damage was met: data, index, journal, map, meta.
 	CorruptPlaces map[string]uint64 `json:"corrupt_places,omitempty"`
+	// Warnings are sentences on what will go wrong if nobody acts; they do not count in State.
+	Warnings []string `json:"warnings,omitempty"`
+	TLS      *TLS     `json:"tls,omitempty"` // of NBD; absent: there is none
 	// Unprotected names, in sentences, what a lost drive or machine would take with it.
 	Unprotected []string `json:"unprotected"`
+}
+
+// TLS is how NBD is encrypted.
+type TLS struct {
+	Mode            string    `json:"mode"` // optional or required (over TCP)
+	Dir             string    `json:"dir"`
+	VerifyPeer      bool      `json:"verify_peer"`
+	CertificateEnds time.Time `json:"certificate_ends,omitzero"` // absent: pre-shared keys only
 }
 
 // OneCopy is the sentence that Status.Unprotected holds for an embedded deployment.

@@ -25,15 +25,27 @@ type Config struct {
 	Journal      int64
 
 	NBDListen      string // host:port, empty: unix socket only
+	NBDTLS         string // TLSOff, TLSOptional or TLSRequired
+	NBDTLSDir      string // absolute path of the folder with certificates and keys.psk
+	NBDTLSVerify   bool   // clients must have a certificate of our authority, or know a key
 	APIListen      string // host:port, empty: unix socket only
 	MaxConnections int    // NBD connections at a time
 	Loops          int
+	LoopCPUs       []int         // empty: wherever the kernel puts them
 	StallTimeout   time.Duration // 0: writes wait for ever
 	Processes      bool          // a child process per ASD
 	ASDMemory      int64         // feeds the pools of each child
 	NoRestart      bool          // a child that died stays dead
+	PlainIO        bool          // no io_uring
 	AllowFaults    bool          // faults may be set by hand
 }
+
+// What --nbd-tls may be. Required concerns TCP: who may open a unix socket is what its file's mode is for.
+const (
+	TLSOff      = "off"
+	TLSOptional = "optional"
+	TLSRequired = "required"
+)
 
 // Default is a Config before anybody said anything.
 func Default() Config {
@@ -45,6 +57,7 @@ func Default() Config {
 		ASDMemory:      80 << 20,
 		MaxConnections: 256,
 		StallTimeout:   60 * time.Second,
+		NBDTLS:         TLSOff,
 	}
 }
 
@@ -63,7 +76,7 @@ const (
 	minJournal    = 64 << 20
 	journalUnit   = 32 << 20
 	maxLoops      = 256
-	maxConns      = 65536
+	maxConns      = 30000    // a ring has 65536 slots
 	autoASDSize   = 64 << 30 // the most an ASD takes by itself
 	autoMemory    = 1 << 30
 	maxFragments  = 255 // k+m: a fragment's number is a byte
@@ -164,8 +177,25 @@ func (c *Config) Validate() error {
 	if c.StallTimeout < 0 {
 		return errs.New(errs.Invalid, "stall-timeout is %v; it must be 0 (wait for ever) or more", c.StallTimeout)
 	}
+	if err := c.validateTLS(); err != nil {
+		return err
+	}
 	c.round()
 	return c.validatePolicies()
+}
+
+// TLSOn reports whether NBD has TLS at all.
+func (c *Config) TLSOn() bool { return c.NBDTLS != TLSOff && c.NBDTLS != "" }
+
+func (c *Config) validateTLS() error {
+	switch {
+	case c.TLSOn() && c.NBDTLSDir == "":
+		return errs.New(errs.Invalid, "nbd-tls is %s and nbd-tls-dir is not set: name the folder that holds "+
+			"server-cert.pem, server-key.pem and ca-cert.pem, or keys.psk", c.NBDTLS)
+	case !c.TLSOn() && c.NBDTLSVerify:
+		return errs.New(errs.Invalid, "nbd-tls-verify-peer does nothing while nbd-tls is off: say nbd-tls required")
+	}
+	return nil
 }
 
 func (c *Config) round() {

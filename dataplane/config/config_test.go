@@ -109,7 +109,8 @@ func TestKeysRoundTrip(t *testing.T) {
 		"asds": {"12"}, "asd-size": {"300M"}, "nodes": {"4"}, "policy": {"4,2,5,2", "2,2,3,1"}, "sco-size": {"16M"},
 		"fragment-size": {"1M"}, "memory": {"100M"}, "journal": {"64M"}, "nbd-listen": {"127.0.0.1:1"},
 		"api-listen": {"[::]:2"}, "max-connections": {"9"}, "loops": {"3"}, "stall-timeout": {"1m0s"}, "processes": {"true"},
-		"asd-memory": {"96M"}, "no-restart": {"true"}, "allow-faults": {"true"},
+		"asd-memory": {"96M"}, "no-restart": {"true"}, "allow-faults": {"true"}, "plain-io": {"true"},
+		"nbd-tls": {"optional"}, "nbd-tls-dir": {"/etc/vstor/tls"}, "nbd-tls-verify-peer": {"true"}, "loop-cpus": {"1,2"},
 	}
 	for _, k := range Keys() {
 		if given[k.Name] == nil || k.Help == "" || (k.Arg == "" && k.Shape != Bool) {

@@ -106,12 +106,18 @@ func (d *Dir) inspect() error {
 	}
 	for _, e := range entries {
 		// creating.tmp: the very first file was being written when the process died.
-		if n := e.Name(); n != lockFile && n != creatingFile+".tmp" && n != "lost+found" {
+		if n := e.Name(); !isOurSocket(e) && n != lockFile && n != creatingFile+".tmp" && n != "lost+found" {
 			return errs.New(errs.Refused, "%s holds %s and no vstor deployment: give --dir an empty folder or a new one",
 				d.Path, n)
 		}
 	}
 	return nil
+}
+
+// isOurSocket: a socket unit may have made it before the first start, and listens on it: it is nobody's data,
+// and must stay.
+func isOurSocket(e os.DirEntry) bool {
+	return e.Type()&os.ModeSocket != 0 && (e.Name() == "nbd.sock" || e.Name() == "api.sock")
 }
 
 // readFormat is 0 where there is no format file.
@@ -252,8 +258,8 @@ func (d *Dir) clear() error {
 		return errs.Wrap(errs.IO, err, "cannot look into the folder")
 	}
 	for _, e := range entries {
-		switch e.Name() {
-		case lockFile, creatingFile, "lost+found":
+		switch n := e.Name(); {
+		case n == lockFile, n == creatingFile, n == "lost+found", isOurSocket(e):
 		default:
 			if err := os.RemoveAll(filepath.Join(d.Path, e.Name())); err != nil {
 				return errs.Wrap(errs.IO, err, "cannot remove what a first start left behind")

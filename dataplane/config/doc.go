@@ -9,6 +9,8 @@
 // Settings that shaped what lies on the drives (how many ASDs, how large...) stay as they were first:
 // a start that says otherwise is refused, and told what differs.
 //
+// A service manager may hand over sockets and wants to hear of our state (inherit.go, notify.go).
+//
 // A deployment's folder (dir.go) has one process at a time, a format version, and a first start that
 // either finishes or leaves nothing behind.
 package config

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,6 +30,7 @@ type Key struct {
 	Help  string
 	// Fixed settings shaped what lies in DIR and stay as they were at the first start.
 	Fixed bool
+	path  bool // kept as it was understood, and not as it was written
 
 	get func(*Config) []string
 	set func(*Config, []string) error
@@ -56,18 +58,27 @@ func Keys() []*Key {
 		sizeKey("memory", "what all pools together may hold; default: an eighth of the RAM, at most 1G",
 			func(c *Config) *int64 { return &c.Memory }),
 		fixed(sizeKey("journal", "size of the write journal", func(c *Config) *int64 { return &c.Journal })),
-		textKey("nbd-listen", "HOST:PORT", "serve NBD on TCP too, unencrypted, like 127.0.0.1:10809",
+		textKey("nbd-listen", "HOST:PORT", "serve NBD on TCP too, like 127.0.0.1:10809; encrypted if --nbd-tls says so",
 			func(c *Config) *string { return &c.NBDListen }),
+		wordKey("nbd-tls", "whether NBD clients may or must use TLS; required concerns TCP only",
+			[]string{TLSOff, TLSOptional, TLSRequired}, func(c *Config) *string { return &c.NBDTLS }),
+		pathKey("nbd-tls-dir", "DIR", "folder with server-cert.pem, server-key.pem and ca-cert.pem, or with keys.psk, or all",
+			func(c *Config) *string { return &c.NBDTLSDir }),
+		boolKey("nbd-tls-verify-peer", "TLS clients must have a certificate of the authority in ca-cert.pem",
+			func(c *Config) *bool { return &c.NBDTLSVerify }),
 		textKey("api-listen", "HOST:PORT", "serve the HTTP API and the metrics on TCP too, without a password",
 			func(c *Config) *string { return &c.APIListen }),
 		intKey("max-connections", "most NBD connections at a time", func(c *Config) *int { return &c.MaxConnections }),
 		intKey("loops", "number of IO loops, one thread each; default: half the cores",
 			func(c *Config) *int { return &c.Loops }),
+		cpusKey(),
 		stallKey(),
 		boolKey("processes", "a child process per ASD", func(c *Config) *bool { return &c.Processes }),
 		sizeKey("asd-memory", "what the pools of each child process may hold, beside --memory",
 			func(c *Config) *int64 { return &c.ASDMemory }),
 		boolKey("no-restart", "leave a child process that died alone", func(c *Config) *bool { return &c.NoRestart }),
+		boolKey("plain-io", "do without io_uring, which is slower; happens by itself where io_uring is forbidden",
+			func(c *Config) *bool { return &c.PlainIO }),
 		boolKey("allow-faults", "let 'vstor asd fault' break things on purpose: for tests",
 			func(c *Config) *bool { return &c.AllowFaults }),
 	}
@@ -160,6 +171,41 @@ func textKey(name, arg, help string, at func(*Config) *string) *Key {
 			*at(c) = w
 			return nil
 		}}
+}
+
+// wordKey is one of a few words.
+func wordKey(name, help string, choices []string, at func(*Config) *string) *Key {
+	return &Key{Name: name, Arg: strings.Join(choices, "|"), Help: help,
+		get: func(c *Config) []string { return []string{*at(c)} },
+		set: func(c *Config, words []string) error {
+			w, err := oneWord(name, words)
+			if err != nil {
+				return err
+			}
+			if !slices.Contains(choices, w) {
+				return errs.New(errs.Invalid, "%s is %q; it must be %s", name, w, strings.Join(choices, ", "))
+			}
+			*at(c) = w
+			return nil
+		}}
+}
+
+// pathKey is a file or a folder, kept as an absolute path: the next start may stand elsewhere.
+func pathKey(name, arg, help string, at func(*Config) *string) *Key {
+	k := textKey(name, arg, help, at)
+	k.path = true
+	k.set = func(c *Config, words []string) error {
+		w, err := oneWord(name, words)
+		if err == nil && w != "" {
+			w, err = filepath.Abs(w)
+		}
+		if err != nil {
+			return errs.New(errs.Invalid, "%s: %v", name, err)
+		}
+		*at(c) = w
+		return nil
+	}
+	return k
 }
 
 func policyKey() *Key {

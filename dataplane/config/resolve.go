@@ -43,7 +43,7 @@ func (d *Dir) Resolve(system, env, flags Source, m Machine) (Config, map[string]
 	maps.Copy(keep, kept.Values)
 	maps.Copy(keep, flags.Values)
 	for _, k := range Keys() {
-		if k.Fixed {
+		if _, said := flags.Values[k.Name]; k.Fixed || said && k.path && k.Get(&c) != nil {
 			keep[k.Name] = k.Get(&c)
 		}
 	}

@@ -1,8 +1,10 @@
 package config
 
 import (
+	"errors"
 	"net"
 	"os"
+	"syscall"
 
 	"vstor/dataplane/errs"
 )
@@ -34,7 +36,7 @@ func ListenUnix(path string) (*net.UnixListener, error) {
 	os.Remove(tmp)
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: tmp, Net: "unix"})
 	if err != nil {
-		return nil, errs.Wrap(errs.IO, err, "cannot listen on %s", path)
+		return nil, errs.Wrap(errs.IO, bareCause(err), "cannot listen on %s", path)
 	}
 	l.SetUnlinkOnClose(false)
 	if err = os.Chmod(tmp, 0o600); err == nil {
@@ -43,9 +45,18 @@ func ListenUnix(path string) (*net.UnixListener, error) {
 	if err != nil {
 		l.Close()
 		os.Remove(tmp)
-		return nil, errs.Wrap(errs.IO, err, "cannot listen on %s", path)
+		return nil, errs.Wrap(errs.IO, bareCause(err), "cannot listen on %s", path)
 	}
 	return l, nil
+}
+
+// bareCause is an error without the path in it, which nobody named and nobody will find.
+func bareCause(err error) error {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
+	return err
 }
 
 // RemoveSocket removes a socket's file after its listener was closed.

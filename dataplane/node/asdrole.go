@@ -41,6 +41,7 @@ type ASDOptions struct {
 	MaxConns   int
 	TLS        *tls.Config // for TCP; nil is none
 	Faults     bool        // may be set through the protocol
+	PlainIO    bool        // no io_uring
 	Log        *slog.Logger
 }
 
@@ -53,7 +54,7 @@ const (
 // RunASD serves one drive until ctx ends, then makes durable what it was given. ready is called once it
 // listens. It blocks.
 func RunASD(ctx context.Context, o ASDOptions, ready func()) error {
-	secret, err := readSecret(o.SecretFile)
+	secret, err := readSecret(o.SecretFile, secretIsCopy)
 	if err != nil {
 		return err
 	}
@@ -173,7 +174,7 @@ const asdPages = 8 << 20
 // server is what the daemon's server is made of; what is fixed leaves the rest of the memory to reads.
 func (o *ASDOptions) server() (server.Options, error) {
 	so := server.Options{Name: "asd-" + strconv.Itoa(int(o.ID)), MaxFragment: int(o.Fragment), PutBuffers: 4,
-		MaxConnections: o.MaxConns, AllowFaults: o.Faults,
+		MaxConnections: o.MaxConns, AllowFaults: o.Faults, IO: ringIO(o.PlainIO),
 		// Less than readers wait before they give up: peers that take nothing must lose their pages first.
 		StallTimeout: time.Second}
 	so.PoolBytes = asdPages

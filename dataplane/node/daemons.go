@@ -37,8 +37,14 @@ const returnQueue = 64
 // secretFile holds what the processes of a deployment prove to each other that they know.
 const secretFile = "secret"
 
+// What to do about a secret that is no good: where it is made, and where it is a copy.
+const (
+	secretMadeHere = "remove it and start again to have a new one made"
+	secretIsCopy   = "it must be a copy of the file \"" + secretFile + "\" in the folder of the deployment, with mode 0600"
+)
+
 // readSecret reads the deployment's secret, 64 hexadecimal digits in a file that nobody else may read.
-func readSecret(path string) ([]byte, error) {
+func readSecret(path, remedy string) ([]byte, error) {
 	st, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, errs.Wrap(errs.Absent, err, "cannot read the deployment's secret")
@@ -47,8 +53,8 @@ func readSecret(path string) ([]byte, error) {
 		return nil, errs.Wrap(errs.IO, err, "cannot read the deployment's secret")
 	}
 	if st.Mode().Perm()&0o077 != 0 {
-		return nil, errs.New(errs.Invalid, "the secret in %s can be read by others (mode %04o): chmod 600 it, or "+
-			"remove it and start again to have a new one made", path, st.Mode().Perm())
+		return nil, errs.New(errs.Invalid, "the secret in %s can be read by others (mode %04o): chmod 600 it, or %s",
+			path, st.Mode().Perm(), remedy)
 	}
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -56,8 +62,8 @@ func readSecret(path string) ([]byte, error) {
 	}
 	secret, err := hex.DecodeString(strings.TrimSpace(string(b)))
 	if err != nil || len(secret) != proto.SecretSize {
-		return nil, errs.New(errs.Corrupt, "%s does not hold a secret of %d hexadecimal digits: remove it and start "+
-			"again to have a new one made", path, 2*proto.SecretSize)
+		return nil, errs.New(errs.Corrupt, "%s does not hold a secret of %d hexadecimal digits: %s", path,
+			2*proto.SecretSize, remedy)
 	}
 	return secret, nil
 }
@@ -65,7 +71,7 @@ func readSecret(path string) ([]byte, error) {
 // haveSecret reads the secret, or makes one where there is none. One that cannot be read now is there: a new one
 // in its place would shut out the daemons that still run with it.
 func haveSecret(path string) ([]byte, error) {
-	secret, err := readSecret(path)
+	secret, err := readSecret(path, secretMadeHere)
 	if errs.Of(err) != errs.Absent {
 		return secret, err
 	}
@@ -155,6 +161,9 @@ func (n *Node) asdArgs(d *drive, sock string) []string {
 		"--index", filepath.Join(d.path, "index"), "--secret", filepath.Join(n.cfg.Dir, secretFile),
 		"--listen", "unix:" + sock, "--memory", units.FormatSize(n.cfg.ASDMemory),
 		"--fragment-size", units.FormatSize(n.cfg.FragmentSize), "--max-connections", strconv.Itoa(daemonConns)}
+	if n.cfg.PlainIO {
+		args = append(args, "--plain-io")
+	}
 	if n.cfg.AllowFaults {
 		args = append(args, "--allow-faults", "--control", "unix:"+controlSock(sock))
 	}

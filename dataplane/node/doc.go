@@ -13,6 +13,9 @@
 //	failed.go    vDisks that do not open: parked, tried again
 //	mapdb.go floor.go   maps made again from the SCOs, and when they may be
 //	identheal.go corruption.go   damage: the identity found again; what was met, by place
+//	serve.go     the NBD sockets
 //	exports.go   vDisks as NBD exports
+//	access.go settings.go   whom a vDisk is open to, and how that is changed
+//	nbdtls.go    certificates for NBD: read, read again, told of before they end
 //	status.go metrics.go memory.go   what the API shows
 package node

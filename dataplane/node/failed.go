@@ -185,6 +185,8 @@ func (n *Node) failedVDisks() []api.VDisk {
 }
 
 func (f *failed) show() api.VDisk {
+	rules := rulesOf(f.record)
 	return api.VDisk{Name: f.Name, ID: uint64(f.ID), SizeBytes: f.Size, Created: f.Created,
+		ReadOnly: rules.readOnly, Allow: rules.show(),
 		Problem: "it does not open: " + f.err.Error()}
 }

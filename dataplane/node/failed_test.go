@@ -12,6 +12,7 @@ import (
 	"vstor/dataplane/block"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/meta"
+	"vstor/dataplane/nbd"
 )
 
 // twoDisks is a deployment with vDisk v, of which some is in SCOs and some in the journal, and w, of which all
@@ -84,7 +85,7 @@ func TestFailedVDisk(t *testing.T) {
 	if len(list) != 2 || !strings.Contains(list[0].Problem, "does not open") || list[1].Problem != "" {
 		t.Fatalf("the list: %+v", list)
 	}
-	if _, err := (exports{v.n}).Open("v"); err == nil || !strings.Contains(err.Error(), "index of SCO") {
+	if _, err := (exports{v.n}).Open("v", nbd.Peer{}); err == nil || !strings.Contains(err.Error(), "index of SCO") {
 		t.Fatalf("a client hears %v", err)
 	}
 	s, err := v.n.Status(context.Background())

@@ -6,6 +6,7 @@ import (
 
 	"vstor/asd/client"
 	"vstor/asd/link"
+	"vstor/dataplane/api"
 	"vstor/dataplane/buf"
 	"vstor/dataplane/dio"
 	"vstor/dataplane/errs"
@@ -80,8 +81,12 @@ func (n *Node) startLoop(i int) (*loopRig, error) {
 	if err != nil {
 		return nil, err
 	}
-	opts := ringOptions(pool)
-	opts.Name = fmt.Sprintf("loop-%d", i)
+	opts := ringOptions(&n.cfg, pool)
+	opts.Name, opts.IO = fmt.Sprintf("loop-%d", i), ringIO(n.cfg.PlainIO)
+	if cpus := n.cfg.LoopCPUs; len(cpus) > 0 {
+		i := i % len(cpus)
+		opts.CPUs = cpus[i : i+1]
+	}
 	l, err := ring.New(opts)
 	if err == nil {
 		err = l.Start()
@@ -89,6 +94,9 @@ func (n *Node) startLoop(i int) (*loopRig, error) {
 	if err != nil {
 		pool.Close()
 		return nil, err
+	}
+	if _, why := l.Plain(); why != nil {
+		n.log.Warn(noUring, "loop", opts.Name, "error", why)
 	}
 	r := &loopRig{n: n, id: i, pool: pool, loop: l}
 	l.Call(func() {
@@ -103,6 +111,30 @@ func (n *Node) startLoop(i int) (*loopRig, error) {
 	}
 	r.fetch = &fetcher{client: r.client}
 	return r, nil
+}
+
+// noUring is what the log says of a loop that must do without.
+const noUring = "no io_uring: IO is plain, which is slower"
+
+// ringIO is --plain-io as the ring has it.
+func ringIO(plain bool) ring.IO {
+	if plain {
+		return ring.IOPlain
+	}
+	return ring.IOAuto
+}
+
+// statusIO says if the loops do without io_uring. All of them do if one does.
+func (n *Node) statusIO(s *api.Status) {
+	if len(n.rigs) == 0 {
+		return
+	}
+	switch plain, why := n.rigs[0].loop.Plain(); {
+	case why != nil:
+		s.Warnings = append(s.Warnings, noUring+" ("+why.Error()+")")
+	case plain:
+		s.Warnings = append(s.Warnings, "IO is plain, which is slower, as --plain-io wants it")
+	}
 }
 
 // praccOptions: drives are read here, or asked for by way of their daemons.

@@ -46,7 +46,7 @@ const (
 func planMemory(cfg *config.Config, coders int64) (memoryPlan, error) {
 	p := memoryPlan{
 		loops: cfg.Loops, manifest: manifestMem, coders: coders,
-		recv: ringOptions(nil).Memory(), conns: nbdLimits(cfg).Memory(cfg.Loops),
+		recv: ringOptions(cfg, nil).Memory(), conns: nbdLimits(cfg).Memory(cfg.Loops),
 		maps: min(max(cfg.Memory/12, 8<<20), 64<<20), cache: min(max(cfg.Memory/24, 8<<20), 32<<20),
 		tables:   int64(cfg.ASDs+2) * 2 * memTable,
 		cleaning: volume.CleanBytes, stores: int64(cfg.ASDs) * storeScratch,
@@ -113,9 +113,18 @@ func nbdLimits(cfg *config.Config) nbd.Options {
 	return nbd.Options{MaxConnections: cfg.MaxConnections, LoopStashBytes: stashMem}
 }
 
-// ringOptions is what a loop is made of.
-func ringOptions(pool *buf.Pool) ring.Options {
-	return ring.Options{Pool: pool, RecvBufs: recvBufs, RecvBufSize: recvBufSize}
+// ringEntries is the least size of a loop's submission queue; slotsPerEntry operations are under way for each.
+const (
+	ringEntries   = 1024
+	slotsPerEntry = 4
+	slotsForWork  = 2048 // journal, drives and timers: what must never stand in line behind idle clients
+)
+
+// ringOptions is what a loop is made of. Each connection keeps a receive and now and then a send under way, and
+// all of them may be those of one vDisk.
+func ringOptions(cfg *config.Config, pool *buf.Pool) ring.Options {
+	entries := max(ringEntries, (2*cfg.MaxConnections+slotsForWork+slotsPerEntry-1)/slotsPerEntry)
+	return ring.Options{Pool: pool, Entries: entries, RecvBufs: recvBufs, RecvBufSize: recvBufSize}
 }
 
 // fragmentBytes is what one fragment takes in the proxy's memory.

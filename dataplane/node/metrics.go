@@ -14,6 +14,7 @@ type praccASD = pracc.ASDStats
 // be a few requests apart.
 func (n *Node) WriteMetrics(p *stat.Page) {
 	n.nbdMetrics(p)
+	n.tlsMetrics(p)
 	for _, d := range n.sortedVDisks() {
 		d.metrics(p)
 	}

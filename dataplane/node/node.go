@@ -20,6 +20,7 @@ import (
 	"vstor/dataplane/meta"
 	"vstor/dataplane/nbd"
 	"vstor/dataplane/proxy"
+	"vstor/dataplane/tlsconn"
 	"vstor/dataplane/units"
 	"vstor/dataplane/volume"
 	"vstor/dataplane/volume/pagemap"
@@ -34,10 +35,15 @@ type Options struct {
 	Log    *slog.Logger
 	Host   Host              // nil: the machine itself
 	Fresh  bool              // make the deployment first
-	NoNBD  bool              // tests that use the vDisks directly
+	NoNBD  bool              // NBD waits for ServeNBD, or is never served
 	Hook   func(step string) // fault points of tests
 	Fatal  func(error)       // told of what the process cannot survive; must not return. nil panics
 	Grace  time.Duration     // how long puts wait for slow ASDs; 0: the proxy's default
+
+	// Listeners were opened by somebody else, and NBD is served there too; the Node's from Start on.
+	Listeners     []net.Listener
+	OnlyListeners bool   // no other socket is opened
+	Only          string // the one vDisk that is served over NBD, also without a name; empty: all of them
 }
 
 // Node is a running deployment in one process.
@@ -65,18 +71,26 @@ type Node struct {
 	returned chan ids.ASDID // that answer again
 	awaited  atomic.Bool    // the ASDs have had their time to start
 	nbd      *nbd.Server
+	tls      *tlsconn.Server // nil: NBD has none
 
 	ctx    context.Context
 	cancel context.CancelFunc
 	work   sync.WaitGroup // background
 
-	control sync.Mutex // create, remove: one at a time
-	mu      sync.Mutex // never held across IO
-	vdisks  map[string]*vdisk
-	failed  map[string]*failed // vDisks that do not open
+	control sync.Mutex // create, remove, set: one at a time
+
+	// settings is held for reading while a client opens a vDisk, and for writing while what it is judged by changes.
+	settings sync.RWMutex
+
+	mu     sync.Mutex // never held across IO
+	vdisks map[string]*vdisk
+	failed map[string]*failed // vDisks that do not open
 
 	mapDamage uint64 // map databases put aside at the start
 	stopping  bool
+	listeners []net.Listener // where NBD is served; guarded by mu
+	uris      []string       // of those; guarded by mu
+	ownSocket string         // to be removed at the end; empty: none
 }
 
 // Start brings a deployment up. NBD is served when it returns. After an error nothing runs.
@@ -101,6 +115,9 @@ func (n *Node) start() error {
 		return err
 	}
 	n.tuneRuntime()
+	if err := n.openTLS(); err != nil {
+		return err
+	}
 	if n.opts.Fresh {
 		if err := n.create(); err != nil {
 			return err
@@ -117,7 +134,7 @@ func (n *Node) start() error {
 	if n.opts.NoNBD {
 		return nil
 	}
-	return n.serve()
+	return n.ServeNBD()
 }
 
 // create makes what a deployment needs once.
@@ -276,41 +293,6 @@ func (n *Node) openVDisks(logs []map[ids.VolumeID][]volume.LogEntry) error {
 	return nil
 }
 
-// serve opens the NBD sockets.
-func (n *Node) serve() error {
-	opts := nbdLimits(&n.cfg)
-	opts.Exports, opts.Log = exports{n}, n.log
-	srv, err := nbd.New(opts)
-	if err != nil {
-		return err
-	}
-	n.nbd = srv
-	unix, err := config.ListenUnix(filepath.Join(n.cfg.Dir, "nbd.sock"))
-	if err != nil {
-		return err
-	}
-	n.listen(unix)
-	if n.cfg.NBDListen == "" {
-		return nil
-	}
-	tcp, err := net.Listen("tcp", n.cfg.NBDListen)
-	if err != nil {
-		return errs.Wrap(errs.IO, err, "cannot serve NBD on %s", n.cfg.NBDListen)
-	}
-	n.listen(tcp)
-	return nil
-}
-
-func (n *Node) listen(l net.Listener) {
-	n.work.Add(1)
-	go func() {
-		defer n.work.Done()
-		if err := n.nbd.Serve(l); err != nil {
-			n.log.Error("NBD is not served any more", "address", l.Addr(), "error", err)
-		}
-	}()
-}
-
 // background runs f until it ends or the node closes.
 func (n *Node) background(f func(context.Context)) {
 	n.work.Add(1)
@@ -339,7 +321,12 @@ func (n *Node) Close() error {
 			n.log.Warn("some clients did not take their last replies", "error", err)
 		}
 		cancel()
-		config.RemoveSocket(filepath.Join(n.cfg.Dir, "nbd.sock"))
+	}
+	if n.ownSocket != "" {
+		config.RemoveSocket(n.ownSocket)
+	}
+	for _, l := range n.opts.Listeners { // never served
+		l.Close()
 	}
 	n.cancel()
 	if n.sealer != nil {

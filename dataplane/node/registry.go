@@ -35,6 +35,9 @@ type record struct {
 	// Foreign says of one that is gone that it never was: ASDs have something of its number, which is not known
 	// to be anybody's garbage. It stays among those that are gone, so that none takes it for a removed one's.
 	Foreign bool `json:"foreign,omitempty"`
+	// Since version 2 of the second copy: what `vstor vdisk set` says.
+	ReadOnly bool     `json:"read_only,omitempty"`
+	Allow    []string `json:"allow,omitempty"` // words of an access list; none: open to all
 }
 
 // A second copy of it lies in DIR/vdisks.json: see registryfile.go.
@@ -154,6 +157,36 @@ func (g registry) scan(ctx context.Context, prefix string) ([]record, error) {
 			return out, nil
 		}
 	}
+}
+
+// change alters what is known of a vDisk. When it returns that is durable, in both copies; after an error it is as
+// it was, or the error says that it is not.
+func (g registry) change(ctx context.Context, name string, alter func(*record)) (record, error) {
+	value, version, err := g.meta.Get(ctx, nameKey(name))
+	if err != nil {
+		return record{}, err
+	}
+	var r record
+	if err := json.Unmarshal(value, &r); err != nil {
+		return r, errs.Wrap(errs.Corrupt, err, "the record of vDisk %q", name)
+	}
+	alter(&r)
+	changed, err := json.Marshal(r)
+	if err != nil {
+		return r, err
+	}
+	var txn meta.Txn
+	txn.HasVersion(nameKey(name), version).Put(nameKey(name), changed)
+	if err := g.meta.Apply(ctx, &txn); err != nil {
+		return r, err
+	}
+	if err = g.keep(ctx); err != nil {
+		var back meta.Txn
+		if rerr := g.meta.Apply(ctx, back.Put(nameKey(name), value)); rerr != nil {
+			err = errs.Wrap(errs.Of(err), err, "%v; and it cannot be taken back", rerr)
+		}
+	}
+	return r, err
 }
 
 // remove turns a vDisk into one that is gone: from then on its name is free and its number dead.

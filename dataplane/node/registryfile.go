@@ -31,7 +31,27 @@ type registryCopy struct {
 	Gone    []record     `json:"gone"` // removed, and not all deleted
 }
 
-const registryCopyVersion = 1
+// Versions of the copy:
+//
+//	1  the first
+//	2  vDisks may be read-only and have access lists
+//
+// A program that knows version 1 alone would leave both out when it writes the copy, and serve such a vDisk to
+// everybody; so it must not start. Without any such vDisk the copy is still written as version 1, byte for byte.
+const (
+	registryCopyOldest  = 1
+	registryCopyVersion = 2
+)
+
+// versionFor is the lowest version that says all there is to say.
+func versionFor(vdisks []record) int {
+	for _, r := range vdisks {
+		if r.ReadOnly || len(r.Allow) > 0 {
+			return 2
+		}
+	}
+	return registryCopyOldest
+}
 
 type sealedCopy struct {
 	Checksum string          `json:"checksum"`
@@ -40,12 +60,12 @@ type sealedCopy struct {
 
 // copy is the registry as it is now.
 func (g registry) copy(ctx context.Context) (c registryCopy, err error) {
-	c.Version = registryCopyVersion
 	if c.Next, err = g.next(ctx); err == nil {
 		if c.VDisks, err = g.list(ctx); err == nil {
 			c.Gone, err = g.gone(ctx)
 		}
 	}
+	c.Version = versionFor(slices.Concat(c.VDisks, c.Gone))
 	return c, err
 }
 
@@ -128,8 +148,9 @@ func parseRegistryCopy(path string, b []byte) (c registryCopy, err error) {
 	if err != nil {
 		return c, errs.Wrap(errs.Corrupt, err, "%s is damaged", path)
 	}
-	if c.Version != registryCopyVersion {
-		return c, errs.New(errs.Version, "%s has version %d; this program reads %d", path, c.Version, registryCopyVersion)
+	if c.Version < registryCopyOldest || c.Version > registryCopyVersion {
+		return c, errs.New(errs.Version, "%s has version %d; this program reads %d to %d", path, c.Version,
+			registryCopyOldest, registryCopyVersion)
 	}
 	return c, nil
 }

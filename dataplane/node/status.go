@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -72,7 +73,8 @@ func (n *Node) show(d *vdisk) api.VDisk {
 		ReadOps: d.disk.Stats.Reads.Load(), WriteOps: d.disk.Stats.Writes.Load(),
 		ReadBytes: d.disk.Stats.ReadBytes.Load(), WriteBytes: d.disk.Stats.WriteBytes.Load()}
 	n.mu.Lock()
-	v.Connections = d.conns
+	rules := d.rules
+	v.Connections, v.ReadOnly, v.Allow = len(d.open), rules.readOnly, rules.show()
 	n.mu.Unlock()
 	var stored int64
 	d.rig.loop.Call(func() {
@@ -84,7 +86,7 @@ func (n *Node) show(d *vdisk) api.VDisk {
 		})
 		dirty, _ := d.vol.Dirty()
 		v.JournalBytes = int64(dirty) * ids.BlockSize
-		v.Problem = d.vol.Problem()
+		v.Problem = cmp.Or(d.vol.Problem(), rules.problem)
 	})
 	// Overwritten blocks count as mapped until the map is written back.
 	v.MappedBytes = min(v.MappedBytes, d.Size)
@@ -144,10 +146,9 @@ func (n *Node) showASD(d *drive) api.ASD {
 func (n *Node) Status(ctx context.Context) (api.Status, error) {
 	s := api.Status{State: api.StateUp, Version: Version, Dir: n.cfg.Dir, PID: os.Getpid(),
 		UptimeSeconds: time.Since(n.started).Seconds(), ASDs: len(n.drives), MaxConnections: n.cfg.MaxConnections,
-		NBD: []string{api.NBDURI(n.cfg.Dir, "")}, Unprotected: []string{api.OneCopy}}
-	if n.cfg.NBDListen != "" {
-		s.NBD = append(s.NBD, "nbd://"+n.cfg.NBDListen+"/")
-	}
+		NBD: n.NBDURIs(), Unprotected: []string{api.OneCopy}}
+	n.statusTLS(&s)
+	n.statusIO(&s)
 	for _, p := range n.cfg.Policies {
 		s.Policies = append(s.Policies, fmt.Sprintf("%d,%d,%d,%d", p.K, p.M, p.C, p.X))
 	}

@@ -22,8 +22,10 @@ type vdisk struct {
 	epoch  ids.Epoch
 	before ids.Epoch // whose it was when it was opened
 
-	conns    int  // guarded by Node.mu
-	removing bool // guarded by Node.mu
+	// Guarded by Node.mu:
+	open     map[*export]struct{} // connections
+	rules    exportRules
+	removing bool
 }
 
 // poster lets a map post to its loop.
@@ -43,7 +45,7 @@ func (n *Node) openVDisk(ctx context.Context, r record, log []volume.LogEntry) (
 	if err != nil {
 		return nil, errs.Wrap(errs.Of(err), err, "vDisk %s cannot be owned", r.Name)
 	}
-	d := &vdisk{record: r, rig: rig, epoch: epoch, before: before}
+	d := &vdisk{record: r, rig: rig, epoch: epoch, before: before, open: map[*export]struct{}{}, rules: rulesOf(r)}
 	if err = n.openMap(ctx, d); err != nil {
 		return nil, errs.Wrap(errs.Of(err), err, "the map of vDisk %s cannot be opened", r.Name)
 	}
@@ -147,9 +149,10 @@ func (n *Node) removeVDisk(ctx context.Context, name string) error {
 	case d == nil:
 		n.mu.Unlock()
 		return noSuchVDisk(name)
-	case d.conns > 0:
+	case len(d.open) > 0:
+		conns := len(d.open)
 		n.mu.Unlock()
-		return errs.New(errs.Busy, "vDisk %s is in use by %d connections; disconnect them first", name, d.conns)
+		return errs.New(errs.Busy, "vDisk %s is in use by %d connections; disconnect them first", name, conns)
 	}
 	d.removing = true
 	n.mu.Unlock()

@@ -35,6 +35,7 @@ type app struct {
 	stdout, stderr io.Writer
 	environ        []string
 	start          starter
+	manager        manager
 
 	dir    string
 	asJSON bool
@@ -90,8 +91,8 @@ func (a *app) root() *cobra.Command {
 	}
 	root.PersistentFlags().StringVar(&a.dir, "dir", dir, "folder of the deployment, or VSTOR_DIR")
 	root.PersistentFlags().BoolVar(&a.asJSON, "json", false, "print JSON")
-	root.AddCommand(a.upCommand(), a.vdiskCommand(), a.asdCommand(), a.statusCommand(), a.benchCommand(),
-		a.fsckCommand(), a.versionCommand())
+	root.AddCommand(a.upCommand(), a.serveCommand(), a.vdiskCommand(), a.asdCommand(), a.statusCommand(),
+		a.reloadCommand(), a.benchCommand(), a.fsckCommand(), a.versionCommand())
 	return root
 }
 

@@ -22,7 +22,6 @@ import (
 	"vstor/dataplane/ids"
 	"vstor/dataplane/node"
 	"vstor/dataplane/supervise"
-	"vstor/dataplane/units"
 )
 
 // asdSettings are the words that `asd run` and `asd format` are told: by flags, by the environment
@@ -44,6 +43,7 @@ type asdSettings struct {
 	TLSKey     string   `toml:"tls-key"`
 	TLSCA      string   `toml:"tls-ca"`
 	Faults     bool     `toml:"allow-faults"`
+	PlainIO    bool     `toml:"plain-io"`
 	Size       string   `toml:"size"`
 	Force      bool     `toml:"force"`
 }
@@ -51,7 +51,7 @@ type asdSettings struct {
 // identity adds the flags that both commands have.
 func (s *asdSettings) identity(cmd *cobra.Command) (file *string) {
 	f := cmd.Flags()
-	f.Uint32Var(&s.ID, "id", 0, "number of the ASD in its deployment")
+	f.Var((*asdNumber)(&s.ID), "id", "number of the ASD in its deployment")
 	f.StringVar(&s.UUID, "uuid", "", "what tells this ASD from any other, 32 hexadecimal digits")
 	f.StringVar(&s.Deployment, "deployment", "", "UUID of the deployment it belongs to, 32 hexadecimal digits")
 	f.StringVar(&s.Data, "data", "", "data file, or block device")
@@ -69,19 +69,20 @@ func (s *asdSettings) fill(cmd *cobra.Command, environ func(string) string, file
 		}
 		defer b.Close()
 		if err := toml.NewDecoder(b).DisallowUnknownFields().Decode(&fromFile); err != nil {
-			return errs.New(errs.Invalid, "%s: %v; the keys are the names of the flags", file, err)
+			return tomlSentence(file, err, flagNames(cmd))
 		}
 		if err := overlay(cmd, &fromFile, s); err != nil {
 			return err
 		}
 	}
 	for _, name := range flagNames(cmd) {
-		v := environ("VSTOR_ASD_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_")))
+		variable := "VSTOR_ASD_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+		v := environ(variable)
 		if v == "" || cmd.Flags().Changed(name) {
 			continue
 		}
 		if err := cmd.Flags().Set(name, v); err != nil {
-			return errs.New(errs.Invalid, "the environment says %s=%q: %v", name, v, err)
+			return errs.New(errs.Invalid, "%s=%s: %v", variable, v, err)
 		}
 	}
 	return nil
@@ -110,7 +111,7 @@ func overlay(cmd *cobra.Command, file, s *asdSettings) error {
 
 func flagNames(cmd *cobra.Command) (names []string) {
 	all := []string{"id", "uuid", "deployment", "data", "index", "secret", "listen", "control", "memory",
-		"fragment-size", "max-connections", "tls-cert", "tls-key", "tls-ca", "allow-faults", "size", "force"}
+		"fragment-size", "max-connections", "tls-cert", "tls-key", "tls-ca", "allow-faults", "plain-io", "size", "force"}
 	for _, n := range all {
 		if cmd.Flags().Lookup(n) != nil {
 			names = append(names, n)
@@ -137,7 +138,7 @@ func (s *asdSettings) options() (o node.ASDOptions, err error) {
 		}
 	}
 	o = node.ASDOptions{ID: ids.ASDID(s.ID), Data: s.Data, Index: s.Index, SecretFile: s.Secret, Listen: s.Listen,
-		Control: s.Control, MaxConns: s.MaxConns, Faults: s.Faults}
+		Control: s.Control, MaxConns: s.MaxConns, Faults: s.Faults, PlainIO: s.PlainIO}
 	if s.UUID != "" {
 		if o.UUID, err = parseUUID("uuid", s.UUID); err != nil {
 			return o, err
@@ -166,6 +167,8 @@ func (a *app) asdRunCommand() *cobra.Command {
 	f.StringVar(&s.TLSKey, "tls-key", "", "its key, PEM")
 	f.StringVar(&s.TLSCA, "tls-ca", "", "certificates of the authority, PEM")
 	f.BoolVar(&s.Faults, "allow-faults", false, "let peers break it on purpose: for tests")
+	f.BoolVar(&s.PlainIO, "plain-io", false,
+		"do without io_uring, which is slower; happens by itself where io_uring is forbidden")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := s.fill(cmd, a.env, *file); err != nil {
 			return err
@@ -183,10 +186,7 @@ func (a *app) asdRun(s *asdSettings) error {
 	if s.Secret == "" || len(s.Listen) == 0 {
 		return usageError{fmt.Errorf("--secret and --listen are needed")}
 	}
-	if o.Memory, err = units.ParseSize(s.Memory); err != nil {
-		return err
-	}
-	if o.Fragment, err = units.ParseSize(s.Fragment); err != nil {
+	if err := s.checkNumbers(&o); err != nil {
 		return err
 	}
 	if o.TLS, err = s.tls(); err != nil {
@@ -262,7 +262,7 @@ func (a *app) asdFormat(s *asdSettings) error {
 	}
 	var size int64
 	if s.Size != "" {
-		if size, err = units.ParseSize(s.Size); err != nil {
+		if size, err = flagSize("size", s.Size); err != nil {
 			return err
 		}
 	}

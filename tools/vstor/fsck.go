@@ -27,7 +27,7 @@ func (a *app) stopped() (*config.Dir, config.Config, error) {
 	}
 	cfg, _, err := a.resolve(d, config.Source{Name: "the command line"})
 	if err == nil && d.Fresh() {
-		err = errs.New(errs.Absent, "the first start of %s has not finished; there is nothing to check", d.Path)
+		err = errs.New(errs.Absent, "the first start of %s has not finished; there is nothing in it", d.Path)
 	}
 	if err != nil {
 		d.Close()

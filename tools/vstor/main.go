@@ -4,9 +4,12 @@ package main
 
 import (
 	"os"
+
+	"vstor/dataplane/config"
 )
 
 func main() {
-	a := &app{stdout: os.Stdout, stderr: os.Stderr, environ: os.Environ(), start: startEmbedded}
+	a := &app{stdout: os.Stdout, stderr: os.Stderr, environ: os.Environ(), start: startEmbedded,
+		manager: manager{inherit: config.Inherit, tell: config.NewNotifier()}}
 	os.Exit(a.run(os.Args[1:]))
 }

@@ -8,10 +8,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"vstor/dataplane/api"
+	"vstor/dataplane/config"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/units"
 )
@@ -121,6 +123,9 @@ func statusTable(t *table, s api.Status) {
 	for _, u := range s.NBD {
 		t.row("nbd", u)
 	}
+	if s.TLS != nil {
+		t.row("tls", tlsWords(s.TLS))
+	}
 	t.row("connections", fmt.Sprintf("%d of at most %d", s.Connections, s.MaxConnections))
 	usable := s.UsablePolicy
 	if usable == "" {
@@ -133,9 +138,26 @@ func statusTable(t *table, s api.Status) {
 		units.HumanSize(s.CapacityBytes), units.HumanSize(s.GarbageBytes)))
 	t.row("journal", fmt.Sprintf("%s of %s used", units.HumanSize(s.JournalUsed), units.HumanSize(s.JournalBytes)))
 	t.row("corrupt", corrupt(s))
+	for _, w := range s.Warnings {
+		t.row("warning", w)
+	}
 	for _, u := range s.Unprotected {
 		t.row("unprotected", u)
 	}
+}
+
+func tlsWords(t *api.TLS) string {
+	out := t.Mode
+	if t.Mode == config.TLSRequired {
+		out += " over TCP"
+	}
+	if t.VerifyPeer {
+		out += ", clients need a certificate or a key"
+	}
+	if !t.CertificateEnds.IsZero() {
+		out += ", certificate until " + t.CertificateEnds.Local().Format(time.DateTime)
+	}
+	return out + ", from " + t.Dir
 }
 
 // corrupt says how often damage was met, and where.

@@ -3,15 +3,59 @@ package main
 import (
 	"context"
 	"log/slog"
+	"net"
 
+	"vstor/dataplane/api"
 	"vstor/dataplane/config"
+	"vstor/dataplane/errs"
 	"vstor/dataplane/node"
 )
 
+// deployment is a running system: what the API asks, and how it ends.
+type deployment interface {
+	api.System
+	// NBDURIs are where NBD is served.
+	NBDURIs() []string
+	// Close makes everything acknowledged durable and stops. It need not drain the journal.
+	Close() error
+}
+
+// startup is what a deployment is started with.
+type startup struct {
+	cfg   config.Config // complete and valid, of a folder that this process holds
+	fresh bool          // the deployment must be made first
+	log   *slog.Logger
+
+	listeners     []net.Listener // for NBD; the deployment's from then on
+	onlyListeners bool           // no other socket is opened
+	only          string         // the one vDisk that is served; empty: all
+	create        int64          // make it first, of so many bytes
+}
+
+// starter builds a deployment. NBD is served when it returns. After an error nothing runs. When ctx ends a start
+// under way may give up.
+type starter func(ctx context.Context, s startup) (deployment, error)
+
 // startEmbedded runs everything in this process.
-func startEmbedded(_ context.Context, cfg config.Config, fresh bool, log *slog.Logger) (deployment, error) {
-	n, err := node.Start(node.Options{Config: cfg, Log: log, Fresh: fresh, Fatal: fatal})
+func startEmbedded(ctx context.Context, s startup) (deployment, error) {
+	n, err := node.Start(node.Options{Config: s.cfg, Log: s.log, Fresh: s.fresh, Fatal: fatal, NoNBD: true,
+		Listeners: s.listeners, OnlyListeners: s.onlyListeners, Only: s.only})
 	if err != nil {
+		return nil, err
+	}
+	if s.create > 0 {
+		_, err = n.CreateVDisk(ctx, s.only, s.create)
+	}
+	if err == nil {
+		err = n.ServeNBD()
+	}
+	if err != nil {
+		if cerr := n.Close(); cerr != nil {
+			s.log.Warn("stopping", "error", cerr)
+		}
+		if ctx.Err() != nil {
+			err = errs.Wrap(errs.Canceled, err, "stopped while starting")
+		}
 		return nil, err
 	}
 	return n, nil

@@ -19,18 +19,6 @@ import (
 	"vstor/dataplane/errs"
 )
 
-// deployment is a running system: what the API asks, and how it ends.
-type deployment interface {
-	api.System
-	// Close makes everything acknowledged durable and stops. It need not drain the journal.
-	Close() error
-}
-
-// starter builds a deployment from a complete, valid configuration, in a folder that this process
-// holds. NBD is served when it returns. After an error nothing runs.
-// fresh: the deployment must be made first. When ctx ends a start under way may give up.
-type starter func(ctx context.Context, cfg config.Config, fresh bool, log *slog.Logger) (deployment, error)
-
 func (a *app) upCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "up",
@@ -38,7 +26,9 @@ func (a *app) upCommand() *cobra.Command {
 		Long: "Run a whole deployment on this machine, in the foreground, until SIGTERM or SIGINT.\n\n" +
 			"Settings come from " + config.SystemFile + ", then DIR/vstor.toml (what earlier starts were told), then\n" +
 			"VSTOR_* in the environment (VSTOR_ASD_SIZE for --asd-size), then the flags. Those marked [fixed] stay as\n" +
-			"they were at the first start.",
+			"they were at the first start.\n\n" +
+			"Sockets of a service manager (LISTEN_FDS) are served too, those named \"api\" with HTTP, and Type=notify is\n" +
+			"told when it is ready. With --nbd-tls, SIGHUP has certificates and keys read again.",
 		Args: takes(),
 	}
 	keys := config.Keys()
@@ -98,6 +88,10 @@ func flagSource(cmd *cobra.Command, keys []*config.Key) config.Source {
 
 // up runs a deployment until ctx ends.
 func (a *app) up(ctx context.Context, flags config.Source) error {
+	in, err := a.manager.sockets()
+	if err != nil {
+		return err
+	}
 	d, err := config.OpenDir(a.dir)
 	if err != nil {
 		return err
@@ -108,15 +102,16 @@ func (a *app) up(ctx context.Context, flags config.Source) error {
 		return err
 	}
 	defer keepCrashes(d.Path)()
-	log := slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))
-	sys, err := a.start(ctx, cfg, d.Fresh(), log)
+	s := startup{cfg: cfg, fresh: d.Fresh(), listeners: in.NBD,
+		log: slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))}
+	sys, err := a.start(ctx, s)
 	if errs.Of(err) == errs.Canceled && ctx.Err() != nil {
 		return nil // stopped before it was up
 	}
 	if err != nil {
 		return err
 	}
-	err = a.serve(ctx, d, cfg, keep, sys, log)
+	err = a.serve(ctx, d, s, keep, sys, in.API, func() { a.printReady(cfg, sys) })
 	if cerr := sys.Close(); err == nil {
 		err = cerr
 	}
@@ -136,52 +131,76 @@ func (a *app) resolve(d *config.Dir, flags config.Source) (config.Config, map[st
 }
 
 // serve opens the API on a started deployment, says that it is ready, and returns when ctx ends. No
-// vDisk can be made before the API listens, so the first start is finished before that.
-func (a *app) serve(ctx context.Context, d *config.Dir, cfg config.Config, keep map[string][]string,
-	sys deployment, log *slog.Logger) error {
-	listeners, err := apiListeners(cfg)
+// vDisk can be made before the API listens, so the first start is finished before that. keep nil: the settings
+// that are kept stay as they are.
+func (a *app) serve(ctx context.Context, d *config.Dir, s startup, keep map[string][]string, sys deployment,
+	inherited []net.Listener, ready func()) error {
+	listeners, own, err := apiListeners(s.cfg, inherited)
 	if err != nil {
 		return err
 	}
-	if err = d.Keep(keep); err == nil {
+	if keep != nil {
+		err = d.Keep(keep)
+	}
+	if err == nil {
 		err = d.FinishCreate()
 	}
 	if err != nil {
 		closeAll(listeners)
 		return err
 	}
-	srv := api.NewServer(sys, log)
+	srv := api.NewServer(sys, s.log)
 	failed := make(chan error, len(listeners))
 	for _, l := range listeners {
 		go func() { failed <- srv.Serve(l) }()
 	}
-	a.printReady(cfg)
-	select {
-	case <-ctx.Done():
-		log.Info("stopping: making everything durable")
-	case err = <-failed:
+	hup, end := hangups(s.cfg)
+	defer end()
+	ready()
+	a.manager.say(s.log, "READY=1")
+	for running := true; running; {
+		select {
+		case <-hup:
+			a.manager.reload(ctx, sys, s.log)
+		case <-ctx.Done():
+			s.log.Info("stopping: making everything durable")
+			running = false
+		case err = <-failed:
+			running = false
+		}
 	}
-	config.RemoveSocket(filepath.Join(cfg.Dir, api.SocketName))
+	a.manager.say(s.log, "STOPPING=1")
+	if own {
+		config.RemoveSocket(filepath.Join(s.cfg.Dir, api.SocketName))
+	}
 	if cerr := srv.Close(); cerr != nil {
-		log.Warn("the API did not close in time", "error", cerr)
+		s.log.Warn("the API did not close in time", "error", cerr)
 	}
 	return err
 }
 
-func apiListeners(cfg config.Config) ([]net.Listener, error) {
-	unix, err := config.ListenUnix(filepath.Join(cfg.Dir, api.SocketName))
-	if err != nil {
-		return nil, err
+// apiListeners are where the API is served: on sockets that the process was given, DIR/api.sock unless it is one of
+// them (own tells), and --api-listen.
+func apiListeners(cfg config.Config, inherited []net.Listener) (list []net.Listener, own bool, err error) {
+	list = append(list, inherited...)
+	path := filepath.Join(cfg.Dir, api.SocketName)
+	if own = !config.Listens(inherited, path); own {
+		unix, err := config.ListenUnix(path)
+		if err != nil {
+			closeAll(list)
+			return nil, false, err
+		}
+		list = append(list, unix)
 	}
-	if cfg.APIListen == "" {
-		return []net.Listener{unix}, nil
+	if cfg.APIListen != "" {
+		tcp, err := net.Listen("tcp", cfg.APIListen)
+		if err != nil {
+			closeAll(list)
+			return nil, own, errs.Wrap(errs.IO, err, "cannot serve the API on %s", cfg.APIListen)
+		}
+		list = append(list, tcp)
 	}
-	tcp, err := net.Listen("tcp", cfg.APIListen)
-	if err != nil {
-		unix.Close()
-		return nil, errs.Wrap(errs.IO, err, "cannot serve the API on %s", cfg.APIListen)
-	}
-	return []net.Listener{unix, tcp}, nil
+	return list, own, nil
 }
 
 func closeAll(listeners []net.Listener) {
@@ -190,7 +209,7 @@ func closeAll(listeners []net.Listener) {
 	}
 }
 
-func (a *app) printReady(cfg config.Config) {
+func (a *app) printReady(cfg config.Config, sys deployment) {
 	uri := api.NBDURI(cfg.Dir, "")
 	if a.asJSON {
 		fmt.Fprintf(a.stdout, "{\"ready\": %q, \"pid\": %d}\n", uri, os.Getpid())
@@ -198,8 +217,16 @@ func (a *app) printReady(cfg config.Config) {
 	}
 	var b strings.Builder
 	b.WriteString("ready " + uri + "\n")
-	if cfg.NBDListen != "" {
-		b.WriteString("also  nbd://" + cfg.NBDListen + "/ (not encrypted, no password)\n")
+	for _, also := range sys.NBDURIs() {
+		switch tcp := !strings.HasPrefix(also, "nbd+unix:"); {
+		case also == uri:
+			continue
+		case tcp && !cfg.TLSOn():
+			also += " (not encrypted, no password)"
+		case tcp:
+			also += " (TLS is " + cfg.NBDTLS + ")"
+		}
+		b.WriteString("also  " + also + "\n")
 	}
 	io.WriteString(a.stdout, b.String())
 }

@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -11,9 +14,9 @@ import (
 )
 
 func (a *app) vdiskCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "vdisk", Short: "make, list, show and remove vDisks", Args: cobra.ArbitraryArgs,
+	cmd := &cobra.Command{Use: "vdisk", Short: "make, list, show, set and remove vDisks", Args: cobra.ArbitraryArgs,
 		RunE: group}
-	cmd.AddCommand(a.vdiskCreate(), a.vdiskList(), a.vdiskShow(), a.vdiskRemove())
+	cmd.AddCommand(a.vdiskCreate(), a.vdiskList(), a.vdiskShow(), a.vdiskSet(), a.vdiskRemove())
 	return cmd
 }
 
@@ -53,10 +56,10 @@ func (a *app) vdiskList() *cobra.Command {
 					return err
 				}
 				return a.print(list, func(t *table) {
-					t.row("NAME", "SIZE", "MAPPED", "STORED", "JOURNAL", "CONNECTIONS", "PROBLEM")
+					t.row("NAME", "SIZE", "MAPPED", "STORED", "JOURNAL", "CONNECTIONS", "MODE", "ALLOW", "PROBLEM")
 					for _, v := range list {
 						t.row(v.Name, units.HumanSize(v.SizeBytes), units.HumanSize(v.MappedBytes), units.HumanSize(v.StoredBytes),
-							units.HumanSize(v.JournalBytes), v.Connections, orDash(v.Problem))
+							units.HumanSize(v.JournalBytes), v.Connections, mode(v), allowed(v, allowShown), orDash(v.Problem))
 					}
 				})
 			})
@@ -79,6 +82,66 @@ func (a *app) vdiskShow() *cobra.Command {
 	}
 }
 
+func mode(v api.VDisk) string {
+	if v.ReadOnly {
+		return "read-only"
+	}
+	return "writable"
+}
+
+// allowShown is how many words of an access list a list of vDisks has room for.
+const allowShown = 3
+
+func allowed(v api.VDisk, most int) string {
+	if len(v.Allow) <= most {
+		return orDash(strings.Join(v.Allow, " "))
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(v.Allow[:most], " "), len(v.Allow)-most)
+}
+
+func (a *app) vdiskSet() *cobra.Command {
+	var readOnly bool
+	var allow []string
+	cmd := &cobra.Command{Use: "set NAME", Short: "make a vDisk read-only, or say whom it is open to", Args: takes("NAME"),
+		Long: "Change the settings of a vDisk; those that are not named stay. They count for connections made from now\n" +
+			"on, and outlive a restart.\n\n" +
+			"--read-only (--read-only=false to end it) is refused while the vDisk is in use.\n\n" +
+			"--allow replaces the access list; give it once for each word. One that fits is enough:\n" +
+			"  10.0.0.0/8  2001:db8::/32   clients of that network; 0.0.0.0/0 is all of IPv4, ::/0 all of IPv6\n" +
+			"  10.0.0.7    fe80::1%eth0    that client\n" +
+			"  unix                        clients of a unix socket, whose file's mode says who they are\n" +
+			"  cert:NAME                   TLS clients whose certificate bears that name (--nbd-tls)\n" +
+			"  psk:NAME                    TLS clients that know the key of that name\n" +
+			"  all                         alone: no list, open to whoever reaches the socket\n" +
+			"Whom the new list does not admit is disconnected at once. Exports that a client may not open are not\n" +
+			"listed to it."}
+	cmd.Flags().BoolVar(&readOnly, "read-only", false, "connections can only read")
+	cmd.Flags().StringArrayVar(&allow, "allow", nil, "whom it is open to; again for more")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		var s api.VDiskSettings
+		if cmd.Flags().Changed("read-only") {
+			s.ReadOnly = &readOnly
+		}
+		s.Allow = allow
+		if s.ReadOnly == nil && s.Allow == nil {
+			return usageError{errors.New("there is nothing to set: --read-only, --read-only=false or --allow WHO")}
+		}
+		return a.call(func(ctx context.Context, c *api.Client) error {
+			v, err := c.SetVDisk(ctx, args[0], s)
+			if err != nil {
+				return err
+			}
+			return a.print(v, func(t *table) {
+				t.row("set", v.Name, mode(v.VDisk), "open to", allowed(v.VDisk, len(v.Allow)))
+				if v.Disconnected > 0 {
+					t.row("closed", fmt.Sprintf("%d connections that the list does not admit", v.Disconnected))
+				}
+			})
+		})
+	}
+	return cmd
+}
+
 func vdiskTable(t *table, v api.VDisk) {
 	t.row("name", v.Name)
 	t.row("id", v.ID)
@@ -88,6 +151,8 @@ func vdiskTable(t *table, v api.VDisk) {
 		t.row("created", v.Created.Local().Format(time.DateTime))
 	}
 	t.row("connections", v.Connections)
+	t.row("mode", mode(v))
+	t.row("allow", allowed(v, len(v.Allow)))
 	t.row("mapped", units.HumanSize(v.MappedBytes)+" of the address space holds data on the drives")
 	t.row("journal", units.HumanSize(v.JournalBytes)+" acknowledged and not on the drives yet")
 	t.row("stored", units.HumanSize(v.StoredBytes)+" on the drives, parity and garbage included")

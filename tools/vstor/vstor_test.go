@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -41,6 +40,25 @@ func (f *fake) ListVDisks(context.Context) ([]api.VDisk, error) { return f.disks
 func (f *fake) ShowVDisk(_ context.Context, name string) (api.VDisk, error) {
 	return api.VDisk{}, errs.New(errs.Absent, "there is no vDisk %s", name)
 }
+func (f *fake) SetVDisk(_ context.Context, name string, s api.VDiskSettings) (api.VDiskChange, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.disks) == 0 {
+		return api.VDiskChange{}, errs.New(errs.Absent, "there is no vDisk %s", name)
+	}
+	d := &f.disks[0]
+	if s.ReadOnly != nil {
+		d.ReadOnly = *s.ReadOnly
+	}
+	if s.Allow != nil {
+		d.Allow = s.Allow
+	}
+	return api.VDiskChange{VDisk: *d, Disconnected: len(s.Allow)}, nil
+}
+func (f *fake) Reload(context.Context) error {
+	return errs.New(errs.Refused, "there is nothing to read again")
+}
+func (f *fake) NBDURIs() []string                         { return []string{api.NBDURI(f.cfg.Dir, "")} }
 func (f *fake) RemoveVDisk(context.Context, string) error { f.disks = nil; return nil }
 func (f *fake) ListASDs(context.Context) ([]api.ASD, error) {
 	return []api.ASD{{ID: 0, State: api.StateUp, SizeBytes: 8 << 30}}, nil
@@ -61,7 +79,7 @@ func (f *fake) Close() error            { f.closed++; return nil }
 func runVstor(env []string, args ...string) (code int, stdout, stderr string) {
 	var out, errOut bytes.Buffer
 	a := &app{stdout: &out, stderr: &errOut, environ: env}
-	a.start = func(context.Context, config.Config, bool, *slog.Logger) (deployment, error) {
+	a.start = func(context.Context, startup) (deployment, error) {
 		return nil, errs.New(errs.IO, "the drives are on strike")
 	}
 	code = a.run(args)
@@ -77,8 +95,8 @@ func up(t *testing.T, dir string, args ...string) *fake {
 		t.Fatal(err)
 	}
 	a := &app{stdout: pw, stderr: os.Stderr}
-	a.start = func(_ context.Context, cfg config.Config, _ bool, _ *slog.Logger) (deployment, error) {
-		f.cfg = cfg
+	a.start = func(_ context.Context, s startup) (deployment, error) {
+		f.cfg = s.cfg
 		return f, nil
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -131,9 +149,26 @@ func TestCommandLine(t *testing.T) {
 		{"vdisk create x --size 65T", 1, "at most 64T"},
 		{"vdisk create x", 2, "--size 10G"},
 		{"vdisk create", 2, "needs NAME"},
+		{"vdisk show demo --json", 1, "there is no vDisk demo"},
+		{"vdisk set demo", 2, "nothing to set"},
+		{"vdisk set demo --read-only", 0, "read-only"},
+		{"vdisk ls", 0, "read-only"},
+		{"vdisk ls --json", 0, `"read_only": true`},
+		{"vdisk set demo --read-only=false --allow unix --allow 10.0.0.0/8", 0, "open to  unix 10.0.0.0/8"},
+		{"vdisk set demo --allow a --allow b --allow c --allow d --json", 0, `"disconnected": 4`},
+		{"vdisk ls", 0, "a b c and 1 more"},
+		{"vdisk set demo --read-only=maybe", 2, "invalid"},
+		{"vdisk set .x --read-only", 1, "begins with"},
+		{"vdisk set", 2, "needs NAME"},
+		{"reload", 1, "nothing to read again"},
+		{"serve", 2, "needs NAME"},
+		{"serve demo", 1, "is run by process"},
+		{"serve demo more", 2, "one word too many"},
+		{"serve temporary:0", 1, "size"},
+		{"serve .x", 1, "begins with"},
 		{"vdisk rm demo extra", 2, "one word too many"},
 		{"vdisk rm demo", 0, "removed"},
-		{"vdisk frobnicate", 2, "it has create, ls, rm, show"},
+		{"vdisk frobnicate", 2, "it has create, ls, rm, set, show"},
 		{"asd ls", 0, "8.00 GiB"},
 		{"asd show 3", 0, "fragments"},
 		{"asd show three", 1, "a number from 0"},
@@ -205,7 +240,7 @@ func TestUpRefused(t *testing.T) {
 func TestPanicBecomesASentence(t *testing.T) {
 	var out, errOut bytes.Buffer
 	a := &app{stdout: &out, stderr: &errOut}
-	a.start = func(context.Context, config.Config, bool, *slog.Logger) (deployment, error) {
+	a.start = func(context.Context, startup) (deployment, error) {
 		panic("BUG: test: seven is odd")
 	}
 	code := a.run([]string{"up", "--asd-size", "64M", "--dir", filepath.Join(t.TempDir(), "d")})
@@ -222,7 +257,7 @@ func TestPanicBecomesASentence(t *testing.T) {
 
 func TestUpStopsWhileStarting(t *testing.T) {
 	a := &app{stdout: &bytes.Buffer{}, stderr: &bytes.Buffer{}, dir: filepath.Join(t.TempDir(), "d")}
-	a.start = func(ctx context.Context, _ config.Config, _ bool, _ *slog.Logger) (deployment, error) {
+	a.start = func(ctx context.Context, _ startup) (deployment, error) {
 		<-ctx.Done()
 		return nil, errs.New(errs.Canceled, "stopped while starting")
 	}

@@ -1,0 +1,18 @@
+package config
+
+import "testing"
+
+func TestCPUs(t *testing.T) {
+	for in, want := range map[string]string{"": "", "3": "3", "2,3": "2,3", "4-6": "4,5,6",
+		" 1 , 5-5": "1,5", "0-1,0": "0,1,0"} {
+		cpus, err := parseCPUs(in)
+		if err != nil || formatCPUs(cpus) != want {
+			t.Errorf("%q: %v, %v", in, cpus, err)
+		}
+	}
+	for _, in := range []string{"x", "-1", "1-", "3-2", "1024", "1,,2", "0-99999999999", "1;2"} {
+		if cpus, err := parseCPUs(in); err == nil {
+			t.Errorf("%q: %v", in, cpus)
+		}
+	}
+}
