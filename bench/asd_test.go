@@ -11,15 +11,11 @@ import (
 	"vstor/dataplane/ids"
 	"vstor/dataplane/layout"
 	"vstor/dataplane/node"
-	"vstor/dataplane/ring"
 )
 
 // alone starts an ASD in this process, and fills it.
 func alone(t *testing.T) *oneASD {
 	t.Helper()
-	if err := ring.Probe(); err != nil {
-		t.Skip("SKIPPED:", err)
-	}
 	a := newOneASD(&Options{Work: t.TempDir(), Size: 8 << 20})
 	addr, err := freePort()
 	if err == nil {

@@ -56,7 +56,7 @@ func (a *oneASD) runReads(ctx context.Context, depth int, d time.Duration) (resu
 		return result{}, err
 	}
 	defer pool.Close()
-	loop, err := ring.New(ring.Options{Name: "bench", Pool: pool})
+	loop, err := ring.New(ring.Options{Name: "bench", Pool: pool, CPUs: []int{fioCPU}})
 	if err != nil {
 		return result{}, err
 	}

@@ -50,6 +50,9 @@ func (o *ours) start(ctx context.Context) error {
 	if o.spread {
 		args = append(args, "--processes")
 	}
+	if cpus := serverCPUs(); cpus != "" {
+		args = append(args, "--loop-cpus", cpus)
+	}
 	p, out, err := launch(o.dir+".log", args...)
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -29,6 +30,14 @@ type target interface {
 	pids() []int // of all its processes; none: no server
 	// rest waits until nothing is left to do in the background, at most d.
 	rest(ctx context.Context, d time.Duration) error
+}
+
+// serverCPUs are the CPUs for loops, as taskset writes them: all but fio's. Empty: there are none.
+func serverCPUs() string {
+	if n := runtime.NumCPU(); n > 1 {
+		return fmt.Sprintf("%d-%d", fioCPU+1, n-1)
+	}
+	return ""
 }
 
 // process is a server of ours to start and stop.
@@ -89,8 +98,12 @@ func (q *peer) socket() string { return filepath.Join(q.opt.Work, "q.sock") }
 
 func (q *peer) start(ctx context.Context) error {
 	os.Remove(q.socket())
-	p, out, err := launch(filepath.Join(q.opt.Work, "qemu.log"), "qemu-nbd", "--aio=io_uring", "--cache=none", "-f", "raw",
-		"-k", q.socket(), "-t", "-e", "16", "-x", volume, q.file())
+	args := []string{"qemu-nbd", "--aio=io_uring", "--cache=none", "-f", "raw",
+		"-k", q.socket(), "-t", "-e", "16", "-x", volume, q.file()}
+	if cpus := serverCPUs(); cpus != "" {
+		args = append([]string{"taskset", "-c", cpus}, args...) // it has one thread of its own
+	}
+	p, out, err := launch(filepath.Join(q.opt.Work, "qemu.log"), args...)
 	if err != nil {
 		return err
 	}
