@@ -26,7 +26,8 @@ deps-run:
 	@tools/install fio qemu-utils libnbd-bin
 
 deps:
-	@tools/install fio qemu-utils libnbd-bin nbdkit gcc libc6-dev
+	@tools/install fio qemu-utils libnbd-bin nbdkit gcc libc6-dev \
+	  qemu-system-x86 nbd-client e2fsprogs xfsprogs busybox-static fuse3 libvirt-clients libxml2-utils systemd gnutls-bin
 
 run: deps-run build
 	@tools/demo bin/vstor $(RUN_DIR)
@@ -54,7 +55,7 @@ race:
 
 e2e: build
 	$(call STEP,end to end)
-	VSTOR=$(CURDIR)/bin/vstor go test -count=1 -timeout 10m -tags e2e -v ./tools/e2e
+	VSTOR=$(CURDIR)/bin/vstor go test -count=1 -timeout 20m -tags e2e -v ./tools/e2e
 
 model:
 	go test -tags invariants -run TestModel -timeout 24h ./dataplane/node -model.time $(or $(MODEL_TIME),10m)

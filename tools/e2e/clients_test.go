@@ -15,9 +15,11 @@ import (
 
 // fio writes blocks of all sizes from four connections and verifies them, before and after a restart
 // and after a crash.
-func TestFioVerify(t *testing.T) {
+func TestFioVerify(t *testing.T) { fioVerify(t) }
+
+func fioVerify(t *testing.T, more ...string) {
 	need(t, "fio")
-	d := newDeployment(t, small...)
+	d := newDeployment(t, append(more, small...)...)
 	d.start()
 	d.vstor("vdisk", "create", "fio", "--size", "256M")
 	args := []string{"--name=verify", "--ioengine=nbd", "--uri=" + d.uri("fio"), "--rw=randwrite", "--bsrange=512-1M",

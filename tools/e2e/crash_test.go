@@ -17,16 +17,18 @@ import (
 // The process is killed again and again, at random moments under load, with a journal so small that
 // sealing, committing, trimming and cleaning are all hit: what was acknowledged is there, and nothing is torn.
 // VSTOR_KILLS sets how often.
-func TestKilledUnderLoad(t *testing.T) {
+func TestKilledUnderLoad(t *testing.T) { killedUnderLoad(t, 30) }
+
+func killedUnderLoad(t *testing.T, kills int, args ...string) {
 	const diskSize = 256 << 20
-	kills := 30
 	if n, err := strconv.Atoi(os.Getenv("VSTOR_KILLS")); err == nil {
 		kills = n
 	}
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 1))
-	d := newDeployment(t, append(small, "--asd-size", "192M")...) // drives that fill up, so that cleaning has to keep up
+	// Drives that fill up, so that cleaning has to keep up.
+	d := newDeployment(t, append(append(args, small...), "--asd-size", "192M")...)
 	d.start()
 	d.vstor("vdisk", "create", "stamped", "--size", strconv.Itoa(diskSize))
 	c, err := stamp.New(stamp.Options{Dial: d.dial("stamped"), Blocks: diskSize / stamp.BlockSize, MaxRun: 64,

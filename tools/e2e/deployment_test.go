@@ -22,6 +22,7 @@ type deployment struct {
 	t    *testing.T
 	dir  string
 	args []string
+	env  []string // beside the environment
 	cmd  *exec.Cmd
 	mu   sync.Mutex
 	errs bytes.Buffer
@@ -74,6 +75,9 @@ func (d *deployment) Write(b []byte) (int, error) {
 func (d *deployment) start() {
 	d.t.Helper()
 	d.cmd = exec.Command(binary(d.t), append([]string{"up", "--dir", d.dir}, d.args...)...)
+	if len(d.env) > 0 {
+		d.cmd.Path, d.cmd.Env = os.Args[0], append(os.Environ(), d.env...) // TestMain goes on from there
+	}
 	d.cmd.Stderr = d
 	out, err := d.cmd.StdoutPipe()
 	if err != nil {
