@@ -213,8 +213,9 @@ func (p *Pebble) seal() {
 // the offset up to which the log had been synced, so rot in that transaction is not taken for a torn tail.
 type voucher struct {
 	mu      sync.Mutex
-	timer   *time.Timer
-	again   bool // a transaction came since the timer was set
+	timer   *time.Timer // nil: there is nothing to mark, and no mark is under way
+	again   bool        // a transaction came since the timer was set
+	marked  bool        // the mark is being written, or was
 	stopped bool
 }
 
@@ -228,19 +229,34 @@ func (v *voucher) arm(p *Pebble) {
 }
 
 func (v *voucher) fire(p *Pebble) {
+	if !v.silent(p) {
+		return
+	}
+	v.mark(p)
+	v.silent(p) // or a transaction came meanwhile
+}
+
+// silent reports whether no transaction came since the timer was set; else it sets it again. After the mark the
+// timer is gone with it.
+func (v *voucher) silent(p *Pebble) bool {
 	v.mu.Lock()
-	if v.stopped {
-		v.mu.Unlock()
-		return
-	}
-	if v.again {
-		v.again = false
+	defer v.mu.Unlock()
+	switch {
+	case v.stopped:
+		return false
+	case v.again:
+		v.again, v.marked = false, false
 		v.timer.Reset(p.opts.MarkAfter)
-		v.mu.Unlock()
-		return
+		return false
+	case v.marked:
+		v.timer, v.marked = nil, false
+	default:
+		v.marked = true
 	}
-	v.timer = nil
-	v.mu.Unlock()
+	return true
+}
+
+func (v *voucher) mark(p *Pebble) {
 	p.closing.mu.RLock()
 	defer p.closing.mu.RUnlock()
 	if p.closing.closed || p.guard.LogErr() != nil || p.guard.LastRoom() != nil {

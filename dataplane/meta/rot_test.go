@@ -115,15 +115,11 @@ func TestRot(t *testing.T) {
 			}
 			fillStore(t, s, rng, want)
 			if killed := rng.IntN(2) == 0; killed {
-				for d := time.Now(); ; time.Sleep(10 * time.Millisecond) { // the mark
+				for quiet := false; !quiet; time.Sleep(10 * time.Millisecond) { // the mark
 					s.voucher.mu.Lock()
-					quiet := s.voucher.timer == nil
+					quiet = s.voucher.timer == nil
 					s.voucher.mu.Unlock()
-					if quiet || time.Since(d) > 10*time.Second {
-						break
-					}
 				}
-				time.Sleep(20 * time.Millisecond)
 				fs = fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rng})
 				opts.FS = fs
 			}

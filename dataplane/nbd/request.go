@@ -66,7 +66,7 @@ func (s *share) getRequest(c *conn) *request {
 
 func (s *share) putRequest(r *request) {
 	if invariants.Enabled {
-		invariants.Assert(r.Data.Empty(), "nbd: a request was freed that still holds pages")
+		invariants.Assert(r.Data.Empty() && r.npages == 0, "nbd: a request was freed that still holds pages")
 	}
 	segs := r.Data.Segs[:0]
 	if cap(segs) > segsKept {
@@ -75,8 +75,12 @@ func (s *share) putRequest(r *request) {
 	if s.nfree >= freeRequestsMax {
 		return
 	}
-	*r = request{Request: block.Request{Data: buf.Vec{Segs: segs}, Done: r}, next: s.free}
-	s.free = r
+	// What admit and fill set anyway is left alone: this runs for every request.
+	r.Data.Segs, r.Extents, r.status = segs, nil, nil
+	r.c, r.first, r.left = nil, nil, 0
+	r.open, r.dead, r.long, r.begun, r.whole = false, false, false, false, false
+	r.sent, r.upto = 0, 0
+	r.next, s.free = s.free, r
 	s.nfree++
 }
 
