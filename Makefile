@@ -27,7 +27,7 @@ deps-run:
 
 deps:
 	@tools/install fio qemu-utils libnbd-bin nbdkit gcc libc6-dev \
-	  qemu-system-x86 nbd-client e2fsprogs xfsprogs busybox-static fuse3 libvirt-clients libxml2-utils systemd gnutls-bin
+	  qemu-system-x86 nbd-client e2fsprogs xfsprogs busybox-static fuse3 libvirt-clients libxml2-utils systemd gnutls-bin python3-libnbd
 
 run: deps-run build
 	@tools/demo bin/vstor $(RUN_DIR)

@@ -67,13 +67,14 @@ const tlsMemory = 36 << 10
 // requestMemory is what a free request may keep, in bytes: itself and an array of segsKept segments.
 const requestMemory = 384 + segsKept*12
 
-// Memory is the most that a server with these options holds outside the pools of its loops, in bytes.
-func (o Options) Memory(loops int) int64 {
+// Memory is the most that a server with these options holds outside the pools of its loops, in bytes, with or
+// without TLS.
+func (o Options) Memory(loops int, tls bool) int64 {
 	o = o.WithDefaults()
 	perLoop := o.LoopStashBytes + stashesKept*stashKeptMax + freeRequestsMax*requestMemory +
 		statusesKept*statusMemory/longMax
 	perConn := int64(connMemory)
-	if o.TLS != nil {
+	if tls {
 		perConn += tlsMemory
 	}
 	return int64(o.MaxConnections)*perConn + int64(loops)*perLoop

@@ -76,7 +76,7 @@ func (s *share) putRequest(r *request) {
 		return
 	}
 	// What admit and fill set anyway is left alone: this runs for every request.
-	r.Data.Segs, r.Extents, r.status = segs, nil, nil
+	r.Data.Segs, r.Extents, r.status, r.Len, r.Flags = segs, nil, nil, 0, 0
 	r.c, r.first, r.left = nil, nil, 0
 	r.open, r.dead, r.long, r.begun, r.whole = false, false, false, false, false
 	r.sent, r.upto = 0, 0

@@ -46,7 +46,7 @@ const (
 func planMemory(cfg *config.Config, coders int64) (memoryPlan, error) {
 	p := memoryPlan{
 		loops: cfg.Loops, manifest: manifestMem, coders: coders,
-		recv: ringOptions(cfg, nil).Memory(), conns: nbdLimits(cfg).Memory(cfg.Loops),
+		recv: ringOptions(cfg, nil).Memory(), conns: nbdLimits(cfg).Memory(cfg.Loops, cfg.TLSOn()),
 		maps: min(max(cfg.Memory/12, 8<<20), 64<<20), cache: min(max(cfg.Memory/24, 8<<20), 32<<20),
 		tables:   int64(cfg.ASDs+2) * 2 * memTable,
 		cleaning: volume.CleanBytes, stores: int64(cfg.ASDs) * storeScratch,
