@@ -197,6 +197,22 @@ func (l *indexLog) Fatalf(format string, args ...any) {
 	l.fatal.CompareAndSwap(nil, &msg)
 }
 
+// memTablesMax and l0StopMax are where Pebble lets commits wait until tables are written. Where tables cannot be
+// written that is for ever, in the middle of a commit, which nobody can call back; so it is far above what a
+// healthy index reaches, and one that cannot write them fails before it.
+const (
+	memTablesMax = 64
+	l0StopMax    = 256
+)
+
+// background is told that a table could not be written. Pebble tries again at once and for ever. If it is for want
+// of space, that may come back; all else ends the index, as an error of its log does.
+func (l *indexLog) background(err error) {
+	if !errors.Is(err, syscall.ENOSPC) {
+		l.Fatalf("%v", err)
+	}
+}
+
 // notInUse refuses an index that somebody has open.
 func notInUse(fs vfs.FS, dir string) error {
 	lock, err := pebble.LockDirectory(dir, fs)
@@ -259,13 +275,15 @@ func openIndex(o *Options, create bool) (ix *index, err error) {
 		EventListener: &pebble.EventListener{DataCorruption: func(i pebble.DataCorruptionInfo) {
 			ix.log.rotten.Store(true)
 			ix.log.Fatalf("%s", i)
-		}},
+		}, BackgroundError: ix.log.background},
 		FormatMajorVersion: pebbleFormat,
 		// Three kilobytes of keys per gigabyte stored: small tables bound the RAM and the replay.
-		MemTableSize:     uint64(o.memTable),
-		MaxOpenFiles:     64,
-		ErrorIfExists:    create,
-		ErrorIfNotExists: !create,
+		MemTableSize:                uint64(o.memTable),
+		MemTableStopWritesThreshold: memTablesMax,
+		L0StopWritesThreshold:       l0StopMax,
+		MaxOpenFiles:                64,
+		ErrorIfExists:               create,
+		ErrorIfNotExists:            !create,
 	}
 	// Pebble's own scheduler looks ten times a second whether a compaction may run, in every database: with
 	// eight of them an idle process would use 1 % of a core. This one grants when one ends.
