@@ -50,7 +50,11 @@ type model struct {
 
 func (m *model) fatalf(format string, args ...any) {
 	m.t.Helper()
-	m.t.Fatalf("seed %d: %s (repeat with -model.seed=%d)", m.seed, fmt.Sprintf(format, args...), m.seed)
+	log := ""
+	if l, ok := m.log.(*tail); ok {
+		log = "\nthe end of its log:\n" + l.String()
+	}
+	m.t.Fatalf("seed %d: %s (repeat with -model.seed=%d)%s", m.seed, fmt.Sprintf(format, args...), m.seed, log)
 }
 
 func (m *model) config() config.Config {
@@ -369,7 +373,7 @@ func (m *model) flip(g *gate) {
 var steps = []string{"", "seal", "put", "commit", "apply", "trim", "clean", "cleaned", "delete"}
 
 func runModel(t *testing.T, seed uint64, lives int) {
-	m := &model{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 3)), host: newMemHost(), log: io.Discard}
+	m := &model{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 3)), host: newMemHost(), log: new(tail)}
 	if *seedFlag != 0 {
 		m.log = os.Stderr
 	}
