@@ -4,7 +4,9 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,7 +30,10 @@ type layer struct {
 	got  int // of try
 	err  error
 
-	whole  bool // what is above writes many records at once itself
+	whole    bool          // what is above writes many records at once itself
+	patience time.Duration // how long the peer may take for one write; 0: deadlines are the owner's
+	armed    atomic.Int64  // when the deadline of writes was set, in ns of Unix
+
 	mu     sync.Mutex
 	corked bool
 	out    *chunk // nil: nothing is gathered
@@ -181,7 +186,7 @@ func (l *layer) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.corked {
-		return l.Conn.Write(b)
+		return l.write(b)
 	}
 	if l.out == nil {
 		l.out = chunks.Get().(*chunk)
@@ -191,12 +196,30 @@ func (l *layer) Write(b []byte) (int, error) {
 			return 0, err
 		}
 		if len(b) > chunkSize {
-			return l.Conn.Write(b)
+			return l.write(b)
 		}
 		l.out = chunks.Get().(*chunk)
 	}
 	l.n += copy(l.out[l.n:], b)
 	return len(b), nil
+}
+
+// write sends with patience. The deadline is set here, not by who sends data: crypto/tls answers a KeyUpdate
+// while it reads, and would die of a deadline that was meant for the last answer before a long silence.
+func (l *layer) write(b []byte) (int, error) {
+	if l.patience > 0 {
+		now := time.Now()
+		if now.UnixNano()-l.armed.Load() > int64(time.Second) { // a timer for each answer would cost
+			l.SetWriteDeadline(now.Add(l.patience))
+		}
+	}
+	return l.Conn.Write(b)
+}
+
+// SetWriteDeadline is a net.Conn's; write leaves it alone for a second.
+func (l *layer) SetWriteDeadline(t time.Time) error {
+	l.armed.Store(time.Now().UnixNano())
+	return l.Conn.SetWriteDeadline(t)
 }
 
 // cork gathers what is written until flush.
@@ -217,7 +240,7 @@ func (l *layer) send() error {
 	if l.out == nil {
 		return nil
 	}
-	_, err := l.Conn.Write(l.out[:l.n])
+	_, err := l.write(l.out[:l.n])
 	chunks.Put(l.out)
 	l.out, l.n = nil, 0
 	return err

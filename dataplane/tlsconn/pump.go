@@ -45,7 +45,9 @@ func Pump(nc net.Conn) (fd int, err error) {
 	}
 	nc.SetDeadline(time.Time{}) // the handshake's
 	p := &pump{outer: nc, inner: inner.(*net.UnixConn), loop: newLayer(inner), peer: layerOf(nc)}
-	p.gather = p.peer != nil && !p.peer.whole
+	if p.peer != nil {
+		p.gather, p.peer.patience = !p.peer.whole, pumpTimeout
+	}
 	p.running.Store(2)
 	go p.in()
 	go p.out()
@@ -58,7 +60,6 @@ type pump struct {
 	gather  bool   // outer writes one record at a time, which peer is to gather
 	inner   *net.UnixConn
 	loop    *layer // around inner
-	armed   time.Time
 	running atomic.Int32
 }
 
@@ -170,9 +171,8 @@ func (p *pump) out() {
 }
 
 func (p *pump) send(b []byte) error {
-	if now := time.Now(); now.Sub(p.armed) > time.Second { // a timer for each answer would cost
-		p.armed = now
-		p.outer.SetWriteDeadline(now.Add(pumpTimeout))
+	if p.peer == nil {
+		p.outer.SetWriteDeadline(time.Now().Add(pumpTimeout))
 	}
 	if !p.gather {
 		_, err := p.outer.Write(b)

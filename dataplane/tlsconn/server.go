@@ -101,8 +101,9 @@ func (m *material) wantsPSK(l *layer) (bool, error) {
 	if m.x509 == nil || m.keys == nil {
 		return m.keys != nil, nil
 	}
+	var sniffer psk13.Sniffer
 	for {
-		switch psk13.Sniff(l.buffered()) {
+		switch sniffer.Sniff(l.buffered()) {
 		case psk13.WantsPSK:
 			return true, nil
 		case psk13.WantsOther:

@@ -116,7 +116,7 @@ func (c *Conn) unwrap(dst, record []byte) (typ byte, content []byte, again bool,
 			return 0, nil, false, fault(UnexpectedMessage, "the client changes ciphers")
 		}
 		return 0, nil, true, c.nothing()
-	case c.in.aead == nil && typ == typeData && c.skip >= len(body):
+	case c.in.aead == nil && typ == typeData && len(body) > 0 && c.skip >= len(body): // none: for ever
 		c.skip -= len(body) // after a retry
 		return 0, nil, true, nil
 	case c.in.aead == nil, typ == typeAlert && !c.shaken: // a client that cannot follow us has no keys

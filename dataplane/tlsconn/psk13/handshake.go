@@ -106,33 +106,25 @@ func (h *handshake) choose(hello *clientHello) error {
 	case !hello.dhe:
 		return fault(HandshakeFailure, "the client wants a pre-shared key without Diffie-Hellman (psk_dhe_ke)")
 	}
-	h.suite = nil
-	for i, o := range hello.offers {
-		s := suiteFor(hello, len(o.binder))
-		if s == nil {
+	common := slices.DeleteFunc(slices.Clone(suites), func(s *suite) bool {
+		return !slices.Contains(hello.suites, s.id)
+	})
+	h.suite, h.known = nil, false
+	var key []byte
+	for i, o := range hello.offers { // to the end: its time must not tell where a known one stood
+		at := slices.IndexFunc(common, func(s *suite) bool { return s.hashes == len(o.binder) })
+		if at < 0 {
 			continue
 		}
-		key, known := h.keys.key(o.identity)
-		if h.suite == nil || known {
-			h.suite, h.index, h.identity, h.known = s, i, o.identity, known
-			h.early = earlySecret(s.hash, key)
-		}
-		if known {
-			break
+		k, known := h.keys.key(o.identity)
+		if h.suite == nil || known && !h.known {
+			h.suite, h.index, h.identity, h.known, key = common[at], i, o.identity, known, k
 		}
 	}
 	if h.suite == nil {
 		return fault(HandshakeFailure, "no cipher suite in common with the client")
 	}
-	return nil
-}
-
-func suiteFor(hello *clientHello, hashes int) *suite {
-	for _, s := range suites {
-		if s.hashes == hashes && slices.Contains(hello.suites, s.id) {
-			return s
-		}
-	}
+	h.early = earlySecret(h.suite.hash, key)
 	return nil
 }
 

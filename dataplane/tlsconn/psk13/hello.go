@@ -257,43 +257,54 @@ const (
 	WantsOther // certificates, or nothing that is TLS
 )
 
-// Sniff looks at the first bytes of a connection, which it does not keep, and says whether they ask for a
-// pre-shared key from outside. Tickets, of another server's session, have an age; a key from outside has
-// none (4.2.11). Whether its identity is known does not count: then a client that guesses could tell by
-// what answers it.
-func Sniff(b []byte) Verdict {
-	var msg []byte
+// A Sniffer looks at the first bytes of a connection and says whether they ask for a pre-shared key from
+// outside. Tickets, of another server's session, have an age; a key from outside has none (4.2.11). Whether
+// its identity is known does not count: then a client that guesses could tell by what answers it.
+type Sniffer struct {
+	msg  []byte // of the message, what lies in the records before
+	at   int    // where the record begins that is not over
+	took int    // bytes of it that are in msg
+}
+
+// Sniff gets all bytes that have come so far. It goes on where it ended: to begin anew at each byte that
+// trickles in would let a client of few packets cost seconds.
+func (s *Sniffer) Sniff(all []byte) Verdict {
 	for {
+		b := all[s.at:]
 		if len(b) > 0 && b[0] != typeHandshake {
 			return WantsOther
 		}
-		if len(b) < 5 {
+		if len(b) < headerLen {
 			return NeedMore
 		}
 		n := int(binary.BigEndian.Uint16(b[3:]))
 		if b[1] != 3 || n == 0 || n > maxPlain {
 			return WantsOther
 		}
-		part := b[5:min(len(b), 5+n)]
-		msg = append(msg, part...)
-		if len(msg) > 0 && msg[0] != msgClientHello {
+		part := b[headerLen:min(len(b), headerLen+n)]
+		s.msg = append(s.msg, part[s.took:]...)
+		s.took = len(part)
+		if len(s.msg) > 0 && s.msg[0] != msgClientHello {
 			return WantsOther
 		}
-		if len(msg) >= 4 {
-			size := 4 + int(msg[1])<<16 + int(msg[2])<<8 + int(msg[3])
+		if len(s.msg) >= 4 {
+			size := 4 + int(s.msg[1])<<16 + int(s.msg[2])<<8 + int(s.msg[3])
 			if size > maxHello {
 				return WantsOther
 			}
-			if len(msg) >= size {
-				return verdict(msg[:size])
+			if len(s.msg) >= size {
+				return verdict(s.msg[:size])
 			}
 		}
 		if len(part) < n {
 			return NeedMore
 		}
-		b = b[5+n:]
+		s.at, s.took = s.at+headerLen+n, 0
 	}
 }
+
+// Sniff is a Sniffer's, of bytes that need not be looked at again.
+func Sniff(b []byte) Verdict { return new(Sniffer).Sniff(b) }
 
 func verdict(msg []byte) Verdict {
 	h, err := parseHello(msg)
