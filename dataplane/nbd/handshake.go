@@ -34,6 +34,10 @@ type handshake struct {
 // exports must not cost a thousand exports of memory.
 const outFlush = 4096
 
+// optionsMax is how many options one handshake may have: a client needs a dozen, and each LIST costs us a look at
+// all exports.
+const optionsMax = 256
+
 var (
 	errAborted = errors.New("the client ended the handshake")
 	errBadPeer = errors.New("the client broke the protocol")
@@ -48,7 +52,7 @@ func (h *handshake) run() (Export, error) {
 	if err := h.clientFlags(); err != nil {
 		return nil, err
 	}
-	for {
+	for range optionsMax {
 		if _, err := io.ReadFull(h.rw, h.in[:]); err != nil {
 			return nil, err
 		}
@@ -70,6 +74,7 @@ func (h *handshake) run() (Export, error) {
 			return exp, nil
 		}
 	}
+	return nil, fmt.Errorf("%w: more than %d options", errBadPeer, optionsMax)
 }
 
 func (h *handshake) clientFlags() error {

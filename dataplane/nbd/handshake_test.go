@@ -231,6 +231,21 @@ func TestHandshakeWhileClosing(t *testing.T) {
 	}
 }
 
+// A client that never gets to the point is sent away.
+func TestTooManyOptions(t *testing.T) {
+	in := flags(3)
+	for range optionsMax + 1 {
+		in = append(in, opt(OptList)...)
+	}
+	h := &handshake{rw: struct {
+		io.Reader
+		io.Writer
+	}{bytes.NewReader(in), io.Discard}, exports: newFakes(), closing: func() bool { return false }}
+	if exp, err := h.run(); exp != nil || !errors.Is(err, errBadPeer) {
+		t.Errorf("%d options: %v", optionsMax+1, err)
+	}
+}
+
 // FuzzHandshake: whatever a client says, in the clear and, from STARTTLS on, protected, the server neither
 // panics nor hangs, answers in whole replies, leaves no export open and gives none without the TLS it requires.
 func FuzzHandshake(f *testing.F) {

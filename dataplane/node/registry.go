@@ -182,7 +182,7 @@ func (g registry) change(ctx context.Context, name string, alter func(*record)) 
 	}
 	if err = g.keep(ctx); err != nil {
 		var back meta.Txn
-		if rerr := g.meta.Apply(ctx, back.Put(nameKey(name), value)); rerr != nil {
+		if rerr := g.meta.Apply(context.WithoutCancel(ctx), back.Put(nameKey(name), value)); rerr != nil {
 			err = errs.Wrap(errs.Of(err), err, "%v; and it cannot be taken back", rerr)
 		}
 	}
