@@ -16,7 +16,7 @@ help:
 	@echo "make unit race e2e    parts of make test"
 	@echo "make model        the model test on new seeds, MODEL_TIME=10m"
 	@echo "make fuzz         every fuzz target, FUZZ_TIME=30s each"
-	@echo "make bench        measure against qemu-nbd (about 17 minutes); make bench-quick takes 3"
+	@echo "make bench        measure against qemu-nbd (about 19 minutes); make bench-quick takes 3"
 	@echo "make clean        remove bin and var"
 
 build:

@@ -5,11 +5,9 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"vstor/asd/client"
@@ -30,9 +28,6 @@ type oneASD struct {
 	sums             []uint32 // low half of the XXH64 of each block that reads may meet
 	puts             uint32   // keys of puts that were used up
 }
-
-// startTries: a port that was free a moment ago may be taken.
-const startTries = 3
 
 func newOneASD(opt *Options) *oneASD {
 	a := &oneASD{opt: opt, dir: filepath.Join(opt.Work, "a")}
@@ -76,20 +71,11 @@ func (a *oneASD) format(ctx context.Context) error {
 
 func (a *oneASD) secretFile() string { return filepath.Join(a.dir, "secret") }
 
-func (a *oneASD) start(ctx context.Context) (err error) {
-	for range startTries {
-		if err = a.startOnce(ctx); err == nil || !strings.Contains(err.Error(), "address already in use") {
-			return err
-		}
-	}
-	return err
+func (a *oneASD) start(ctx context.Context) error {
+	return onFreePort(func(addr string) error { return a.startOn(ctx, addr) })
 }
 
-func (a *oneASD) startOnce(ctx context.Context) error {
-	addr, err := freePort()
-	if err != nil {
-		return err
-	}
+func (a *oneASD) startOn(ctx context.Context, addr string) error {
 	memory := config.Default().ASDMemory // what a deployment gives each of its ASD processes
 	p, out, err := launch(a.dir+".log", append([]string{a.opt.Vstor, "asd", "run", "--secret", a.secretFile(),
 		"--listen", addr, "--memory", units.FormatSize(memory)}, a.identity()...)...)
@@ -129,16 +115,6 @@ func (a *oneASD) connect(ctx context.Context, addr string, gone <-chan struct{})
 		}
 	}
 	return errs.New(errs.IO, "`vstor asd run` does not answer after %v: %v", startTimeout, a.client.Err())
-}
-
-// freePort is an address of this machine on which nobody listens.
-func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", errs.Wrap(errs.IO, err, "there is no port for an ASD")
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
 }
 
 func (a *oneASD) stop() error {

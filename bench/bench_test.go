@@ -26,12 +26,16 @@ func TestParseFio(t *testing.T) {
 	}
 }
 
+// tlsRead is the job that has no goal: nobody but our own does it.
+const tlsRead = "4K random read QD32"
+
 // Medians, ratios and verdicts, for figures where more is better and where less is.
 func TestReport(t *testing.T) {
 	r := Report{JournalBytes: 100}
 	for _, j := range Jobs() {
 		for round, f := range []float64{1, 3, 2} {
-			for target, x := range map[string]float64{embedded: f, processes: 2 * f, single: 3 * f, qemu: 1, rawFile: 4} {
+			for target, x := range map[string]float64{embedded: f, processes: 2 * f, single: 3 * f, overTCP: 4 * f, overTLS: f,
+				qemu: 1, rawFile: 4} {
 				if j.on(target) {
 					r.Cells = append(r.Cells, Cell{Job: j.Name, Target: target, Round: round, IOPS: x, MBps: x, MeanUs: x, Bytes: 399,
 						ServerBytes: 500})
@@ -40,21 +44,30 @@ func TestReport(t *testing.T) {
 		}
 	}
 	r.summarize()
-	want := map[string]float64{embedded: 2, processes: 4, single: 6}
+	want := map[string]float64{embedded: 2, processes: 4, single: 6, overTCP: 8, overTLS: 2}
 	i := 0
 	for _, j := range Jobs() {
 		for _, g := range j.Goals {
 			row := r.Rows[i]
 			i++
 			ratio := want[g.Target]
-			if g.Base == rawFile {
+			switch g.Base {
+			case "":
+				ratio = 0
+			case rawFile:
 				ratio /= 4
+			case overTCP:
+				ratio /= 8
 			}
-			if row.Target != g.Target || row.Ours != want[g.Target] || row.Ratio != ratio || row.Peer != 1 || row.Raw != 4 ||
-				row.SpreadPercent != 100 || row.Bytes != 3*399 {
+			peer, limit := 1.0, 4.0
+			if j.Name == tlsRead {
+				peer, limit = 0, 0
+			}
+			if row.Target != g.Target || row.Ours != want[g.Target] || row.Ratio != ratio || row.Peer != peer ||
+				row.Raw != limit || row.SpreadPercent != 100 || row.Bytes != 3*399 {
 				t.Errorf("%+v", row)
 			}
-			if row.Met != (j.Figure != Latency) {
+			if row.Met != (j.Figure != Latency && g.Ratio > 0) {
 				t.Errorf("%s on %s: %.1f times the base's %s, met: %v", j.Name, g.Target, ratio, j.Figure, row.Met)
 			}
 		}
@@ -63,9 +76,16 @@ func TestReport(t *testing.T) {
 	var out bytes.Buffer
 	r.print(&out, 4)
 	for _, want := range []string{"MISSED", ">= 1.20", "<= 1.30", "<= 2.50", ">= 0.80 of raw file", "vstor ASDs",
-		"one ASD", "round 2 wrote 4.0 journals' worth", "1.25x", "before 1 of 69 cells"} {
+		"one ASD", "round 2 wrote 4.0 journals' worth", "1.25x", "before 1 of 87 cells", "- of vstor TCP"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the table lacks %q:\n%s", want, out.String())
+		}
+	}
+	squeezed := strings.Join(strings.Fields(out.String()), " ")
+	for line, n := range map[string]int{"vstor TCP 8 - - - - 100%": 1, "vstor TLS 2 - - 0.25 - of vstor TCP 100%": 1,
+		"vstor TCP 8 1 4 - - 100%": 2, "vstor TLS 2 1 4 0.25 - of vstor TCP 100%": 2} {
+		if got := strings.Count(squeezed, line); got != n {
+			t.Errorf("%q is in the table %d times, want %d:\n%s", line, got, n, out.String())
 		}
 	}
 	path := t.TempDir() + "/r.json"
@@ -84,10 +104,10 @@ func TestReport(t *testing.T) {
 func TestWhoDoesWhat(t *testing.T) {
 	var o Options
 	o.Defaults()
-	total := time.Duration(0)
+	total, encrypted := time.Duration(0), time.Duration(0)
 	for _, j := range Jobs() {
 		doers := ""
-		for _, target := range []string{embedded, processes, single, qemu, rawFile} {
+		for _, target := range []string{embedded, processes, single, overTCP, overTLS, qemu, rawFile} {
 			if j.on(target) {
 				doers += target + ", "
 				total += j.length(&o, target)
@@ -95,6 +115,10 @@ func TestWhoDoesWhat(t *testing.T) {
 		}
 		want := "vstor, qemu-nbd, raw file, "
 		switch {
+		case j.Name == tlsRead:
+			want = "vstor TCP, vstor TLS, "
+		case j.Figure == MBps && j.RW != put:
+			want = "vstor, vstor TCP, vstor TLS, qemu-nbd, raw file, "
 		case j.Cold:
 			want = "vstor, vstor ASDs, one ASD, qemu-nbd, raw file, "
 		case j.RW == put:
@@ -108,9 +132,17 @@ func TestWhoDoesWhat(t *testing.T) {
 		if d := j.length(&o, rawFile); (d == o.Cell) != (j.Name == sequentialWrite) {
 			t.Errorf("%s takes %v on the raw file", j.Name, d)
 		}
+		for _, target := range []string{overTCP, overTLS} {
+			if j.on(target) {
+				encrypted += j.length(&o, target)
+			}
+		}
 	}
 	if total *= time.Duration(o.Rounds); total > 15*time.Minute {
 		t.Errorf("the jobs alone take %v", total)
+	}
+	if encrypted > 30*time.Second {
+		t.Errorf("what TLS costs takes %v a round", encrypted)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 	"time"
@@ -35,11 +36,16 @@ type fioSide struct {
 	} `json:"clat_ns"`
 }
 
-// nbdArgs and rawArgs are the flags that aim fio at a volume.
-func nbdArgs(uri string) []string { return []string{"--ioengine=nbd", "--uri=" + uri} }
+// aim is what fio is to work on.
+type aim struct {
+	flags []string
+	home  string // the user's home as fio sees it, for libnbd to find certificates; empty: as it is
+}
 
-func rawArgs(path string) []string {
-	return []string{"--ioengine=io_uring", "--direct=1", "--filename=" + path}
+func nbdArgs(uri string) aim { return aim{flags: []string{"--ioengine=nbd", "--uri=" + uri}} }
+
+func rawArgs(path string) aim {
+	return aim{flags: []string{"--ioengine=io_uring", "--direct=1", "--filename=" + path}}
 }
 
 // fioCPU is where fio runs; servers' loops have the others. On KVM guests the kernel otherwise puts a client and
@@ -47,10 +53,10 @@ func rawArgs(path string) []string {
 const fioCPU = 0
 
 // runFio runs a job for a time; size 0 means the whole volume. A time of 0 goes over the volume once.
-func runFio(ctx context.Context, where []string, j Job, size int64, d time.Duration) (result, error) {
+func runFio(ctx context.Context, at aim, j Job, size int64, d time.Duration) (result, error) {
 	args := append([]string{"--name=job", "--thread", "--output-format=json", "--randrepeat=0", "--norandommap",
 		"--refill_buffers", "--group_reporting", fmt.Sprintf("--cpus_allowed=%d", fioCPU),
-		"--rw=" + j.RW, "--bs=" + j.Block, fmt.Sprintf("--iodepth=%d", j.Depth), fmt.Sprintf("--size=%d", size)}, where...)
+		"--rw=" + j.RW, "--bs=" + j.Block, fmt.Sprintf("--iodepth=%d", j.Depth), fmt.Sprintf("--size=%d", size)}, at.flags...)
 	limit := 10 * time.Minute
 	if d > 0 {
 		args = append(args, "--time_based", fmt.Sprintf("--runtime=%dms", d.Milliseconds()))
@@ -61,6 +67,9 @@ func runFio(ctx context.Context, where []string, j Job, size int64, d time.Durat
 	cmd := exec.CommandContext(ctx, "fio", args...)
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
+	if at.home != "" {
+		cmd.Env = append(os.Environ(), "HOME="+at.home)
+	}
 	if err := cmd.Run(); err != nil {
 		return result{}, errs.Wrap(errs.IO, err, "fio %s failed: %s", strings.Join(args, " "),
 			lastLine(errOut.String()+out.String()))

@@ -16,6 +16,8 @@ const (
 const (
 	embedded  = "vstor"
 	processes = "vstor ASDs" // the same with a process for each of the six ASDs
+	overTCP   = "vstor TCP"  // embedded, not through its unix socket but over TCP on loopback
+	overTLS   = "vstor TLS"  // the same, encrypted
 	single    = "one ASD"    // no vstor around it: the bench is its client
 	qemu      = "qemu-nbd"
 	rawFile   = "raw file"
@@ -24,10 +26,10 @@ const (
 // Goal is a ratio to reach: of a target's figure to that of another.
 type Goal struct {
 	Target string
-	Base   string
+	Base   string // empty: none; the figure is shown
 	// BaseJob is the job whose figure of Base counts; empty: the same job.
 	BaseJob string
-	// Ratio is the least that will do; for Latency, the most.
+	// Ratio is the least that will do; for Latency, the most. 0: any, it is shown.
 	Ratio float64
 }
 
@@ -50,21 +52,23 @@ const put = "put"
 
 func (j Job) write() bool { return j.RW == "randwrite" || j.RW == "write" || j.RW == put }
 
-// on says whether a target does the job: those with a goal, and what they are compared with.
+// on says whether a target does the job: those with a goal, and what they should reach.
 func (j Job) on(target string) bool {
 	for _, g := range j.Goals {
-		if g.Target == target || g.BaseJob == "" && (target == qemu || target == rawFile) {
+		if g.Target == target || g.Ratio > 0 && g.BaseJob == "" && (target == qemu || target == rawFile) {
 			return true
 		}
 	}
 	return false
 }
 
-// base says whether a goal of any job is measured against this target's figure in this job.
-func (j Job) base(target string) bool {
+// judged says whether this target's figure in this job has a goal to reach, or a goal of any job is measured
+// against it.
+func (j Job) judged(target string) bool {
 	for _, other := range Jobs() {
 		for _, g := range other.Goals {
-			if g.Base == target && (g.BaseJob == j.Name || g.BaseJob == "" && other.Name == j.Name) {
+			base := g.Base == target && (g.BaseJob == j.Name || g.BaseJob == "" && other.Name == j.Name)
+			if g.Ratio > 0 && (base || g.Target == target && other.Name == j.Name) {
 				return true
 			}
 		}
@@ -72,11 +76,11 @@ func (j Job) base(target string) bool {
 	return false
 }
 
-// length is how long the job runs on a target. What no goal is measured against takes half the time, and a
-// sustained job there a short one: it is shown to be seen, and a run is long enough.
+// length is how long the job runs on a target. What bears on no goal takes half the time, and a sustained job
+// there a short one: it is shown to be seen, and a run is long enough.
 func (j Job) length(o *Options, target string) time.Duration {
 	switch {
-	case target == rawFile && !j.base(target):
+	case !j.judged(target):
 		return o.Cell / 2
 	case j.Sustained:
 		return o.LongCell
@@ -100,13 +104,18 @@ func Jobs() []Job {
 	asds := func(r float64) Goal { return Goal{Target: processes, Base: qemu, Ratio: r} }
 	one := func(r float64) Goal { return Goal{Target: single, Base: qemu, Ratio: r} }
 	puts := Goal{Target: single, Base: rawFile, BaseJob: sequentialWrite, Ratio: 0.8}
+	// What encryption costs: shown, for how fast the cipher is differs from machine to machine.
+	encrypted := []Goal{{Target: overTCP}, {Target: overTLS, Base: overTCP}}
 	return []Job{
 		{Name: "4K random read QD32, cold", RW: "randread", Block: "4k", Depth: 32, Figure: IOPS,
 			Goals: []Goal{ours(1.2), asds(0.6), one(0.8)}, Cold: true},
 		{Name: "4K random read QD1", RW: "randread", Block: "4k", Depth: 1, Figure: Latency,
 			Goals: []Goal{ours(1.3), asds(2.5)}},
-		{Name: "1M sequential read QD8", RW: "read", Block: "1M", Depth: 8, Figure: MBps, Goals: []Goal{ours(0.8)}},
-		{Name: sequentialWrite, RW: "write", Block: "1M", Depth: 8, Figure: MBps, Goals: []Goal{ours(0.35)}},
+		{Name: "4K random read QD32", RW: "randread", Block: "4k", Depth: 32, Figure: IOPS, Goals: encrypted},
+		{Name: "1M sequential read QD8", RW: "read", Block: "1M", Depth: 8, Figure: MBps,
+			Goals: append([]Goal{ours(0.8)}, encrypted...)},
+		{Name: sequentialWrite, RW: "write", Block: "1M", Depth: 8, Figure: MBps,
+			Goals: append([]Goal{ours(0.35)}, encrypted...)},
 		{Name: "1M puts, 8 at a time", RW: put, Block: "1M", Depth: 8, Figure: MBps, Goals: []Goal{puts}},
 		{Name: "4K random write QD1", RW: "randwrite", Block: "4k", Depth: 1, Figure: Latency, Goals: []Goal{ours(1.2)}},
 		{Name: "4K random write QD32, 30 s", RW: "randwrite", Block: "4k", Depth: 32, Figure: IOPS,

@@ -18,11 +18,13 @@ import (
 // asdCount is how many ASDs a deployment has.
 const asdCount = 6
 
-// ours is a deployment of its own: in one process, or with its ASDs in processes of their own.
+// ours is a deployment of its own: in one process, which serves NBD on TCP too, or with its ASDs in processes of
+// their own.
 type ours struct {
 	opt     *Options
 	spread  bool
 	dir     string
+	addr    string // of NBD on TCP, another with each start
 	p       *process
 	running []int // pids, while it runs
 	client  *api.Client
@@ -45,11 +47,19 @@ func (o *ours) name() string {
 }
 
 func (o *ours) start(ctx context.Context) error {
+	if o.spread {
+		return o.startWith(ctx, "--processes")
+	}
+	return onFreePort(func(addr string) error {
+		o.addr = addr
+		return o.startWith(ctx, "--nbd-listen", addr, "--nbd-tls", "optional", "--nbd-tls-dir", tlsDir(o.opt))
+	})
+}
+
+func (o *ours) startWith(ctx context.Context, flags ...string) error {
 	args := []string{o.opt.Vstor, "up", "--dir", o.dir, "--asds", strconv.Itoa(asdCount),
 		"--asd-size", units.FormatSize(o.opt.ASDSize), "--journal", units.FormatSize(o.opt.Journal), "--policy", "4,2,5,1"}
-	if o.spread {
-		args = append(args, "--processes")
-	}
+	args = append(args, flags...)
 	if cpus := serverCPUs(); cpus != "" {
 		args = append(args, "--loop-cpus", cpus)
 	}

@@ -44,7 +44,8 @@ func Run(ctx context.Context, opt Options, out io.Writer) error {
 		return err
 	}
 	them, one := &peer{opt: &opt}, newOneASD(&opt)
-	b.targets = []target{newOurs(&opt, false), newOurs(&opt, true), them, raw{them.file(), opt.Size}, one}
+	us := newOurs(&opt, false)
+	b.targets = []target{us, newOurs(&opt, true), them, raw{them.file(), opt.Size}, one, tcp{us, false}, tcp{us, true}}
 	defer func() {
 		for _, t := range b.targets {
 			t.stop()
@@ -120,6 +121,9 @@ func (b *bench) prepare(ctx context.Context, p *peer, one *oneASD) error {
 	if err := one.format(ctx); err != nil {
 		return err
 	}
+	if err := makeCertificate(tlsDir(b.opt)); err != nil {
+		return err
+	}
 	for _, t := range b.targets {
 		if err := t.start(ctx); err != nil {
 			return fmt.Errorf("starting %s: %w", t.name(), err)
@@ -152,7 +156,7 @@ func (b *bench) round(ctx context.Context, round int) error {
 	b.say("round %d of %d: writing our volumes through", round+1, b.opt.Rounds)
 	for _, t := range b.targets {
 		if _, is := t.(*ours); !is {
-			continue
+			continue // over TCP it is the same volume
 		}
 		if _, err := t.run(ctx, fillJob, 0); err != nil {
 			return fmt.Errorf("writing %s through: %w", t.name(), err)

@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"time"
 
@@ -17,6 +19,7 @@ import (
 const (
 	startTimeout = 2 * time.Minute
 	stopTimeout  = time.Minute
+	startTries   = 3       // a port that was free a moment ago may be taken
 	volume       = "bench" // name of the vDisk
 )
 
@@ -84,6 +87,30 @@ func (p *process) stop() error {
 		<-p.done
 		return errs.New(errs.IO, "%s did not end within %v of SIGTERM", p.cmd.Args[0], stopTimeout)
 	}
+}
+
+// onFreePort starts a server on a port of this machine, and on another one if someone else took it meanwhile.
+func onFreePort(start func(addr string) error) (err error) {
+	for range startTries {
+		var addr string
+		if addr, err = freePort(); err != nil {
+			return err
+		}
+		if err = start(addr); err == nil || !strings.Contains(err.Error(), "address already in use") {
+			return err
+		}
+	}
+	return err
+}
+
+// freePort is an address of this machine on which nobody listens.
+func freePort() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", errs.Wrap(errs.IO, err, "there is no port for a server")
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
 }
 
 // peer is qemu-nbd on a raw file.
