@@ -20,7 +20,7 @@ import (
 // Against a server that others wrote.
 func TestAgainstNbdkit(t *testing.T) {
 	if _, err := exec.LookPath("nbdkit"); err != nil {
-		t.Skip("nbdkit is not installed")
+		t.Skip("SKIPPED: nbdkit is not installed")
 	}
 	sock := filepath.Join(t.TempDir(), "s")
 	cmd := exec.Command("nbdkit", "-f", "-U", sock, "memory", "16M")

@@ -58,7 +58,7 @@ func tempDisk(t testing.TB, size int64) *Disk {
 	t.Helper()
 	d, err := Create(filepath.Join(tempDir(t), "drive"), size, Options{})
 	if errs.Of(err) == errs.Unsupported {
-		t.Skip(err)
+		t.Skip("SKIPPED: ", err)
 	}
 	if err != nil {
 		t.Fatal(err)

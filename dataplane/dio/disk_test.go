@@ -24,7 +24,7 @@ func TestCreateAndOpen(t *testing.T) {
 	for _, through := range []bool{false, true} {
 		d, err := Create(path, 3<<20+BlockSize, Options{WriteThrough: through})
 		if errs.Of(err) == errs.Unsupported {
-			t.Skip(err)
+			t.Skip("SKIPPED: ", err)
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -68,7 +68,7 @@ func TestRefusals(t *testing.T) {
 	if d, err := Create(filepath.Join(dir, "probe"), BlockSize, Options{}); err == nil {
 		d.Close()
 	} else {
-		t.Skip(err)
+		t.Skip("SKIPPED: ", err)
 	}
 	_, err := Open(filepath.Join(dir, "none"), Options{})
 	wantKind(t, err, errs.Absent, "there is no")
@@ -107,13 +107,13 @@ func TestRefusals(t *testing.T) {
 func TestNoDirectIOInMemory(t *testing.T) {
 	var st unix.Statfs_t
 	if unix.Statfs("/dev/shm", &st) != nil || uint32(st.Type) != unix.TMPFS_MAGIC {
-		t.Skip("no tmpfs at /dev/shm")
+		t.Skip("SKIPPED: no tmpfs at /dev/shm")
 	}
 	path := filepath.Join("/dev/shm", filepath.Base(t.TempDir())+"-vstor")
 	_, err := Create(path, BlockSize, Options{})
 	wantKind(t, err, errs.Unsupported, "is on tmpfs, which has no direct IO; put it on ext4 or xfs")
 	if err := os.WriteFile(path, make([]byte, BlockSize), 0o600); err != nil {
-		t.Skip(err)
+		t.Skip("SKIPPED: ", err)
 	}
 	defer os.Remove(path)
 	_, err = Open(path, Options{})

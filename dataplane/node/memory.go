@@ -113,17 +113,15 @@ func nbdLimits(cfg *config.Config) nbd.Options {
 	return nbd.Options{MaxConnections: cfg.MaxConnections, LoopStashBytes: stashMem}
 }
 
-// ringEntries is the least size of a loop's submission queue; slotsPerEntry operations are under way for each.
 const (
-	ringEntries   = 1024
-	slotsPerEntry = 4
-	slotsForWork  = 2048 // journal, drives and timers: what must never stand in line behind idle clients
+	ringEntries  = 1024 // the least size of a loop's submission queue
+	slotsForWork = 2048 // journal, drives and timers: what must never stand in line behind idle clients
 )
 
 // ringOptions is what a loop is made of. Each connection keeps a receive and now and then a send under way, and
 // all of them may be those of one vDisk.
 func ringOptions(cfg *config.Config, pool *buf.Pool) ring.Options {
-	entries := max(ringEntries, (2*cfg.MaxConnections+slotsForWork+slotsPerEntry-1)/slotsPerEntry)
+	entries := max(ringEntries, (2*cfg.MaxConnections+slotsForWork+ring.SlotsPerEntry-1)/ring.SlotsPerEntry)
 	return ring.Options{Pool: pool, Entries: entries, RecvBufs: recvBufs, RecvBufSize: recvBufSize}
 }
 

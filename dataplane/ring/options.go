@@ -41,9 +41,9 @@ type Options struct {
 const (
 	entriesMax  = 32768
 	recvBufsMax = 32768
-	// slotsPerEntry operations may be in flight per entry of the submission queue: idle sockets keep
+	// SlotsPerEntry operations may be in flight per entry of the submission queue: idle sockets keep
 	// theirs for hours, so there must be more of them than one batch needs.
-	slotsPerEntry = 4
+	SlotsPerEntry = 4
 )
 
 func (o *Options) ensureDefaults() {
@@ -94,7 +94,7 @@ func (o *Options) Validate() error {
 func (o Options) Memory() int64 {
 	o.ensureDefaults()
 	return int64(o.RecvBufs)*int64(o.RecvBufSize) + scratchSize +
-		int64(o.Entries)*sqeSize + int64(o.Entries)*slotsPerEntry*cqeSize
+		int64(o.Entries)*sqeSize + int64(o.Entries)*SlotsPerEntry*cqeSize
 }
 
 func ceilPow2(n int) int {

@@ -108,7 +108,7 @@ func (p *plain) open() (err error) {
 	if p.sel, err = buf.AlignedBytes(p.opts.RecvBufSize); err != nil {
 		return errs.Wrap(errs.IO, err, "ring: no memory for a receive buffer of %d bytes", p.opts.RecvBufSize)
 	}
-	n := p.opts.Entries * slotsPerEntry
+	n := p.opts.Entries * SlotsPerEntry
 	p.errands = make([]errand, n)
 	p.free = make([]int32, n)
 	for i := range p.free {

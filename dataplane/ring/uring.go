@@ -87,7 +87,7 @@ func (u *uring) open() (err error) {
 func (u *uring) setup() error {
 	var errno syscall.Errno
 	for _, rung := range u.rungs {
-		p := iouring.IOURingParams{Flags: rung.flags, CQEntries: uint32(u.opts.Entries * slotsPerEntry)}
+		p := iouring.IOURingParams{Flags: rung.flags, CQEntries: uint32(u.opts.Entries * SlotsPerEntry)}
 		if u.lacks == "" {
 			u.lacks = rung.lacks
 		}

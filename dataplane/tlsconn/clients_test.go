@@ -30,7 +30,7 @@ func needs(t *testing.T, tools ...string) {
 	t.Helper()
 	for _, tool := range tools {
 		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("%s is not installed", tool)
+			t.Skipf("SKIPPED: %s is not installed", tool)
 		}
 	}
 }

@@ -41,7 +41,7 @@ func mounted(t *testing.T, size int64) string {
 	}
 	for _, args := range [][]string{{"mkfs.ext4", "-q", "-m", "0", image}, {"mount", "-o", "loop", image, dir}} {
 		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-			t.Skipf("no file system to fill: %s: %v: %s", args[0], err, out)
+			t.Skipf("SKIPPED: no file system to fill: %s: %v: %s", args[0], err, out)
 		}
 	}
 	t.Cleanup(func() {

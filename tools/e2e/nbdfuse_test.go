@@ -46,7 +46,7 @@ func mountFile(t *testing.T, uri string) (file string, umount func()) {
 		case <-ended:
 			mounted = false
 			if strings.Contains(said.String(), "fuse") {
-				t.Skipf("this machine has no FUSE: %s", said.String())
+				t.Skipf("SKIPPED: this machine has no FUSE: %s", said.String())
 			}
 			t.Fatalf("nbdfuse has ended: %s", said.String())
 		default:
@@ -62,7 +62,7 @@ func mountFile(t *testing.T, uri string) (file string, umount func()) {
 func TestNBDFuse(t *testing.T) {
 	need(t, "nbdfuse", "fusermount3", "mke2fs", "debugfs", "e2fsck")
 	if _, err := os.Stat("/dev/fuse"); err != nil {
-		t.Skip("this machine has no FUSE")
+		t.Skip("SKIPPED: this machine has no FUSE")
 	}
 	d := newDeployment(t, small...)
 	d.start()

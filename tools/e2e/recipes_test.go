@@ -49,7 +49,7 @@ func setting(t *testing.T, unit, key string) string {
 // The unit files are right as far as systemd can tell.
 func TestUnitFiles(t *testing.T) {
 	if _, err := exec.LookPath("systemd-analyze"); err != nil {
-		t.Skip("this machine has no systemd")
+		t.Skip("SKIPPED: this machine has no systemd")
 	}
 	dir := t.TempDir()
 	program := filepath.Join(dir, "true")
@@ -75,7 +75,7 @@ func TestUnitFiles(t *testing.T) {
 		}
 	}
 	if status != 0 && !t.Failed() {
-		t.Skipf("systemd-analyze does not work here: %s", out)
+		t.Skipf("SKIPPED: systemd-analyze does not work here: %s", out)
 	}
 }
 
@@ -83,7 +83,7 @@ func TestUnitFiles(t *testing.T) {
 // vstor was stopped and started again.
 func TestSocketActivation(t *testing.T) {
 	if _, err := exec.LookPath("systemd-socket-activate"); err != nil {
-		t.Skip("this machine has no systemd")
+		t.Skip("SKIPPED: this machine has no systemd")
 	}
 	d := newDeployment(t, small...)
 	base := filepath.Dir(d.dir)

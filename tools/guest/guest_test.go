@@ -11,17 +11,17 @@ import (
 // A guest boots, runs scripts, says what went wrong, and dies when it is told to.
 func TestBoot(t *testing.T) {
 	if _, err := exec.LookPath(Program); err != nil || testing.Short() {
-		t.Skip("qemu-system-x86 is not installed; `make e2e` needs it")
+		t.Skip("SKIPPED: qemu-system-x86 is not installed; `make e2e` needs it")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	k, err := Find(ctx)
 	if err != nil {
-		t.Skip(err)
+		t.Skip("SKIPPED: ", err)
 	}
 	im, err := NewImage()
 	if err != nil {
-		t.Skip(err)
+		t.Skip("SKIPPED: ", err)
 	}
 	if err := im.Modules(k, "virtio_blk", "xfs", "ext4"); err != nil {
 		t.Fatal(err)

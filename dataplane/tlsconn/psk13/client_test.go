@@ -378,7 +378,7 @@ func (c *client) data() ([]byte, error) {
 	}
 }
 
-// sockets are two ends of a unix connection.
+// sockets are two ends of a TCP connection.
 func sockets(t testing.TB) (server, peer net.Conn) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")

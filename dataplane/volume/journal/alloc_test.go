@@ -18,7 +18,7 @@ func realFile(t testing.TB, size, segment int64) *dio.Disk {
 	t.Helper()
 	d, err := dio.Create(filepath.Join(t.TempDir(), "journal"), Capacity(size, segment), dio.Options{WriteThrough: true})
 	if errs.Of(err) == errs.Unsupported {
-		t.Skip(err)
+		t.Skip("SKIPPED: ", err)
 	}
 	if err != nil {
 		t.Fatal(err)
