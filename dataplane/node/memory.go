@@ -26,7 +26,7 @@ type memoryPlan struct {
 	coders   int64 // fragment buffers of the proxy
 	daemons  int64 // the ASDs' processes, beside --memory
 	cleaning int64
-	sealing  int64 // indexes of SCOs in the making and on their way into the map
+	sealing  int64 // indexes of SCOs in the making and on their way into the map, blocks read back for them
 	overlay  int64 // entries and tables of the overlays
 	stores   int64 // scratch buffers of the ASDs
 	loops    int
@@ -59,7 +59,7 @@ func planMemory(cfg *config.Config, coders int64) (memoryPlan, error) {
 		p.tables, p.stores = 2*2*memTable, 0
 		p.daemons = int64(cfg.ASDs) * (cfg.ASDMemory + daemonRest)
 	}
-	p.sealing = sealers * blocks * 128
+	p.sealing = sealers * (blocks*128 + volume.SealBytes)
 	p.overlay = (cfg.Journal>>12)*44 + blocks*44
 	fixed := p.maps + p.cache + p.tables + p.coders + p.cleaning + p.stores + p.sealing + p.overlay +
 		p.conns + int64(cfg.Loops)*(p.recv+p.manifest)
@@ -94,7 +94,7 @@ func (n *Node) memory() api.Memory {
 	add("maps", "pages and deltas of the vDisks' maps", p.maps, n.budget.Used())
 	add("manifests", "PRACC's cache of manifests", l*p.manifest, manifests)
 	add("coders", "fragments of chunks being coded and written", p.coders, n.proxy.Counters().BuffersOut*n.fragmentBytes())
-	add("sealing", "indexes of SCOs in the making", p.sealing, 0)
+	add("sealing", "indexes of SCOs in the making, and blocks read back for them", p.sealing, 0)
 	add("cleaning", "live blocks on their way into a new SCO", p.cleaning, 0)
 	if n.cfg.Processes {
 		resident := n.daemonBytes()

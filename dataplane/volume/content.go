@@ -37,6 +37,9 @@ type batchContent struct {
 // logTogether is how many blocks that lie together in the journal are read back at once.
 const logTogether = 32
 
+// SealBytes is what one sealer holds beside the SCO's index, in bytes: journal blocks read back.
+const SealBytes = logTogether * ids.BlockSize
+
 // newBatchContent sorts a closed batch, without what is dropped, and builds the head of its SCO. Any
 // goroutine; the batch's Sealing mark must be set.
 func newBatchContent(v *Volume, b *overlay.Batch, n ids.SCONum, dropped []bool) *batchContent {
