@@ -3,6 +3,7 @@ package pracc
 import (
 	"context"
 
+	"vstor/dataplane/block"
 	"vstor/dataplane/buf"
 	"vstor/dataplane/dio"
 	"vstor/dataplane/errs"
@@ -79,6 +80,8 @@ type Fetch struct {
 	//   IO           too few fragments are left, or could be read
 	//   Closed       the Client is closed
 	Err errs.Kind
+	// Via is where the blocks came from, if they came: from a drive, an ASD or a rebuild, the last of those.
+	Via block.Rung
 
 	fetchState
 }

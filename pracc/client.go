@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	"vstor/dataplane/block"
 	"vstor/dataplane/buf"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
@@ -96,7 +97,7 @@ func (c *Client) Fetch(f *Fetch) {
 		}
 	}
 	f.fetchState = fetchState{since: c.loop.Now()}
-	f.Err = errs.OK
+	f.Err, f.Via = errs.OK, block.FromNothing
 	c.live++
 	c.stats.Fetches.Inc()
 	if !c.anchored && !c.closing {

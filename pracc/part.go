@@ -118,6 +118,7 @@ func (p *part) readDone(r *rangeRead) {
 	case r.kind != errs.OK:
 		p.lost(r.kind)
 	case c.verify(p):
+		f.Via = max(f.Via, r.via)
 		c.partOver(p, errs.OK)
 		return
 	default:

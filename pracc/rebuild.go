@@ -4,6 +4,7 @@ import (
 	"math/bits"
 	"slices"
 
+	"vstor/dataplane/block"
 	"vstor/dataplane/buf"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
@@ -262,6 +263,7 @@ func (rb *rebuild) over(kind errs.Kind) {
 	switch {
 	case kind == errs.OK && slices.Max(p.bad[:]) == 0:
 		c.stats.Rebuilds.Inc()
+		p.f.Via = max(p.f.Via, block.FromRebuild)
 		c.partOver(p, errs.OK)
 	case kind == errs.OK && !c.closing:
 		c.stats.Rebuilds.Inc()

@@ -3,6 +3,7 @@ package pracc
 import (
 	"syscall"
 
+	"vstor/dataplane/block"
 	"vstor/dataplane/buf"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
@@ -30,7 +31,7 @@ func (r *rangeRead) startRemote(rm Remote, id ids.ASDID, key layout.FragKey, off
 	r.t = c.targetOf(id)
 	r.t.flying++
 	r.t.hopeless = false
-	r.remote, r.vec, r.kind = rm, vec, errs.OK
+	r.remote, r.vec, r.kind, r.via = rm, vec, errs.OK, block.FromASD
 	r.voff, r.flying = n, 1
 	c.remotes.push(r)
 	r.token = rm.ReadRange(&r.ops[0], key, off, n, vec)

@@ -3,6 +3,7 @@ package pracc
 import (
 	"syscall"
 
+	"vstor/dataplane/block"
 	"vstor/dataplane/buf"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
@@ -56,6 +57,7 @@ type rangeRead struct {
 	voff   uint32 // bytes of vec they take
 	flying int8
 	kind   errs.Kind
+	via    block.Rung
 	ops    [extentsFlying]ring.Op
 
 	// Of a read at a Remote, instead of drive, pin, exts and next.
@@ -98,7 +100,7 @@ func (r *rangeRead) start(id ids.ASDID, key layout.FragKey, off, n uint32, vec *
 		return errs.Corrupt
 	}
 	t.flying++
-	r.t, r.drive, r.pin, r.vec, r.kind = t, drive, pin, vec, errs.OK
+	r.t, r.drive, r.pin, r.vec, r.kind, r.via = t, drive, pin, vec, errs.OK, block.FromDrive
 	r.next, r.voff, r.flying = 0, 0, 0
 	for i := 0; i < extentsFlying && r.next < len(r.exts); i++ {
 		r.startExtent(&r.ops[i])

@@ -78,6 +78,16 @@ func (f *fake) SetVDisk(_ context.Context, name string, s VDiskSettings) (VDiskC
 	return VDiskChange{v, len(s.Allow)}, nil
 }
 
+func (f *fake) VDiskStats(ctx context.Context, name string) (VDiskStats, error) {
+	v, err := f.ShowVDisk(ctx, name)
+	var h stat.Histogram
+	h.Record(1000)
+	h.Record(5000)
+	var s stat.Snapshot
+	h.AddTo(&s)
+	return VDiskStats{Name: v.Name, Writes: NewLatency(&s), Reads: []RungStats{{Rung: "drive", Bytes: 8192}}}, err
+}
+
 func (f *fake) Reload(context.Context) error { f.reloads++; return nil }
 
 func (f *fake) RemoveVDisk(_ context.Context, name string) error {
@@ -175,6 +185,13 @@ func TestClientAndServer(t *testing.T) {
 	}
 	if _, err = c.SetVDisk(ctx, "demo", VDiskSettings{}); errs.Of(err) != errs.Invalid {
 		t.Errorf("no change: %v", err)
+	}
+	st, err := c.VDiskStats(ctx, "demo")
+	if err != nil || st.Name != "demo" || st.Writes.Count != 2 || st.Writes.Max != 5e-6 || st.Reads[0].Bytes != 8192 {
+		t.Errorf("statistics: %+v %v", st, err)
+	}
+	if _, err = c.VDiskStats(ctx, "none"); errs.Of(err) != errs.Absent {
+		t.Errorf("none: %v", err)
 	}
 	if err := c.Reload(ctx); err != nil {
 		t.Error(err)
@@ -307,4 +324,28 @@ func FuzzParseCreate(f *testing.F) {
 			t.Fatalf("%q gives %+v", b, r)
 		}
 	})
+}
+
+// Since takes the earlier counts away; a vDisk that was opened anew in between starts from nothing.
+func TestStatsSince(t *testing.T) {
+	at := func(values ...int64) Latency {
+		var h stat.Histogram
+		for _, v := range values {
+			h.Record(v)
+		}
+		var s stat.Snapshot
+		h.AddTo(&s)
+		return NewLatency(&s)
+	}
+	then := VDiskStats{Writes: at(1000), WriteBytes: 10, Reads: []RungStats{{Rung: "drive", Bytes: 4, Latency: at(5)}}}
+	now := VDiskStats{Writes: at(1000, 9000, 9000), WriteBytes: 30, Reads: []RungStats{
+		{Rung: "overlay", Bytes: 7, Latency: at(3)}, {Rung: "drive", Bytes: 5, Latency: at(5, 6)}}}
+	d := now.Since(then)
+	if d.Writes.Count != 2 || d.Writes.Sum != 18000 || d.Writes.P50 < 9e-6 || d.WriteBytes != 20 ||
+		d.Reads[0].Bytes != 7 || d.Reads[1].Bytes != 1 || d.Reads[1].Count != 1 {
+		t.Errorf("%+v", d)
+	}
+	if d = then.Since(now); d.Writes.Count != 1 || d.WriteBytes != 10 || d.Reads[0].Bytes != 4 {
+		t.Errorf("after it was opened anew: %+v", d)
+	}
 }

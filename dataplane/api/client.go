@@ -77,6 +77,16 @@ func (c *Client) SetVDisk(ctx context.Context, name string, s VDiskSettings) (VD
 	return v, err
 }
 
+// VDiskStats tells what the clients of a vDisk got.
+func (c *Client) VDiskStats(ctx context.Context, name string) (VDiskStats, error) {
+	var s VDiskStats
+	if err := units.CheckName(name); err != nil {
+		return s, err
+	}
+	err := c.do(ctx, http.MethodGet, "vdisks/"+url.PathEscape(name)+"/stats", nil, &s)
+	return s, err
+}
+
 // RemoveVDisk removes one.
 func (c *Client) RemoveVDisk(ctx context.Context, name string) error {
 	if err := units.CheckName(name); err != nil {

@@ -112,8 +112,17 @@ func parseCreate(body []byte) (CreateRequest, error) {
 }
 
 func (s *Server) vdisk(rc *fasthttp.RequestCtx, name string) {
-	if err := units.CheckName(name); err != nil {
+	name, below, deep := strings.Cut(name, "/")
+	err := units.CheckName(name)
+	switch {
+	case err != nil:
 		replyError(rc, err)
+		return
+	case deep && below == "stats":
+		s.get(rc, func(ctx context.Context) (any, error) { return s.sys.VDiskStats(ctx, name) })
+		return
+	case deep:
+		replyError(rc, errs.New(errs.Absent, "there is no %.40q below a vDisk; there is stats", below))
 		return
 	}
 	switch string(rc.Method()) {

@@ -28,6 +28,8 @@ type VDisks interface {
 	// judged by it, and those that it shuts out are closed. Kinds: Absent, Busy (a vDisk in use can become neither
 	// read-only nor writable), Invalid.
 	SetVDisk(ctx context.Context, name string, s VDiskSettings) (VDiskChange, error)
+	// VDiskStats tells what its clients got; Absent.
+	VDiskStats(ctx context.Context, name string) (VDiskStats, error)
 	// RemoveVDisk; Absent, or Busy while a client is connected.
 	RemoveVDisk(ctx context.Context, name string) error
 }

@@ -103,6 +103,7 @@ type Fetch struct {
 	Count uint32 // blocks
 	Sums  []uint32
 	Dst   *buf.Vec // Count whole pages of the loop's pool, filled
+	Via   Rung     // the last of those that gave the blocks; set with an OK
 	Err   errs.Kind
 	Done  FetchDone
 }

@@ -60,7 +60,7 @@ func (d *Disk) Info() block.Info { return block.Info{Size: d.driver.Size()} }
 // Submit starts a request; see block.Device.
 func (d *Disk) Submit(r *block.Request) {
 	x := d.get()
-	x.r = r
+	x.r, x.began, x.via = r, d.loop.Now(), block.FromNothing
 	r.Err = errs.OK
 	switch r.Op {
 	case block.Read:
@@ -97,6 +97,9 @@ type io struct {
 	d    *Disk
 	r    *block.Request
 	next *io // free list, or the list of waiting mutations or questions
+
+	began int64      // time on the loop's clock
+	via   block.Rung // the last that a read needed
 
 	first ids.BlockAddr // the blocks that the request touches
 	count int
@@ -164,12 +167,7 @@ func (x *io) unaligned() bool {
 // finish ends the request and returns the state to the pool.
 func (x *io) finish() {
 	r := x.r
-	if r.Err != errs.OK && r.Err != errs.Unsupported {
-		x.d.Stats.Errors.Add(1)
-		if r.Err == errs.Corrupt {
-			x.d.Stats.Corrupt.Add(1)
-		}
-	}
+	x.note()
 	x.d.put(x)
 	r.Done.Completed(r)
 }

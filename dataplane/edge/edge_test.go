@@ -13,6 +13,7 @@ import (
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
 	"vstor/dataplane/ring"
+	"vstor/dataplane/stat"
 )
 
 // fakeDriver keeps blocks in pages and answers after a random delay, as journal, map and drives do. A
@@ -131,6 +132,7 @@ func (f *fakeDriver) Fetch(q *block.Fetch) {
 			copy(f.loop.Pool().Bytes(q.Dst.PageAt(off)), d)
 			off += ids.BlockSize
 		}
+		q.Via = block.FromDrive
 		q.Done.FetchDone(q)
 	})
 }
@@ -217,6 +219,29 @@ func TestModel(t *testing.T) {
 		for range 60 {
 			r.round(rng, flat, st)
 		}
+		r.checkStats()
+	}
+}
+
+// checkStats: every read is one rung's, and every byte came from one.
+func (r *rig) checkStats() {
+	s := &r.disk.Stats
+	var all stat.Snapshot
+	bytes := uint64(0)
+	for i := range s.Rungs {
+		s.Rungs[i].Latency.AddTo(&all)
+		bytes += s.Rungs[i].Bytes.Load()
+	}
+	if all.Count != s.Reads.Load() || bytes != s.ReadBytes.Load() || bytes == 0 {
+		r.t.Errorf("%d reads and %d bytes on the rungs, of %d reads and %d bytes", all.Count, bytes, s.Reads.Load(),
+			s.ReadBytes.Load())
+	}
+	if n := s.Rungs[block.FromDrive].Bytes.Load(); n == 0 || n == bytes {
+		r.t.Errorf("%d of %d bytes came from the drive", n, bytes)
+	}
+	var writes stat.Snapshot
+	if s.WriteLatency.AddTo(&writes); writes.Count != s.Writes.Load() {
+		r.t.Errorf("%d writes took their time, of %d", writes.Count, s.Writes.Load())
 	}
 }
 

@@ -199,10 +199,13 @@ func (x *io) assemble() {
 		switch p.Kind {
 		case block.Zeros:
 			x.d.pool.AddZeros(out, take)
+			x.gave(block.FromNothing, take)
 		case block.InRAM:
+			x.gave(block.FromOverlay, take)
 			out.Add(buf.Seg{Page: p.Page, Off: uint32(skip), Len: uint32(take)})
 		default:
 			pr := x.reads[n]
+			x.gave(pr.Via, take)
 			addCut(out, &pr.dst, skip, take)
 			pr.dst.Reset()
 			n++

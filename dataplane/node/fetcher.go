@@ -37,7 +37,7 @@ func (f *fetcher) Fetch(out *block.Fetch) {
 // FetchDone hands the result back.
 func (q *fetch) FetchDone(*pracc.Fetch) {
 	out := q.out
-	out.Err = q.Err
+	out.Err, out.Via = q.Err, q.Via
 	q.out, q.Sums = nil, nil
 	q.next, q.f.free = q.f.free, q
 	out.Done.FetchDone(out)

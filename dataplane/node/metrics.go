@@ -3,6 +3,7 @@ package node
 import (
 	"strconv"
 
+	"vstor/dataplane/block"
 	"vstor/dataplane/nbd"
 	"vstor/dataplane/stat"
 	"vstor/pracc"
@@ -84,6 +85,29 @@ func (d *vdisk) metrics(p *stat.Page) {
 	c("vstor_journal_trimmed_incomplete_total", "journal space freed before all fragments were written",
 		v.TrimIncomplete.Load())
 	p.Gauge("vstor_seal_queue", "batches closed and not yet in the map", float64(v.Queue.Load()), l...)
+	d.ladder(p)
+}
+
+// ladder is where reads came from, and how long requests took. A rung that never served is left out: each is a
+// histogram.
+func (d *vdisk) ladder(p *stat.Page) {
+	e := &d.disk.Stats
+	for i := range e.Rungs {
+		var s stat.Snapshot
+		e.Rungs[i].Latency.AddTo(&s)
+		bytes := e.Rungs[i].Bytes.Load()
+		if s.Count == 0 && bytes == 0 {
+			continue
+		}
+		l := []string{"vdisk", d.Name, "rung", block.Rung(i).String()}
+		p.Histogram("vstor_vdisk_read_seconds", "reads, by the last rung of the read ladder that they needed", &s, l...)
+		p.Counter("vstor_vdisk_rung_bytes_total", "bytes read, by the rung that gave them", float64(bytes), l...)
+	}
+	var writes, flushes stat.Snapshot
+	e.WriteLatency.AddTo(&writes)
+	e.FlushLatency.AddTo(&flushes)
+	p.Histogram("vstor_vdisk_write_seconds", "writes", &writes, "vdisk", d.Name)
+	p.Histogram("vstor_vdisk_flush_seconds", "flushes", &flushes, "vdisk", d.Name)
 }
 
 func (n *Node) asdMetrics(p *stat.Page, d *drive) {

@@ -10,9 +10,11 @@ import (
 	"time"
 
 	"vstor/dataplane/api"
+	"vstor/dataplane/block"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
 	"vstor/dataplane/layout"
+	"vstor/dataplane/stat"
 	"vstor/dataplane/volume/pagemap"
 )
 
@@ -62,6 +64,40 @@ func (n *Node) ShowVDisk(_ context.Context, name string) (api.VDisk, error) {
 		return f.show(), nil
 	}
 	return api.VDisk{}, noSuchVDisk(name)
+}
+
+// VDiskStats tells what the clients of one got.
+func (n *Node) VDiskStats(_ context.Context, name string) (api.VDiskStats, error) {
+	n.mu.Lock()
+	d, f := n.vdisks[name], n.failed[name]
+	n.mu.Unlock()
+	switch {
+	case d != nil:
+		return d.stats(), nil
+	case f != nil:
+		return api.VDiskStats{Name: name}, nil
+	}
+	return api.VDiskStats{}, noSuchVDisk(name)
+}
+
+func (d *vdisk) stats() api.VDiskStats {
+	e := &d.disk.Stats
+	s := api.VDiskStats{Name: d.Name, Writes: latency(&e.WriteLatency), Flushes: latency(&e.FlushLatency),
+		WriteBytes: e.WriteBytes.Load(), Errors: e.Errors.Load()}
+	for i := range e.Rungs {
+		g := &e.Rungs[i]
+		r := api.RungStats{Rung: block.Rung(i).String(), Bytes: g.Bytes.Load(), Latency: latency(&g.Latency)}
+		if r.Count > 0 || r.Bytes > 0 {
+			s.Reads = append(s.Reads, r)
+		}
+	}
+	return s
+}
+
+func latency(h *stat.Histogram) api.Latency {
+	var s stat.Snapshot
+	h.AddTo(&s)
+	return api.NewLatency(&s)
 }
 
 // RemoveVDisk removes one that is not in use.

@@ -104,6 +104,21 @@ func (s *Snapshot) CountUpTo(pow int) uint64 {
 	return n
 }
 
+// Each calls f with the upper bound, in ns, and the count of every step that is not empty, in rising order.
+func (s *Snapshot) Each(f func(le, n uint64)) {
+	for i, n := range s.Counts {
+		if n > 0 {
+			f(boundOf(i), n)
+		}
+	}
+}
+
+// Put adds n durations of le ns each, as Each told them; Sum and Max stay.
+func (s *Snapshot) Put(le, n uint64) {
+	s.Counts[bucketOf(le)] += n
+	s.Count += n
+}
+
 // bucketOf is the step of v. A step holds its upper bound, as Prometheus' le does, hence v-1:
 //
 //	u = v-1 < 32: step u                 else: e = bits(u)-5, step 16*e + (u >> e), u>>e being 16..31

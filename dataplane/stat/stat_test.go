@@ -161,3 +161,24 @@ func BenchmarkCounter(b *testing.B) {
 		c.Inc()
 	}
 }
+
+// What Each tells can be put together again.
+func TestEachAndPut(t *testing.T) {
+	var h Histogram
+	for _, ns := range []int64{0, 1, 31, 32, 33, 1000, 1000, 1 << 30, 1 << 41} {
+		h.Record(ns)
+	}
+	var s, again Snapshot
+	h.AddTo(&s)
+	last := uint64(0)
+	s.Each(func(le, n uint64) {
+		if le <= last || n == 0 {
+			t.Errorf("step %d with %d after step %d", le, n, last)
+		}
+		last = le
+		again.Put(le, n)
+	})
+	if again.Counts != s.Counts || again.Count != s.Count {
+		t.Error("the steps are not the same")
+	}
+}

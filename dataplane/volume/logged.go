@@ -37,7 +37,7 @@ func (r *logRead) RingDone(_ *ring.Op, res int32) {
 	f, v := r.f, r.v
 	r.f = nil
 	r.next, v.freeReads = v.freeReads, r
-	f.Err = errs.OK
+	f.Err, f.Via = errs.OK, block.FromJournal
 	if res < 0 {
 		f.Err = errs.IO
 	} else if !verify(v, f) {

@@ -14,9 +14,9 @@ import (
 )
 
 func (a *app) vdiskCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "vdisk", Short: "make, list, show, set and remove vDisks", Args: cobra.ArbitraryArgs,
+	cmd := &cobra.Command{Use: "vdisk", Short: "make, list, show, watch, set and remove vDisks", Args: cobra.ArbitraryArgs,
 		RunE: group}
-	cmd.AddCommand(a.vdiskCreate(), a.vdiskList(), a.vdiskShow(), a.vdiskSet(), a.vdiskRemove())
+	cmd.AddCommand(a.vdiskCreate(), a.vdiskList(), a.vdiskShow(), a.vdiskStats(), a.vdiskSet(), a.vdiskRemove())
 	return cmd
 }
 

@@ -24,6 +24,7 @@ type fake struct {
 	cfg    config.Config
 	disks  []api.VDisk
 	closed int
+	looks  int // at the statistics
 }
 
 func (f *fake) CreateVDisk(_ context.Context, name string, size int64) (api.VDisk, error) {
@@ -54,6 +55,16 @@ func (f *fake) SetVDisk(_ context.Context, name string, s api.VDiskSettings) (ap
 		d.Allow = s.Allow
 	}
 	return api.VDiskChange{VDisk: *d, Disconnected: len(s.Allow)}, nil
+}
+func (f *fake) VDiskStats(_ context.Context, name string) (api.VDiskStats, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.looks++
+	s := api.VDiskStats{Name: name, WriteBytes: uint64(f.looks) * 4096}
+	s.Writes = api.Latency{Count: uint64(f.looks), Sum: uint64(f.looks) * 64000,
+		Buckets: []api.Bucket{{Le: 65536, Count: uint64(f.looks)}}}
+	s.Reads = []api.RungStats{{Rung: "overlay", Bytes: 4096, Latency: s.Writes}}
+	return s, nil
 }
 func (f *fake) Reload(context.Context) error {
 	return errs.New(errs.Refused, "there is nothing to read again")
@@ -150,6 +161,11 @@ func TestCommandLine(t *testing.T) {
 		{"vdisk create x", 2, "--size 10G"},
 		{"vdisk create", 2, "needs NAME"},
 		{"vdisk show demo --json", 1, "there is no vDisk demo"},
+		{"vdisk stats demo", 0, "read overlay"},
+		{"vdisk stats demo --json", 0, `"write_bytes_total": 8192`},
+		{"vdisk stats demo --watch --interval 100ms --count 1", 0, "BYTES/S"},
+		{"vdisk stats demo --watch --interval 100ms --count 1 --json", 0, `"count": 1,`},
+		{"vdisk stats demo --watch --interval 1ms", 2, "at least 100ms"},
 		{"vdisk set demo", 2, "nothing to set"},
 		{"vdisk set demo --read-only", 0, "read-only"},
 		{"vdisk ls", 0, "read-only"},
@@ -168,7 +184,7 @@ func TestCommandLine(t *testing.T) {
 		{"serve .x", 1, "begins with"},
 		{"vdisk rm demo extra", 2, "one word too many"},
 		{"vdisk rm demo", 0, "removed"},
-		{"vdisk frobnicate", 2, "it has create, ls, rm, set, show"},
+		{"vdisk frobnicate", 2, "it has create, ls, rm, set, show, stats"},
 		{"asd ls", 0, "8.00 GiB"},
 		{"asd show 3", 0, "fragments"},
 		{"asd show three", 1, "a number from 0"},
