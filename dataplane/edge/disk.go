@@ -28,8 +28,21 @@ type Driver interface {
 	ReadLogged(*block.Fetch)
 }
 
-// Fetcher reads blocks out of objects: PRACC.
+// Fetcher reads blocks out of objects: PRACC, or a Cache in front of it. It may exchange the pages in Dst for
+// others that hold the same; of those too the Disk gets one reference each.
 type Fetcher interface{ Fetch(*block.Fetch) }
+
+// Cache keeps blocks that were read. It goes by where they lie and what they must hash to, not by their address, so
+// it can never be out of date. Everything on the loop; nothing blocks.
+type Cache interface {
+	// Get appends a retained page for each block of an object's range that RAM has, from the first on, and returns
+	// how many that were.
+	Get(ns ids.NamespaceID, sco ids.SCONum, off uint32, sums []uint32, dst *buf.Vec) int
+	// Fetch reads the rest, by way of what else it has, and keeps it.
+	Fetcher
+	// Shrink gives pages back to the pool, n or as many as it has, and returns how many.
+	Shrink(n int) int
+}
 
 // retriesMax bounds how often a read resolves its range anew because what it found had moved.
 const retriesMax = 4
@@ -40,6 +53,7 @@ type Disk struct {
 	pool   *buf.Pool
 	driver Driver
 	fetch  Fetcher
+	cache  Cache // nil: none
 
 	free  *io   // pooled requests
 	order order // mutations under way and waiting
@@ -47,9 +61,13 @@ type Disk struct {
 	Stats Stats
 }
 
-// NewDisk joins a driver and a fetcher. Call it, and everything of the Disk, on the loop.
-func NewDisk(l *ring.Loop, d Driver, f Fetcher) *Disk {
-	k := &Disk{loop: l, pool: l.Pool(), driver: d, fetch: f}
+// NewDisk joins a driver and a fetcher; c, which may be nil, stands before the fetcher. Call it, and everything of
+// the Disk, on the loop.
+func NewDisk(l *ring.Loop, d Driver, f Fetcher, c Cache) *Disk {
+	k := &Disk{loop: l, pool: l.Pool(), driver: d, fetch: f, cache: c}
+	if c != nil {
+		k.fetch = c
+	}
 	k.scans.timer.Fire = k.scanWaiting
 	return k
 }
@@ -127,11 +145,18 @@ type io struct {
 	left int // parts that have not ended
 }
 
-// pieceRead is one piece of a read that needs a drive.
+// pieceRead is one piece of a read that lies in an object or in the journal: blocks that the cache had, and behind
+// them those that are fetched.
 type pieceRead struct {
 	block.Fetch
-	x   *io
-	dst buf.Vec
+	x    *io
+	have buf.Vec // from the cache
+	dst  buf.Vec // fetched
+}
+
+func (pr *pieceRead) release(p *buf.Pool) {
+	p.ReleaseVec(&pr.have)
+	p.ReleaseVec(&pr.dst)
 }
 
 func (d *Disk) get() *io {

@@ -142,10 +142,11 @@ type waiter struct{ done chan struct{} }
 func (w waiter) Completed(*block.Request) { w.done <- struct{}{} }
 
 type rig struct {
-	t    *testing.T
-	loop *ring.Loop
-	drv  *fakeDriver
-	disk *Disk
+	t     *testing.T
+	loop  *ring.Loop
+	drv   *fakeDriver
+	cache *fakeCache // nil: none
+	disk  *Disk
 }
 
 func newRig(t *testing.T, seed uint64) *rig {
@@ -164,11 +165,19 @@ func newRig(t *testing.T, seed uint64) *rig {
 	clear(seqOf)
 	r := &rig{t: t, loop: l, drv: &fakeDriver{loop: l, rng: rand.New(rand.NewPCG(seed, 7)), size: 1 << 20,
 		blocks: map[ids.BlockAddr]fakeBlock{}, miss: 13, fails: 17}}
-	r.disk = NewDisk(l, r.drv, r.drv)
+	var c Cache
+	if seed%2 == 1 {
+		r.cache = &fakeCache{pool: pool, rng: r.drv.rng, below: r.drv, pages: map[cachedAs]buf.Page{}}
+		c = r.cache
+	}
+	r.disk = NewDisk(l, r.drv, r.drv, c)
 	t.Cleanup(func() {
 		l.Call(func() {
 			for _, b := range r.drv.blocks {
 				r.drv.drop(b)
+			}
+			if r.cache != nil {
+				r.cache.Shrink(pool.Pages())
 			}
 		})
 		if pool.Free() != pool.Pages() {
@@ -238,6 +247,9 @@ func (r *rig) checkStats() {
 	}
 	if n := s.Rungs[block.FromDrive].Bytes.Load(); n == 0 || n == bytes {
 		r.t.Errorf("%d of %d bytes came from the drive", n, bytes)
+	}
+	if r.cache != nil && (r.cache.gets == 0 || s.Rungs[block.FromBlockCache].Bytes.Load() == 0) {
+		r.t.Error("nothing came from the cache")
 	}
 	var writes stat.Snapshot
 	if s.WriteLatency.AddTo(&writes); writes.Count != s.Writes.Load() {

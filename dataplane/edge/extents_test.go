@@ -197,7 +197,7 @@ func TestExtentsTakeTurns(t *testing.T) {
 	defer pool.Close()
 	defer l.Stop()
 	d := &tireless{fakeDriver: fakeDriver{loop: l, size: 1 << 20}}
-	disk := NewDisk(l, d, d)
+	disk := NewDisk(l, d, d, nil)
 	done := make(chan struct{}, 8)
 	var qs [3]block.Request
 	var passes []int64

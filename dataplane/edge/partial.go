@@ -49,14 +49,24 @@ func (x *io) edgeRead() {
 	case block.InRAM:
 		page = p.Page
 	case block.Logged, block.Stored:
-		page = x.reads[0].dst.Segs[0].Page
-		x.reads[0].dst.Reset()
+		page = x.reads[0].page()
 	}
 	x.res.Reset()
 	x.tries = 0
 	x.old[x.olds] = page
 	x.olds++
 	x.readEdge()
+}
+
+// page takes over the one page of a piece of one block.
+func (pr *pieceRead) page() buf.Page {
+	v := &pr.dst
+	if len(pr.have.Segs) > 0 {
+		v = &pr.have
+	}
+	page := v.Segs[0].Page
+	v.Reset()
+	return page
 }
 
 func (x *io) dropEdges() {

@@ -85,8 +85,9 @@ func (x *io) resolve() {
 			x.d.driver.ReadLogged(&x.reads[n].Fetch)
 			n++
 		case block.Stored:
-			x.startPiece(x.reads[n], p)
-			x.d.fetch.Fetch(&x.reads[n].Fetch)
+			if x.startPiece(x.reads[n], p) {
+				x.d.fetch.Fetch(&x.reads[n].Fetch)
+			}
 			n++
 		}
 	}
@@ -96,7 +97,7 @@ func (x *io) resolve() {
 	}
 }
 
-// allocate takes pages for every piece that needs a drive; all or none.
+// allocate takes what the cache has, and pages for all that needs a drive; all or none.
 func (x *io) allocate() bool {
 	n := 0
 	for i := range x.res.Pieces {
@@ -109,30 +110,45 @@ func (x *io) allocate() bool {
 			pr.Fetch.Dst, pr.Fetch.Done = &pr.dst, pr
 			x.reads = append(x.reads, pr)
 		}
-		if !x.d.pool.AllocReserved(&x.reads[n].dst, int(p.Count)) {
-			x.releaseReads(n)
+		pr := x.reads[n]
+		n++
+		need := int(p.Count)
+		if p.Kind == block.Stored && x.d.cache != nil {
+			need -= x.d.cache.Get(p.NS, p.SCO, uint32(p.Off), x.sumsOf(p), &pr.have)
+		}
+		if !x.d.allocPages(&pr.dst, need) {
+			for _, pr := range x.reads[:n] {
+				pr.release(x.d.pool)
+			}
 			return false
 		}
-		n++
 	}
 	return true
 }
 
-func (x *io) releaseReads(n int) {
-	for _, pr := range x.reads[:n] {
-		x.d.pool.ReleaseVec(&pr.dst)
-	}
+// allocPages takes pages for what is read. What the cache keeps is free memory put to use: it gives way.
+func (d *Disk) allocPages(v *buf.Vec, n int) bool {
+	return d.pool.AllocReserved(v, n) || d.cache != nil && d.cache.Shrink(n) > 0 && d.pool.AllocReserved(v, n)
 }
 
-func (x *io) startPiece(pr *pieceRead, p *block.Piece) {
-	pr.NS, pr.SCO, pr.Count = p.NS, p.SCO, p.Count
-	pr.Off = uint32(p.Off)
+func (x *io) sumsOf(p *block.Piece) []uint32 { return x.res.Sums[p.First : p.First+p.Count] }
+
+// startPiece readies the fetch of what the cache did not have; false if it had all.
+func (x *io) startPiece(pr *pieceRead, p *block.Piece) bool {
+	had := uint32(pr.have.Len() / ids.BlockSize)
+	pr.Via = block.FromNothing
+	if had == p.Count {
+		return false
+	}
+	pr.NS, pr.SCO, pr.Count = p.NS, p.SCO, p.Count-had
+	pr.Off = uint32(p.Off) + had
 	if p.Kind == block.Logged {
 		pr.Off = p.Pos
 	}
-	pr.Sums = x.res.Sums[p.First : p.First+p.Count]
+	pr.Sums = x.sumsOf(p)[had:]
 	pr.Err = errs.OK
 	x.left++
+	return true
 }
 
 // FetchDone notes the end of one piece.
@@ -180,7 +196,7 @@ func (x *io) dropPieces() {
 		case block.InRAM:
 			x.d.pool.Release(p.Page)
 		case block.Logged, block.Stored:
-			x.d.pool.ReleaseVec(&x.reads[n].dst)
+			x.reads[n].release(x.d.pool)
 			n++
 		}
 	}
@@ -204,16 +220,29 @@ func (x *io) assemble() {
 			x.gave(block.FromOverlay, take)
 			out.Add(buf.Seg{Page: p.Page, Off: uint32(skip), Len: uint32(take)})
 		default:
-			pr := x.reads[n]
-			x.gave(pr.Via, take)
-			addCut(out, &pr.dst, skip, take)
-			pr.dst.Reset()
+			x.takePiece(x.reads[n], skip, take)
 			n++
 		}
 		skip = 0
 		left -= take
 	}
 	x.res.Reset()
+}
+
+// takePiece lists take bytes of a piece, from skip bytes into it on: of the blocks that the cache had, then of those
+// that were fetched.
+func (x *io) takePiece(pr *pieceRead, skip, take int) {
+	if had := min(pr.have.Len()-skip, take); pr.have.Len() > 0 {
+		x.gave(block.FromBlockCache, had)
+		addCut(&x.r.Data, &pr.have, skip, had)
+		skip, take = 0, take-had
+	}
+	if take > 0 {
+		x.gave(pr.Via, take)
+		addCut(&x.r.Data, &pr.dst, skip, take)
+	}
+	pr.have.Reset()
+	pr.dst.Reset()
 }
 
 // addCut appends take bytes of src, from skip bytes into its first page on. Every page of src is

@@ -54,7 +54,7 @@ func (n *Node) openVDisk(ctx context.Context, r record, log []volume.LogEntry) (
 			Loop: rig.loop, Journal: rig.jrn, Map: d.m, Objects: n.objects, Reader: rig.client,
 			Sealer: n.sealer, Log: n.log, Hook: n.opts.Hook})
 		rig.keeper.Add(d.vol)
-		d.disk = edge.NewDisk(rig.loop, d.vol, rig.fetch)
+		d.disk = edge.NewDisk(rig.loop, d.vol, rig.fetch, nil)
 	})
 	if err := d.vol.Recover(ctx, log); err != nil {
 		d.close()
