@@ -68,11 +68,12 @@ func (p *Policy) Close(a Account) {
 	acct.gone, acct.quota = true, Unlimited
 	p.listGone(a, true)
 	p.reshare()
-	p.retire(a)
+	p.Retire(a)
 }
 
-// retire forgets an account that has gone and is empty.
-func (p *Policy) retire(a Account) {
+// Retire forgets an account that has gone and is empty. It does so by itself with the last entry; who asked Departed
+// for an account and put nothing into it calls it.
+func (p *Policy) Retire(a Account) {
 	acct := &p.accounts[a]
 	if !acct.gone || acct.entries > 0 {
 		return
@@ -145,5 +146,5 @@ func (p *Policy) adopt(a Account, e Entry) {
 	to.used += w
 	to.entries++
 	p.push(e, main)
-	p.retire(old)
+	p.Retire(old)
 }

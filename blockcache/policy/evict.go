@@ -96,7 +96,7 @@ func (p *Policy) evictOne(a Account, keep Entry) bool {
 			p.push(e, main)
 		default:
 			if en.queue == small && !acct.gone {
-				p.ghosts.add(&acct.ghosts, en.key.hash(), p.ghostMax(acct))
+				p.ghosts.add(&acct.ghosts, en.key.Hash(), p.ghostMax(acct))
 			}
 			p.opts.Owner.Evicted(e, en.queue == main || en.freq > 0)
 			p.Remove(e)

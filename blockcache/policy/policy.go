@@ -15,8 +15,8 @@ type Key struct {
 	Block uint32
 }
 
-// hash mixes a key: two rounds of multiply and fold. Nobody outside chooses keys, so it need not be secret.
-func (k Key) hash() uint64 {
+// Hash mixes a key: two rounds of multiply and fold. Nobody outside chooses keys, so it need not be secret.
+func (k Key) Hash() uint64 {
 	hi, lo := bits.Mul64(uint64(k.NS)^0x9e3779b97f4a7c15, (uint64(k.SCO)<<32|uint64(k.Block))^0xd6e8feb86659fd93)
 	hi, lo = bits.Mul64(hi^lo^uint64(k.Block)<<17, 0xa0761d6478bd642f)
 	return hi ^ lo
@@ -143,7 +143,7 @@ func (p *Policy) AccountOf(e Entry) Account { return p.entries[e].acct }
 
 // Find looks a block up; 0 if it is not there. It is not a hit yet: see Touch.
 func (p *Policy) Find(k Key) Entry {
-	e := p.heads[k.hash()&uint64(len(p.heads)-1)]
+	e := p.heads[k.Hash()&uint64(len(p.heads)-1)]
 	for e != 0 && p.entries[e].key != k {
 		e = p.entries[e].chain
 	}
@@ -167,7 +167,7 @@ func (p *Policy) Touch(a Account, e Entry, parts uint64) {
 // Insert adds a block for account a and makes room for it; parts are those that were asked for, rather than read
 // ahead. 0 means that there is no room. REQUIRES: Find(k) == 0.
 func (p *Policy) Insert(a Account, k Key, bytes uint32, parts uint64) Entry {
-	h := k.hash()
+	h := k.Hash()
 	q := small
 	if p.ghosts.take(h) {
 		q = main
@@ -205,7 +205,7 @@ func (p *Policy) Lose(e Entry, bytes uint32) { p.weigh(e, -int64(bytes)) }
 func (p *Policy) Remove(e Entry) {
 	en := &p.entries[e]
 	a := en.acct
-	at := &p.heads[en.key.hash()&uint64(len(p.heads)-1)]
+	at := &p.heads[en.key.Hash()&uint64(len(p.heads)-1)]
 	for *at != e {
 		at = &p.entries[*at].chain
 	}
@@ -216,7 +216,7 @@ func (p *Policy) Remove(e Entry) {
 	p.free = e
 	p.count--
 	p.accounts[a].entries--
-	p.retire(a)
+	p.Retire(a)
 }
 
 // newEntry takes a free one. REQUIRES: there is one, see makeRoom.

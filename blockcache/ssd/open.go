@@ -148,7 +148,9 @@ func (t *Tier) found(slot Slot, r Record) {
 	e := t.pol.Find(k)
 	switch {
 	case e == 0:
-		e = t.pol.Insert(t.pol.Departed(r.Owner), k, ids.BlockSize, 0)
+		a := t.pol.Departed(r.Owner)
+		e = t.pol.Insert(a, k, ids.BlockSize, 0)
+		t.pol.Retire(a)
 	case t.mask[e]&(1<<part) != 0:
 		old := t.Slot(e, part)
 		t.owner[old] = 0

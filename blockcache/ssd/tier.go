@@ -91,11 +91,15 @@ func (t *Tier) Attach(l *ring.Loop) error {
 // Policy is who decides what stays.
 func (t *Tier) Policy() *policy.Policy { return t.pol }
 
-// Bytes is what the tier can hold.
-func (t *Tier) Bytes() int64 { return t.pol.Bytes() }
+// BlockBytes is the size of a cache block; Bytes what the tier can hold.
+func (t *Tier) BlockBytes() int { return t.opts.BlockBytes }
+func (t *Tier) Bytes() int64    { return t.pol.Bytes() }
 
 // Usable reports whether the drive is still worth asking.
 func (t *Tier) Usable() bool { return t.loop != nil && t.closed == nil && t.Stats.Failed.Load() == 0 }
+
+// Fail has the drive left alone from now on.
+func (t *Tier) Fail() { t.Stats.Failed.Set(1) }
 
 // Find looks a cache block up, 0 if nothing of it is here; Mask says which parts are.
 func (t *Tier) Find(k policy.Key) policy.Entry { return t.pol.Find(k) }

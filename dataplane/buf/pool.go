@@ -178,6 +178,10 @@ func (p *Pool) summarize(g int) {
 	}
 }
 
+// Refs is the number of references to a page. They are counted in 16 bits: who shares a page with whoever asks looks
+// first.
+func (p *Pool) Refs(pg Page) int { return int(p.refs[pg]) }
+
 // Retain adds a reference to a page.
 func (p *Pool) Retain(pg Page) {
 	if pg < zeroPages {
