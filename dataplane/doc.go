@@ -35,6 +35,7 @@
 //	ring                             the io_uring loop, and its plain twin for where io_uring is forbidden
 //	wire                             frame header and cursor of the protocols between processes; pure
 //	tlsconn                          TLS with certificates or pre-shared keys, pumped into a socket for a loop
+//	link                             a connection that carries frames, on a loop
 //	dio                              direct-IO files and drives, and their twins for tests
 //	layout                           keys, locations, policies, chunks, placement, manifests; pure
 //	erasure                          thin over klauspost/reedsolomon; pure
@@ -48,8 +49,8 @@
 //	supervise                        child processes
 //	node                             composition root: joins all of them
 //
-// and beside the trunk: pracc (partial reads); asd (store: one drive's fragments; proto, link, server, client: the
-// protocol, a framed connection, and its two ends; faults: how to break all that); bench; tools.
+// and beside the trunk: pracc (partial reads); asd (store: one drive's fragments; proto, handshake, server, client: the
+// protocol, how it begins, and its two ends; faults: how to break all that); bench; tools.
 //
 // Reading order for a newcomer: block, then nbd/receive.go, edge/disk.go, volume/doc.go and what it names,
 // proxy/doc.go, asd/store/doc.go, pracc/doc.go, asd/proto/doc.go, node/node.go.

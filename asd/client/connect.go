@@ -4,9 +4,10 @@ import (
 	"syscall"
 	"time"
 
-	"vstor/asd/link"
+	"vstor/asd/handshake"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/invariants"
+	"vstor/dataplane/link"
 	"vstor/dataplane/ring"
 )
 
@@ -16,7 +17,7 @@ var errStalled = errs.New(errs.Unreachable, "the answer stopped in the middle of
 type arrival struct {
 	r    *Reader
 	conn *link.Conn
-	peer *link.Peer
+	peer *handshake.Peer
 }
 
 // dial connects in a goroutine. If that fails the ASD's coming up begins it again; if the ASD is up, it tries on.
@@ -45,7 +46,7 @@ func (r *Reader) connect(wait time.Duration) {
 	}
 }
 
-func (r *Reader) line() (*link.Conn, *link.Peer, error) {
+func (r *Reader) line() (*link.Conn, *handshake.Peer, error) {
 	l, err := r.a.dial(r.ctx, r.a.opts.Patience)
 	if err != nil {
 		return nil, nil, err

@@ -6,7 +6,7 @@ import (
 	"net"
 	"time"
 
-	"vstor/asd/link"
+	"vstor/asd/handshake"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/tlsconn"
 )
@@ -27,10 +27,10 @@ func tlsConfig(o *Options) *tls.Config {
 type line struct {
 	nc   net.Conn // what is spoken on: TLS, or the socket itself
 	raw  net.Conn // the socket: its Close never waits
-	peer *link.Peer
+	peer *handshake.Peer
 }
 
-// dial connects and shakes hands. The end of ctx ends it at once. Errors: as link.Ask, and Canceled.
+// dial connects and shakes hands. The end of ctx ends it at once. Errors: as handshake.Ask, and Canceled.
 func (a *ASD) dial(ctx context.Context, handshake time.Duration) (l line, err error) {
 	d := net.Dialer{Timeout: a.opts.DialTimeout}
 	l.raw, err = d.DialContext(ctx, a.opts.Network, a.opts.Addr)
@@ -60,7 +60,7 @@ func (a *ASD) shake(ctx context.Context, l *line, timeout time.Duration) (err er
 		}
 		l.nc = t
 	}
-	l.peer, err = link.Ask(l.nc, link.AskOptions{Secret: a.opts.Secret, Deployment: a.opts.Deployment,
+	l.peer, err = handshake.Ask(l.nc, handshake.AskOptions{Secret: a.opts.Secret, Deployment: a.opts.Deployment,
 		UUID: a.opts.UUID,
 		ID:   a.opts.ID, Name: a.opts.Name, Caps: caps, Timeout: timeout})
 	return err

@@ -11,7 +11,7 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
-	"vstor/asd/link"
+	"vstor/asd/handshake"
 	"vstor/asd/proto"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/wire"
@@ -91,8 +91,8 @@ func (f *fake) client(edit func(*Options)) *ASD {
 func (f *fake) serve(nc net.Conn) {
 	defer f.work.Done()
 	defer nc.Close()
-	if _, err := link.Answer(nc, link.AnswerOptions{Secret: testSecret, UUID: testUUID, Deployment: testDeploy, ID: 3,
-		Requests: 64, Bytes: 8 << 20}); err != nil {
+	if _, err := handshake.Answer(nc, handshake.AnswerOptions{Secret: testSecret, UUID: testUUID, Deployment: testDeploy,
+		ID: 3, Requests: 64, Bytes: 8 << 20}); err != nil {
 		return
 	}
 	c := &fakeConn{nc: nc, in: make([]byte, 4096), out: make([]byte, 4096, 2<<20), skip: make([]byte, 64<<10)}

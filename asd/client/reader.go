@@ -5,13 +5,13 @@ import (
 	"syscall"
 	"time"
 
-	"vstor/asd/link"
 	"vstor/asd/proto"
 	"vstor/dataplane/buf"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
 	"vstor/dataplane/invariants"
 	"vstor/dataplane/layout"
+	"vstor/dataplane/link"
 	"vstor/dataplane/ring"
 )
 

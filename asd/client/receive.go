@@ -4,10 +4,10 @@ import (
 	"syscall"
 	"time"
 
-	"vstor/asd/link"
 	"vstor/asd/proto"
 	"vstor/dataplane/buf"
 	"vstor/dataplane/errs"
+	"vstor/dataplane/link"
 	"vstor/dataplane/wire"
 )
 

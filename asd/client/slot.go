@@ -3,10 +3,10 @@ package client
 import (
 	"encoding/binary"
 
-	"vstor/asd/link"
 	"vstor/asd/proto"
 	"vstor/dataplane/buf"
 	"vstor/dataplane/layout"
+	"vstor/dataplane/link"
 	"vstor/dataplane/ring"
 )
 

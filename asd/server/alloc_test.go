@@ -8,7 +8,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
-	"vstor/asd/link"
+	"vstor/asd/handshake"
 	"vstor/asd/proto"
 	"vstor/asd/store"
 	"vstor/dataplane/dio"
@@ -25,7 +25,7 @@ func (w *world) raw(t testing.TB) int {
 	must(t, err)
 	must(t, syscall.SetNonblock(fds[1], true))
 	w.srv.live.Add(1)
-	must(t, w.srv.adopt(fds[0], &link.Peer{Name: "raw"}))
+	must(t, w.srv.adopt(fds[0], &handshake.Peer{Name: "raw"}))
 	return fds[1]
 }
 

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"vstor/asd/link"
+	"vstor/asd/handshake"
 	"vstor/asd/proto"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/wire"
@@ -124,7 +124,7 @@ func TestAttack(t *testing.T) {
 					}
 					nc.SetDeadline(time.Now().Add(5 * time.Second))
 					if known == 1 {
-						if _, err := link.Ask(nc, askOptions()); err != nil {
+						if _, err := handshake.Ask(nc, askOptions()); err != nil {
 							// A burst of other attackers may have taken its place.
 							nc.Close()
 							continue

@@ -13,13 +13,14 @@ import (
 	"github.com/cespare/xxhash/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
-	"vstor/asd/link"
+	"vstor/asd/handshake"
 	"vstor/asd/proto"
 	"vstor/asd/store"
 	"vstor/dataplane/buf"
 	"vstor/dataplane/dio"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/layout"
+	"vstor/dataplane/link"
 	"vstor/dataplane/ring"
 	"vstor/dataplane/wire"
 )
@@ -55,7 +56,7 @@ func benchPeer(b *testing.B, addr string, secure *tls.Config) *peer {
 	if secure != nil {
 		nc = tls.Client(nc, secure)
 	}
-	_, err = link.Ask(nc, askOptions())
+	_, err = handshake.Ask(nc, askOptions())
 	must(b, err)
 	return &peer{t: b, nc: nc}
 }

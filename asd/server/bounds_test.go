@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"vstor/asd/link"
+	"vstor/asd/handshake"
 	"vstor/asd/proto"
 	"vstor/dataplane/dio"
 	"vstor/dataplane/errs"
@@ -98,7 +98,7 @@ func TestConnectionBounds(t *testing.T) {
 	w.dial()
 	nc, err := net.Dial("unix", w.path)
 	must(t, err)
-	if _, err := link.Ask(nc, askOptions()); errs.Of(err) != errs.Busy {
+	if _, err := handshake.Ask(nc, askOptions()); errs.Of(err) != errs.Busy {
 		t.Errorf("one too many: %v", err)
 	}
 	nc.Close()

@@ -1,10 +1,11 @@
 package server
 
 import (
-	"vstor/asd/link"
+	"vstor/asd/handshake"
 	"vstor/asd/proto"
 	"vstor/dataplane/buf"
 	"vstor/dataplane/errs"
+	"vstor/dataplane/link"
 	"vstor/dataplane/wire"
 )
 
@@ -12,7 +13,7 @@ import (
 type conn struct {
 	k    *core
 	link *link.Conn
-	peer *link.Peer
+	peer *handshake.Peer
 
 	unanswered int
 	bytes      int64    // asked for or carried by them

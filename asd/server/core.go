@@ -3,13 +3,13 @@ package server
 import (
 	"time"
 
-	"vstor/asd/link"
 	"vstor/asd/proto"
 	"vstor/asd/store"
 	"vstor/dataplane/buf"
 	"vstor/dataplane/dio"
 	"vstor/dataplane/invariants"
 	"vstor/dataplane/layout"
+	"vstor/dataplane/link"
 	"vstor/dataplane/ring"
 )
 

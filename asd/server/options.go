@@ -5,12 +5,12 @@ import (
 	"log/slog"
 	"time"
 
-	"vstor/asd/link"
 	"vstor/asd/proto"
 	"vstor/asd/store"
 	"vstor/dataplane/buf"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/layout"
+	"vstor/dataplane/link"
 	"vstor/dataplane/ring"
 )
 

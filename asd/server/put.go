@@ -5,10 +5,10 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
-	"vstor/asd/link"
 	"vstor/dataplane/buf"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/layout"
+	"vstor/dataplane/link"
 	"vstor/dataplane/wire"
 )
 

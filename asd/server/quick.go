@@ -3,10 +3,10 @@ package server
 import (
 	"os"
 
-	"vstor/asd/link"
 	"vstor/asd/proto"
 	"vstor/asd/store"
 	"vstor/dataplane/errs"
+	"vstor/dataplane/link"
 )
 
 // quick answers what takes no IO, on the loop: it goes on answering while the drive hangs.

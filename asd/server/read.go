@@ -1,11 +1,11 @@
 package server
 
 import (
-	"vstor/asd/link"
 	"vstor/asd/proto"
 	"vstor/asd/store"
 	"vstor/dataplane/buf"
 	"vstor/dataplane/errs"
+	"vstor/dataplane/link"
 	"vstor/dataplane/ring"
 	"vstor/dataplane/wire"
 )

@@ -4,12 +4,12 @@ import (
 	"sync/atomic"
 	"time"
 
-	"vstor/asd/link"
 	"vstor/asd/proto"
 	"vstor/dataplane/buf"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
 	"vstor/dataplane/layout"
+	"vstor/dataplane/link"
 	"vstor/dataplane/wire"
 )
 

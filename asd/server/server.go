@@ -8,10 +8,11 @@ import (
 	"sync"
 	"time"
 
-	"vstor/asd/link"
+	"vstor/asd/handshake"
 	"vstor/asd/proto"
 	"vstor/dataplane/buf"
 	"vstor/dataplane/errs"
+	"vstor/dataplane/link"
 	"vstor/dataplane/ring"
 	"vstor/dataplane/tlsconn"
 )
@@ -25,7 +26,7 @@ type Server struct {
 	work   work
 	counts serverCounters
 	usage  usage
-	answer link.AnswerOptions
+	answer handshake.AnswerOptions
 
 	mu         sync.Mutex // never held across IO
 	closed     bool
@@ -133,7 +134,7 @@ func (s *Server) accept(nc net.Conn) {
 	case full:
 		s.counts.refused.Add(1)
 		if !s.secured(nc) { // it would have to shake hands first
-			link.Refuse(nc, errs.Busy, "this ASD has as many connections as it takes")
+			handshake.Refuse(nc, errs.Busy, "this ASD has as many connections as it takes")
 		}
 		nc.Close()
 	default:
@@ -154,7 +155,7 @@ func (s *Server) shake(raw net.Conn) {
 		nc = tls.Server(tlsconn.Layer(raw), s.opts.TLS)
 	}
 	addr := raw.RemoteAddr()
-	peer, err := link.Answer(nc, s.answer)
+	peer, err := handshake.Answer(nc, s.answer)
 	s.forget(raw)
 	if err == nil {
 		err = s.attach(nc, peer)
@@ -169,9 +170,9 @@ func (s *Server) shake(raw net.Conn) {
 }
 
 // answering is what this server says in handshakes.
-func answering(o *Options) link.AnswerOptions {
+func answering(o *Options) handshake.AnswerOptions {
 	st := o.Store.Stat()
-	a := link.AnswerOptions{Secret: o.Secret, Deployment: st.Deployment, UUID: st.UUID, ID: st.ID,
+	a := handshake.AnswerOptions{Secret: o.Secret, Deployment: st.Deployment, UUID: st.UUID, ID: st.ID,
 		Incarnation: st.Incarnation, Requests: uint32(o.MaxRequests), Bytes: uint64(o.MaxBytes),
 		Timeout: o.HandshakeTimeout}
 	if o.AllowFaults {
@@ -193,7 +194,7 @@ func (s *Server) forget(nc net.Conn) {
 }
 
 // attach makes a conn of nc, which is not the caller's any more, and posts it to the loop.
-func (s *Server) attach(nc net.Conn, peer *link.Peer) error {
+func (s *Server) attach(nc net.Conn, peer *handshake.Peer) error {
 	fd, err := link.Take(nc)
 	if err != nil {
 		return err
@@ -202,7 +203,7 @@ func (s *Server) attach(nc net.Conn, peer *link.Peer) error {
 }
 
 // adopt takes over a connected stream socket in blocking mode whose handshake is done.
-func (s *Server) adopt(fd int, peer *link.Peer) error {
+func (s *Server) adopt(fd int, peer *handshake.Peer) error {
 	c := &conn{k: s.core, peer: peer}
 	c.link = link.New(s.core.hub, fd, c, link.Options{})
 	s.mu.Lock()

@@ -5,11 +5,11 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
-	"vstor/asd/link"
 	"vstor/asd/proto"
 	"vstor/dataplane/buf"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/layout"
+	"vstor/dataplane/link"
 	"vstor/dataplane/wire"
 )
 

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"vstor/asd/link"
+	"vstor/asd/handshake"
 	"vstor/asd/proto"
 	"vstor/dataplane/errs"
 )
@@ -62,7 +62,7 @@ func TestTLS(t *testing.T) {
 		&tls.Config{RootCAs: client.RootCAs, ServerName: "asd"})} {
 		o := askOptions()
 		o.Timeout = 5 * time.Second
-		if _, err := link.Ask(nc, o); err == nil {
+		if _, err := handshake.Ask(nc, o); err == nil {
 			t.Errorf("%s: let in", name)
 		}
 		nc.Close()
@@ -92,7 +92,7 @@ func TestTCP(t *testing.T) {
 	o.UUID[0]++
 	nc, err = net.Dial("tcp", ln.Addr().String())
 	must(t, err)
-	if _, err := link.Ask(nc, o); errs.Of(err) != errs.Refused {
+	if _, err := handshake.Ask(nc, o); errs.Of(err) != errs.Refused {
 		t.Errorf("another ASD: %v", err)
 	}
 	nc.Close()

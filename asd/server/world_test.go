@@ -13,7 +13,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
-	"vstor/asd/link"
+	"vstor/asd/handshake"
 	"vstor/asd/proto"
 	"vstor/asd/store"
 	"vstor/dataplane/dio"
@@ -117,11 +117,11 @@ type peer struct {
 	t  testing.TB
 	nc net.Conn
 	id uint64
-	p  *link.Peer
+	p  *handshake.Peer
 }
 
-func askOptions() link.AskOptions {
-	return link.AskOptions{Secret: testSecret, Deployment: testDeploy, UUID: testUUID, ID: 3, Name: "test"}
+func askOptions() handshake.AskOptions {
+	return handshake.AskOptions{Secret: testSecret, Deployment: testDeploy, UUID: testUUID, ID: 3, Name: "test"}
 }
 
 func (w *world) dial() *peer {
@@ -134,7 +134,7 @@ func (w *world) dial() *peer {
 func (w *world) join(nc net.Conn) *peer {
 	w.t.Helper()
 	w.t.Cleanup(func() { nc.Close() })
-	p, err := link.Ask(nc, askOptions())
+	p, err := handshake.Ask(nc, askOptions())
 	must(w.t, err)
 	nc.SetDeadline(time.Now().Add(60 * time.Second))
 	return &peer{t: w.t, nc: nc, p: p}

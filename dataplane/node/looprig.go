@@ -5,12 +5,12 @@ import (
 	"path/filepath"
 
 	"vstor/asd/client"
-	"vstor/asd/link"
 	"vstor/dataplane/api"
 	"vstor/dataplane/buf"
 	"vstor/dataplane/dio"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
+	"vstor/dataplane/link"
 	"vstor/dataplane/ring"
 	"vstor/dataplane/volume"
 	"vstor/dataplane/volume/journal"

@@ -9,9 +9,10 @@ const importLaw = `
 	stat units                           < buf layout lsm
 	buf                                  < block ring wire tlsconn
 	block ring wire layout tlsconn       < dio
+	ring wire tlsconn                    < link
 
 	layout                               < erasure codec
-	dio                                  < asd
+	dio link                             < asd
 	asd ! block erasure codec
 
 	lsm                                  < asd meta volume
@@ -46,7 +47,8 @@ var pure = []string{"layout", "wire", "codec", "erasure"}
 var pureForbids = []string{"os", "os/exec", "net", "net/http", "log", "log/slog", "syscall", "golang.org/x/sys/unix"}
 
 // kernelPackages may import golang.org/x/sys/unix.
-var kernelPackages = []string{"buf", "ring", "dio", "nbd", "proxy", "node", "tools", "asd", "tlsconn"}
+var kernelPackages = []string{"buf", "ring", "dio", "nbd", "proxy", "node", "tools", "asd", "tlsconn",
+	"link"}
 
 // Limits, in lines and in characters of a line. A test may be longer: its cases are a list.
 const (

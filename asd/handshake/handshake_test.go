@@ -1,4 +1,4 @@
-package link
+package handshake
 
 import (
 	"bytes"
@@ -280,3 +280,19 @@ func (s *script) Read(b []byte) (int, error) {
 func (s *script) Write(b []byte) (int, error)      { return len(b), nil }
 func (s *script) SetDeadline(time.Time) error      { return nil }
 func (s *script) SetWriteDeadline(time.Time) error { return nil }
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func wait(t testing.TB, what string, c <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-c:
+	case <-time.After(60 * time.Second):
+		t.Fatalf("%s did not come in 60 s", what)
+	}
+}

@@ -1,9 +1,10 @@
-// Package link carries frames of package wire over stream sockets, for both sides of the ASD protocol.
+// Package link carries frames of package wire over stream sockets, for both sides of the protocols between
+// vstor's processes.
 //
 // A connection has two lives, as one of NBD has.
 //
-//	Ask / Answer (goroutine, net.Conn, deadline) ── Take: a bare descriptor ── New, Start (loop)
-//	  handshake.go                                    socket.go, tlsconn         conn.go
+//	handshake (goroutine, net.Conn, deadline) ── Take: a bare descriptor ── New, Start (loop)
+//	  of each protocol                             socket.go, tlsconn         conn.go
 //
 //	        ┌───────────────────────── a ring.Loop, run to completion ─────────────────────────┐
 //	socket ─ RecvSelect ─ receive.go: header and body out of the receive buffer ─► FrameIn       │
