@@ -2,8 +2,6 @@ package handshake
 
 import (
 	"fmt"
-	"strings"
-	"unicode"
 
 	"vstor/asd/proto"
 	"vstor/dataplane/ids"
@@ -27,14 +25,4 @@ func mismatch(h *proto.Hello, deployment, uuid [16]byte, id ids.ASDID) string {
 func versions(h *proto.Hello) string {
 	return fmt.Sprintf("this ASD speaks version %d to %d of the protocol, the peer %d to %d", proto.VersionMin,
 		proto.Version, h.Lowest, h.Highest)
-}
-
-// printable is text from a peer, fit for a log.
-func printable(b []byte) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, string(b))
 }

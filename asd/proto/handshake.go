@@ -1,8 +1,6 @@
 package proto
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
 	"encoding/binary"
 
 	"vstor/dataplane/errs"
@@ -12,9 +10,9 @@ import (
 
 // NonceSize and ProofSize are in bytes; SecretSize is that of a deployment's secret.
 const (
-	NonceSize  = 32
-	ProofSize  = sha256.Size
-	SecretSize = 32
+	NonceSize  = wire.NonceSize
+	ProofSize  = wire.ProofSize
+	SecretSize = wire.SecretSize
 )
 
 // Hello opens the handshake.
@@ -115,18 +113,13 @@ func ProveAsker(secret, hello, welcome []byte) [ProofSize]byte {
 	return prove(secret, "vstor asker", hello, welcome)
 }
 
-func prove(secret []byte, role string, hello, welcome []byte) (out [ProofSize]byte) {
-	m := hmac.New(sha256.New, secret)
-	m.Write([]byte(role))
-	m.Write(binary.LittleEndian.AppendUint32(nil, uint32(len(hello)))) // where one ends is part of what is said
-	m.Write(hello)
-	m.Write(welcome[:min(len(welcome), welcomeSize-ProofSize)])
-	copy(out[:], m.Sum(nil))
-	return out
+// prove leaves out the proof's place in welcome.
+func prove(secret []byte, role string, hello, welcome []byte) [ProofSize]byte {
+	return wire.Prove(secret, role, hello, welcome[:min(len(welcome), welcomeSize-ProofSize)])
 }
 
 // SameProof compares in constant time.
-func SameProof(a, b [ProofSize]byte) bool { return hmac.Equal(a[:], b[:]) }
+func SameProof(a, b [ProofSize]byte) bool { return wire.SameProof(a, b) }
 
 // Ready ends the handshake: who the ASD is, and the bounds of this connection.
 //
