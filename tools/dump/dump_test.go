@@ -42,6 +42,7 @@ func TestDump(t *testing.T) {
 		{layout.Location{SCO: 5, Sum: 6}.Append(nil), "location -", 0, "SCO            5\n"},
 		{frame(t, 32), "frames -", 0, "ping"},
 		{frame(t, 31), "frames -", 1, "cut off after 31 bytes"},
+		{frame(t, 32), "edge-frames -", 0, "open id 7"},
 		{[]byte("abc"), "hex -", 0, "|abc|"},
 		{[]byte("abc"), "hex - 1", 0, "|bc|"},
 		{[]byte("abc"), "location -", 1, "12 bytes"},

@@ -11,6 +11,7 @@ import (
 	"vstor/asd/proto"
 	"vstor/asd/store"
 	"vstor/dataplane/dio"
+	edge "vstor/dataplane/edge/proto"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/layout"
 	"vstor/dataplane/proxy"
@@ -44,7 +45,8 @@ func formats() []format {
 		{"cell", "a cell of the proxy's metadata", dumpCell},
 		{"superblock", "one copy of an ASD's superblock", decoded(store.DecodeSuperblock)},
 		{"fragment", "a fragment's header", dumpFragment},
-		{"frames", "what one side of a connection to an ASD sent: its frames", dumpFrames},
+		{"frames", "what one side of a connection to an ASD sent: its frames", frames(proto.Print)},
+		{"edge-frames", "what one side of a connection between an edge and a router sent", frames(printEdge)},
 		{"asd", "an ASD's data file: superblocks, and every fragment header on it", dumpASD},
 		{"hex", "anything, in hex", dumpHex},
 	}
@@ -124,8 +126,15 @@ func printFields(w io.Writer, v any) {
 	}
 }
 
+func printEdge(h *wire.Header, body, _ []byte) string { return edge.Print(h, body) }
+
+// frames makes a dump of what prints one.
+func frames(printed func(h *wire.Header, body, data []byte) string) func(source, io.Writer) error {
+	return func(s source, w io.Writer) error { return dumpFrames(s, w, printed) }
+}
+
 // dumpFrames prints frames one behind the other, up to the first that is none or that is cut off.
-func dumpFrames(s source, w io.Writer) error {
+func dumpFrames(s source, w io.Writer, printed func(h *wire.Header, body, data []byte) string) error {
 	b, err := s.read(maxRead)
 	if err != nil {
 		return err
@@ -145,7 +154,7 @@ func dumpFrames(s source, w io.Writer) error {
 		if err := h.Verify(b[at:end]); err != nil {
 			return err
 		}
-		fmt.Fprintln(w, proto.Print(&h, b[body:body+int(h.Body)], b[body+int(h.Body):end]))
+		fmt.Fprintln(w, printed(&h, b[body:body+int(h.Body)], b[body+int(h.Body):end]))
 		at = end
 	}
 	if len(b) == 0 {

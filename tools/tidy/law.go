@@ -18,8 +18,9 @@ const importLaw = `
 	lsm                                  < asd meta volume
 	dio erasure codec                    < meta nbd pracc blockcache fragcache volume
 	meta                                 < proxy
-	dio erasure codec                    < edge
-	meta proxy                           < maintenance router
+	dio link erasure codec               < edge
+	meta proxy                           < maintenance
+	edge                                 < router
 
 	layout stat units                    < config
 	config                               < api
