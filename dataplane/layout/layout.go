@@ -124,6 +124,8 @@ const (
 	OffUnmapped = 0
 	OffZero     = 1 // allocated zeros
 	OffTrimmed  = 2
+	// OffAsk is in answers to those who keep them, and in no map: where the block lies is not for keeping.
+	OffAsk = 0xffff
 )
 
 // Hole reports whether the block reads as zeros and lies in no SCO.

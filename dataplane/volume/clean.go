@@ -222,6 +222,11 @@ func (v *Volume) deleteSCOs(ctx context.Context, todo []ids.SCONum, durable ids.
 // deleteSCO removes an object that no block lies in any more, durably.
 func (v *Volume) deleteSCO(ctx context.Context, n ids.SCONum) error {
 	v.hook("delete")
+	if v.opts.Settle != nil {
+		if err := v.opts.Settle(ctx, v.opts.ID, n); err != nil {
+			return err
+		}
+	}
 	err := v.opts.Objects.Delete(ctx, v.opts.ID, v.opts.Epoch, n)
 	if err != nil && errs.Of(err) != errs.Absent {
 		return err

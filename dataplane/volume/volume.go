@@ -90,6 +90,9 @@ type Options struct {
 	Sealer  *Sealer
 	Log     *slog.Logger
 	Hook    func(step string) // fault points of tests; nil otherwise
+	// Settle returns once nobody outside this process uses locations in an object that the map names nowhere any more:
+	// then it may be deleted. nil: nobody does. Blocking; called from goroutines only.
+	Settle func(ctx context.Context, ns ids.NamespaceID, n ids.SCONum) error
 
 	SealAge time.Duration // a batch older than this is sealed though it is small; default 60 s
 }

@@ -13,20 +13,17 @@ import (
 //	      16  namespaces u64
 //	       .  a location for each block, 12 bytes (layout.Location), with an index into these namespaces
 //
-// A location of SCO 0 is a hole, as in a map, or, with offset Ask, none that may be kept: the driver knows.
+// A location of SCO 0 is a hole, as in a map, or, with offset layout.OffAsk, none that may be kept: the driver knows.
 type Locations struct {
 	Seq    ids.Seq
 	Spaces []ids.NamespaceID
 	Blocks []layout.Location
 }
 
-// Ask is the offset of a location that stands for "ask the driver".
-const Ask = 0xffff
-
 const locationsHead = 16
 
 // Asked is the location of a block that the driver must be asked of.
-var Asked = layout.Location{Off: Ask}
+var Asked = layout.Location{Off: layout.OffAsk}
 
 // Append appends the body of the message.
 func (l *Locations) Append(b []byte) []byte {
@@ -56,7 +53,8 @@ func (l *Locations) Decode(b []byte, count uint64) error {
 	}
 	for range blocks {
 		loc := layout.ParseLocation(c.Bytes(layout.LocationSize))
-		if loc.SCO != 0 && uint32(loc.NS) >= spaces || loc.SCO == 0 && loc.Off != Ask && loc.Off > layout.OffTrimmed {
+		if !loc.Hole() && uint32(loc.NS) >= spaces ||
+			loc.Hole() && loc.Off != layout.OffAsk && loc.Off > layout.OffTrimmed {
 			return malformed(TLocations|wire.Reply, len(b))
 		}
 		l.Blocks = append(l.Blocks, loc)

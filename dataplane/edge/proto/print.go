@@ -45,7 +45,7 @@ func printSession(h *wire.Header, body []byte) (string, error) {
 	case TOpen:
 		var m Open
 		err := m.Decode(body)
-		return fmt.Sprintf("%v, takeover %v", m.Mode, m.Takeover), err
+		return fmt.Sprintf("%v, takeover %v, was in session %d", m.Mode, m.Takeover, m.Former), err
 	case TOpen | wire.Reply, TAcquire | wire.Reply:
 		var m Opened
 		err := m.Decode(body)

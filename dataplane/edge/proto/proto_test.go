@@ -40,7 +40,7 @@ func bodies() map[string]body {
 			Nonce: [32]byte(filled(6, 32)), VDisk: "db", Edge: "edge on host"},
 		"welcome": &Welcome{Version: 1, Caps: 2, Nonce: [32]byte(filled(3, 32)), Proof: [32]byte(filled(4, 32))},
 		"ready":   &Ready{Requests: 1, Bytes: 2 << 20, Deployment: [16]byte(filled(3, 16))},
-		"open":    &Open{Mode: Exclusive, Takeover: true},
+		"open":    &Open{Mode: Exclusive, Takeover: true, Former: 7},
 		"opened": &Opened{Seq: 1, Volume: 2, Size: 3 << 12, Epoch: 4, Session: 5, Lease: 20 * time.Second, Mode: Exclusive,
 			ReadOnly: true},
 		"renewed":    &Renewed{Seq: 1, Lease: 20 * time.Second},

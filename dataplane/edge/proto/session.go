@@ -27,12 +27,17 @@ func (m Mode) String() string {
 // Open begins a session. The first request of a connection.
 //
 //	byte   0  mode u8, take over u8, zeros to 8
+//	       8  session u64, in which it had the vDisk exclusively last; 0 none
+//
+// An exclusive session has a number that changes when another opener has had the vDisk since. Who names another one
+// than the last is refused: it may have sent what it must not send again.
 //
 // Acquire is the same with an empty body: a passive opener wants to be exclusive, and the holder is asked to yield.
 // Both are answered by Opened, as late as it takes.
 type Open struct {
 	Mode     Mode
 	Takeover bool // fence who holds it
+	Former   uint64
 }
 
 // Append appends the body of the message.
@@ -41,7 +46,7 @@ func (o *Open) Append(b []byte) []byte {
 	if o.Takeover {
 		take = 1
 	}
-	return append(b, byte(o.Mode), take, 0, 0, 0, 0, 0, 0)
+	return le.AppendUint64(append(b, byte(o.Mode), take, 0, 0, 0, 0, 0, 0), o.Former)
 }
 
 // Decode reads it.
@@ -49,6 +54,7 @@ func (o *Open) Decode(b []byte) error {
 	c := wire.NewCursor(b)
 	mode, take := c.U8(), c.U8()
 	c.Bytes(6)
+	o.Former = c.U64()
 	if !c.Done() || mode > uint8(Exclusive) || take > 1 {
 		return malformed(TOpen, len(b))
 	}
@@ -62,7 +68,7 @@ func (o *Open) Decode(b []byte) error {
 //	       8  vDisk    u64
 //	      16  size     u64, in bytes
 //	      24  epoch    u64
-//	      32  session  u64
+//	      32  session  u64, 0 if it is passive
 //	      40  lease    u32, in milliseconds, from when the request was sent
 //	      44  mode u8, read only u8, zero u16
 type Opened struct {
