@@ -42,6 +42,7 @@ const (
 	InRAM                   // Page, in the overlay
 	Logged                  // in the journal only, at Pos
 	Stored                  // in an object, Off blocks into it
+	Asked                   // the driver reads it: only it knows where
 )
 
 // Piece is a run of blocks that lie together.
@@ -59,7 +60,7 @@ type Piece struct {
 // Resolution is where the blocks of a range lie, in order. It is reused: Reset keeps its memory.
 type Resolution struct {
 	Pieces []Piece
-	Sums   []uint32 // one per block; 0 for zeros
+	Sums   []uint32 // one per block; 0 for zeros and what is asked for
 }
 
 // Reset empties the resolution.
@@ -81,7 +82,7 @@ func (r *Resolution) Add(p Piece, sum uint32) {
 
 func (last *Piece) joins(p *Piece) bool {
 	switch p.Kind {
-	case Zeros:
+	case Zeros, Asked:
 		return true
 	case Logged:
 		return last.Pos+last.Count == p.Pos
@@ -95,13 +96,16 @@ func (last *Piece) joins(p *Piece) bool {
 // Loaded is told, on the loop, that a page of the map arrived, or why it will not.
 type Loaded interface{ MapLoaded(errs.Kind) }
 
-// Fetch reads blocks that lie together in an object. It is pooled by its maker.
+// Fetch reads blocks that lie together in an object, or in a place that only the driver knows. It is pooled by its
+// maker.
 type Fetch struct {
+	Kind  PieceKind     // Stored, Logged or Asked
+	Addr  ids.BlockAddr // Asked: the first block's address
 	NS    ids.NamespaceID
 	SCO   ids.SCONum
-	Off   uint32 // blocks from the object's start
-	Count uint32 // blocks
-	Sums  []uint32
+	Off   uint32   // blocks from the object's start; Logged: a Pos
+	Count uint32   // blocks
+	Sums  []uint32 // Asked: zeros, the driver verifies on its own
 	Dst   *buf.Vec // Count whole pages of the loop's pool, filled
 	Via   Rung     // the last of those that gave the blocks; set with an OK
 	Err   errs.Kind

@@ -24,8 +24,20 @@ type Driver interface {
 	Extents(addr ids.BlockAddr, n int, blind bool, out *[]block.Extent, work *int, l block.Loaded) (int, bool)
 	// Warm brings the map of n blocks from addr on into RAM, within bounds of its own, and tells l at its end.
 	Warm(addr ids.BlockAddr, n int, l block.Loaded)
-	// ReadLogged reads blocks that lie together in the journal: Off of the Fetch is a Pos.
+	// ReadLogged reads what only the driver can: blocks that lie together in the journal, where Off of the Fetch
+	// is a Pos, or of Kind Asked those from Addr on.
 	ReadLogged(*block.Fetch)
+}
+
+// Leased is a Driver in another process. Where it says that blocks lie is good under a lease only: it says that of what
+// it was told before, and while the lease runs nobody changes that. The Disk asks again when everything was read: a
+// process may have been stopped for any time in between, and what was read then is nobody's answer any more.
+type Leased interface {
+	Driver
+	// Holds reads the clock, now, and reports whether the lease runs.
+	Holds() bool
+	// Distrust says that reading where n blocks from addr on were said to lie failed.
+	Distrust(addr ids.BlockAddr, n int)
 }
 
 // Fetcher reads blocks out of objects: PRACC, or a Cache in front of it. It may exchange the pages in Dst for
@@ -58,6 +70,10 @@ type Disk struct {
 	free  *io   // pooled requests
 	order order // mutations under way and waiting
 	scans scans // questions about extents that wait
+
+	leased  Leased // nil: the driver is in this process
+	leaving leaving
+
 	Stats Stats
 }
 
@@ -69,6 +85,8 @@ func NewDisk(l *ring.Loop, d Driver, f Fetcher, c Cache) *Disk {
 		k.fetch = c
 	}
 	k.scans.timer.Fire = k.scanWaiting
+	k.leased, _ = d.(Leased)
+	k.leaving.hook = ring.Hook{Run: k.leave, Stage: ring.StageDevice}
 	return k
 }
 
@@ -114,7 +132,7 @@ func (d *Disk) Submit(r *block.Request) {
 type io struct {
 	d    *Disk
 	r    *block.Request
-	next *io // free list, or the list of waiting mutations or questions
+	next *io // free list, or the list of waiting mutations or questions, or of reads that leave
 
 	began int64      // time on the loop's clock
 	via   block.Rung // the last that a read needed
@@ -128,6 +146,7 @@ type io struct {
 	res   block.Resolution
 	reads []*pieceRead
 	tries int
+	under bool // part of it was found under the driver's lease
 	blind bool // the map's page of block at cannot be read
 	timer ring.Timer
 	op    ring.Op
@@ -174,7 +193,7 @@ func (d *Disk) put(x *io) {
 	x.r = nil
 	x.res.Reset()
 	x.tries, x.left, x.olds = 0, 0, 0
-	x.rmw, x.synced = false, false
+	x.rmw, x.synced, x.under = false, false, false
 	x.next, d.free = d.free, x
 }
 

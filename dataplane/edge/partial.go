@@ -48,7 +48,7 @@ func (x *io) edgeRead() {
 	switch p := &x.res.Pieces[0]; p.Kind {
 	case block.InRAM:
 		page = p.Page
-	case block.Logged, block.Stored:
+	case block.Logged, block.Stored, block.Asked:
 		page = x.reads[0].page()
 	}
 	x.res.Reset()

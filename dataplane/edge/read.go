@@ -74,17 +74,22 @@ func (x *io) resolve() {
 		return
 	}
 	x.left = 1 // the loop below
+	x.under = false
 	n := 0
 	for i := range x.res.Pieces {
 		p := &x.res.Pieces[i]
 		switch p.Kind {
 		case block.InRAM:
+			x.under = x.d.leased != nil
 			x.d.pool.Retain(p.Page)
-		case block.Logged:
+		case block.Zeros:
+			x.under = x.d.leased != nil
+		case block.Logged, block.Asked:
 			x.startPiece(x.reads[n], p)
 			x.d.driver.ReadLogged(&x.reads[n].Fetch)
 			n++
 		case block.Stored:
+			x.under = x.d.leased != nil
 			if x.startPiece(x.reads[n], p) {
 				x.d.fetch.Fetch(&x.reads[n].Fetch)
 			}
@@ -102,7 +107,7 @@ func (x *io) allocate() bool {
 	n := 0
 	for i := range x.res.Pieces {
 		p := &x.res.Pieces[i]
-		if p.Kind != block.Logged && p.Kind != block.Stored {
+		if !fetched(p.Kind) {
 			continue
 		}
 		if n == len(x.reads) {
@@ -126,6 +131,11 @@ func (x *io) allocate() bool {
 	return true
 }
 
+// fetched reports whether a piece is read into pages of its own.
+func fetched(k block.PieceKind) bool {
+	return k == block.Logged || k == block.Stored || k == block.Asked
+}
+
 // allocPages takes pages for what is read. What the cache keeps is free memory put to use: it gives way.
 func (d *Disk) allocPages(v *buf.Vec, n int) bool {
 	return d.pool.AllocReserved(v, n) || d.cache != nil && d.cache.Shrink(n) > 0 && d.pool.AllocReserved(v, n)
@@ -140,6 +150,7 @@ func (x *io) startPiece(pr *pieceRead, p *block.Piece) bool {
 	if had == p.Count {
 		return false
 	}
+	pr.Kind, pr.Addr = p.Kind, x.at+ids.BlockAddr(p.First+had)
 	pr.NS, pr.SCO, pr.Count = p.NS, p.SCO, p.Count-had
 	pr.Off = uint32(p.Off) + had
 	if p.Kind == block.Logged {
@@ -172,6 +183,9 @@ func (x *io) readDone() {
 		x.d.Stats.Retries.Add(1)
 		x.dropPieces()
 		x.r.Err = errs.OK
+		if x.d.leased != nil {
+			x.d.leased.Distrust(x.at, x.n)
+		}
 		x.resolve()
 		return
 	}
@@ -183,6 +197,10 @@ func (x *io) readDone() {
 		return
 	}
 	if x.r.Err == errs.OK {
+		if x.under {
+			x.d.leaveLater(x)
+			return
+		}
 		x.assemble()
 	}
 	x.finish()
@@ -195,7 +213,7 @@ func (x *io) dropPieces() {
 		switch p := &x.res.Pieces[i]; p.Kind {
 		case block.InRAM:
 			x.d.pool.Release(p.Page)
-		case block.Logged, block.Stored:
+		case block.Logged, block.Stored, block.Asked:
 			x.reads[n].release(x.d.pool)
 			n++
 		}

@@ -16,6 +16,7 @@ type Stats struct {
 	Partials                      stat.Counter // writes that read and merged a block
 	Waits                         stat.Counter // mutations that waited for one that overlaps
 	Retries                       stat.Counter // reads that looked their range up anew
+	LeaseLost                     stat.Counter // of reads whose lease had run out when they were to be answered
 	PageWaits                     stat.Counter // reads that waited for a page of memory
 	Unknown                       stat.Counter // pages of the map, told as data because they cannot be read
 
