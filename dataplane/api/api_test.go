@@ -78,6 +78,10 @@ func (f *fake) SetVDisk(_ context.Context, name string, s VDiskSettings) (VDiskC
 	return VDiskChange{v, len(s.Allow)}, nil
 }
 
+func (f *fake) ListCaches(context.Context) ([]CacheShare, error) {
+	return []CacheShare{{VDisk: "demo", Cache: "block-ram", Hits: 3, Misses: 1}}, nil
+}
+
 func (f *fake) VDiskStats(ctx context.Context, name string) (VDiskStats, error) {
 	v, err := f.ShowVDisk(ctx, name)
 	var h stat.Histogram
@@ -185,6 +189,18 @@ func TestClientAndServer(t *testing.T) {
 	}
 	if _, err = c.SetVDisk(ctx, "demo", VDiskSettings{}); errs.Of(err) != errs.Invalid {
 		t.Errorf("no change: %v", err)
+	}
+	yes, quota := false, int64(1<<20)
+	if _, err = c.SetVDisk(ctx, "demo", VDiskSettings{Cache: &yes, BlockCacheQuota: &quota}); err != nil {
+		t.Error(err)
+	}
+	if quota = -1; err == nil {
+		if _, err = c.SetVDisk(ctx, "demo", VDiskSettings{BlockCacheQuota: &quota}); errs.Of(err) != errs.Invalid {
+			t.Errorf("a negative quota: %v", err)
+		}
+	}
+	if l, err := c.ListCaches(ctx); err != nil || len(l) != 1 || l[0].HitRatio() != 0.75 {
+		t.Errorf("caches: %+v %v", l, err)
 	}
 	st, err := c.VDiskStats(ctx, "demo")
 	if err != nil || st.Name != "demo" || st.Writes.Count != 2 || st.Writes.Max != 5e-6 || st.Reads[0].Bytes != 8192 {

@@ -114,6 +114,13 @@ func (c *Client) Faults(ctx context.Context, id uint32, rules string) error {
 	return c.do(ctx, http.MethodPost, "asds/"+strconv.FormatUint(uint64(id), 10)+"/faults", FaultsRequest{rules}, nil)
 }
 
+// ListCaches lists what vDisks have of the caches.
+func (c *Client) ListCaches(ctx context.Context) ([]CacheShare, error) {
+	var l cacheList
+	err := c.do(ctx, http.MethodGet, "caches", nil, &l)
+	return l.Caches, err
+}
+
 // Status tells how the deployment is doing.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	var s Status

@@ -41,6 +41,12 @@ func (s *Server) route(rc *fasthttp.RequestCtx, path string) {
 			s.call(rc, fasthttp.StatusNoContent, func(ctx context.Context) (any, error) { return nil, s.sys.Reload(ctx) })
 		})
 		return
+	case rest == "caches":
+		s.get(rc, func(ctx context.Context) (any, error) {
+			list, err := s.sys.ListCaches(ctx)
+			return cacheList{append([]CacheShare{}, list...)}, err
+		})
+		return
 	case rest == "status":
 		s.get(rc, func(ctx context.Context) (any, error) { return s.sys.Status(ctx) })
 		return
@@ -48,8 +54,8 @@ func (s *Server) route(rc *fasthttp.RequestCtx, path string) {
 		s.get(rc, s.memory)
 		return
 	}
-	replyError(rc, errs.New(errs.Absent, "there is no %.100q; below %s there are vdisks, asds, reload, status and "+
-		"status/memory", path, prefix))
+	replyError(rc, errs.New(errs.Absent, "there is no %.100q; below %s there are vdisks, asds, caches, reload, "+
+		"status and status/memory", path, prefix))
 }
 
 func (s *Server) vdisks(rc *fasthttp.RequestCtx) {
@@ -82,8 +88,12 @@ func parseSettings(body []byte) (VDiskSettings, error) {
 			err)
 	case r.Allow != nil && len(r.Allow) == 0:
 		return r, errs.New(errs.Invalid, `allow is empty; ["all"] takes the access list away`)
-	case r.ReadOnly == nil && r.Allow == nil:
-		return r, errs.New(errs.Invalid, "the body names nothing to change: there are read_only and allow")
+	case r.None():
+		return r, errs.New(errs.Invalid, "the body names nothing to change: there are read_only, allow, cache and "+
+			"block_cache_quota_bytes")
+	case r.BlockCacheQuota != nil && *r.BlockCacheQuota < 0:
+		return r, errs.New(errs.Invalid, "block_cache_quota_bytes is %d; it must be a size, or 0 for the default",
+			*r.BlockCacheQuota)
 	}
 	return r, nil
 }

@@ -30,6 +30,8 @@ type VDisks interface {
 	SetVDisk(ctx context.Context, name string, s VDiskSettings) (VDiskChange, error)
 	// VDiskStats tells what its clients got; Absent.
 	VDiskStats(ctx context.Context, name string) (VDiskStats, error)
+	// ListCaches shows what each vDisk has of each cache, since it was opened; none where there is no cache.
+	ListCaches(ctx context.Context) ([]CacheShare, error)
 	// RemoveVDisk; Absent, or Busy while a client is connected.
 	RemoveVDisk(ctx context.Context, name string) error
 }
@@ -39,12 +41,41 @@ type VDiskSettings struct {
 	ReadOnly *bool `json:"read_only,omitempty"`
 	// Allow is the new access list: networks, addresses, "unix", "cert:NAME", "psk:NAME"; or "all" alone.
 	Allow []string `json:"allow,omitempty"`
+	// Cache says whether its blocks are cached. Quotas bound what it has of a cache, in bytes; 0 is the deployment's
+	// default.
+	Cache           *bool  `json:"cache,omitempty"`
+	BlockCacheQuota *int64 `json:"block_cache_quota_bytes,omitempty"`
+}
+
+// None reports whether they name nothing.
+func (s *VDiskSettings) None() bool {
+	return s.ReadOnly == nil && s.Allow == nil && s.Cache == nil && s.BlockCacheQuota == nil
 }
 
 // VDiskChange is a vDisk after a change.
 type VDiskChange struct {
 	VDisk
 	Disconnected int `json:"disconnected"` // connections that the new access list shut out
+}
+
+// CacheShare is what a vDisk has of one tier of a cache.
+type CacheShare struct {
+	VDisk      string `json:"vdisk"`
+	Cache      string `json:"cache"`       // block-ram, block-ssd
+	SizeBytes  int64  `json:"size_bytes"`  // of the whole tier, where this vDisk is
+	QuotaBytes int64  `json:"quota_bytes"` // -1: no limit; 0: its cache is off
+	ShareBytes int64  `json:"share_bytes"` // what it has a right to while all want theirs
+	UsedBytes  int64  `json:"used_bytes"`
+	Hits       uint64 `json:"hits_total"`   // blocks of 4 KiB
+	Misses     uint64 `json:"misses_total"` // the same
+}
+
+// HitRatio is the fraction of blocks that were there; 0 if none were asked for.
+func (c CacheShare) HitRatio() float64 {
+	if c.Hits+c.Misses == 0 {
+		return 0
+	}
+	return float64(c.Hits) / float64(c.Hits+c.Misses)
 }
 
 // ASDs shows the drives.
@@ -87,6 +118,9 @@ type VDisk struct {
 	// ReadOnly: new connections can only read. Allow says whom it is open to, at least one word.
 	ReadOnly bool     `json:"read_only"`
 	Allow    []string `json:"allow,omitempty"`
+	// NoCache: its blocks are not cached. BlockCacheQuota is its own; 0: the deployment's default holds.
+	NoCache         bool  `json:"no_cache,omitempty"`
+	BlockCacheQuota int64 `json:"block_cache_quota_bytes,omitempty"`
 	// MappedBytes is how much of the address space holds data on the backend.
 	MappedBytes int64 `json:"mapped_bytes"`
 	// StoredBytes is what its objects take on the drives, parity and garbage included.
@@ -209,6 +243,10 @@ type CreateRequest struct {
 type errorBody struct {
 	Error string `json:"error"`
 	Kind  string `json:"kind"`
+}
+
+type cacheList struct {
+	Caches []CacheShare `json:"caches"`
 }
 
 type vdiskList struct {

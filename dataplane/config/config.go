@@ -24,6 +24,11 @@ type Config struct {
 	Memory       int64 // feeds all pools
 	Journal      int64
 
+	BlockCache      int64 // bytes of RAM, a share of Memory; 0: none, Auto: Complete chooses
+	BlockCacheSSD   int64 // bytes of its second tier, in DIR/cache; 0: none
+	BlockCacheBlock int64 // bytes of a cache block
+	BlockCacheQuota int64 // bytes that a vDisk may have of each tier unless it has a quota of its own; 0: no limit
+
 	NBDListen      string // host:port, empty: unix socket only
 	NBDTLS         string // TLSOff, TLSOptional or TLSRequired
 	NBDTLSDir      string // absolute path of the folder with certificates and keys.psk
@@ -54,12 +59,18 @@ func Default() Config {
 		SCOSize:        64 << 20,
 		FragmentSize:   4 << 20,
 		Journal:        1 << 30,
+		BlockCache:     Auto,
 		ASDMemory:      80 << 20,
 		MaxConnections: 256,
-		StallTimeout:   60 * time.Second,
-		NBDTLS:         TLSOff,
+
+		BlockCacheBlock: 64 << 10,
+		StallTimeout:    60 * time.Second,
+		NBDTLS:          TLSOff,
 	}
 }
+
+// Auto is the value of a size that Complete chooses, where 0 means something else.
+const Auto = -1
 
 // Bounds of the settings. A journal has at least two segments of 32 MiB: one fills while the other
 // empties.
@@ -81,8 +92,14 @@ const (
 	autoMemory    = 1 << 30
 	maxFragments  = 255 // k+m: a fragment's number is a byte
 	maxPolicies   = 16
-	autoASDShare  = 4 // an ASD's share of the free space: 1/4 over all ASDs
-	memoryShare   = 8 // 1/8 of the RAM
+	autoASDShare  = 4        // an ASD's share of the free space: 1/4 over all ASDs
+	memoryShare   = 8        // 1/8 of the RAM
+	cacheShare    = 8        // 1/8 of the memory
+	minCache      = 1 << 20  // of each loop
+	minCacheSSD   = 64 << 20 // of each loop
+	maxCacheSSD   = 16 << 40
+	minCacheBlock = 32 << 10
+	maxCacheBlock = 256 << 10
 	asdSizeUnit   = 1 << 20
 	policyExample = "like 4,2,5,1: k data and m parity fragments, good enough once c are written, at most x on a node"
 )
@@ -112,6 +129,12 @@ func (c *Config) Complete(m Machine) error {
 	}
 	if c.Loops == 0 {
 		c.Loops = max(1, m.Cores/2)
+	}
+	if c.BlockCache == Auto {
+		c.BlockCache = c.Memory / cacheShare
+		if c.BlockCache < minCache*int64(c.Loops) {
+			c.BlockCache = 0
+		}
 	}
 	if c.ASDSize == 0 {
 		share := m.FreeSpace / autoASDShare / int64(c.ASDs) / asdSizeUnit * asdSizeUnit
@@ -171,6 +194,9 @@ func (c *Config) Validate() error {
 			return errs.New(errs.Invalid, "%s is %d; it must be a multiple of 4k", s.key, s.v)
 		}
 	}
+	if err := c.validateCache(); err != nil {
+		return err
+	}
 	if c.Nodes < 1 || c.Nodes > c.ASDs {
 		return errs.New(errs.Invalid, "nodes is %d; it must be from 1 to the number of ASDs, %d", c.Nodes, c.ASDs)
 	}
@@ -186,6 +212,30 @@ func (c *Config) Validate() error {
 
 // TLSOn reports whether NBD has TLS at all.
 func (c *Config) TLSOn() bool { return c.NBDTLS != TLSOff && c.NBDTLS != "" }
+
+func (c *Config) validateCache() error {
+	loops := int64(c.Loops)
+	if b := c.BlockCacheBlock; b < minCacheBlock || b > maxCacheBlock || b&(b-1) != 0 {
+		return errs.New(errs.Invalid, "block-cache-block is %s; it must be 32k, 64k, 128k or 256k", units.FormatSize(b))
+	}
+	for _, t := range []struct {
+		key         string
+		v, min, max int64
+	}{
+		{"block-cache", c.BlockCache, minCache * loops, c.Memory / 2},
+		{"block-cache-ssd", c.BlockCacheSSD, minCacheSSD * loops, maxCacheSSD},
+	} {
+		if t.v != 0 && (t.v < t.min || t.v > t.max) {
+			return errs.New(errs.Invalid, "%s is %s; it must be 0 (none), or from %s to %s", t.key, units.FormatSize(t.v),
+				units.FormatSize(t.min), units.FormatSize(t.max))
+		}
+	}
+	if c.BlockCacheSSD > 0 && c.BlockCache == 0 {
+		return errs.New(errs.Invalid, "block-cache-ssd is the second tier of the block cache, and block-cache is 0: give it "+
+			"some RAM")
+	}
+	return nil
+}
 
 func (c *Config) validateTLS() error {
 	switch {

@@ -57,6 +57,14 @@ func Keys() []*Key {
 		sizeKey("fragment-size", "largest fragment", func(c *Config) *int64 { return &c.FragmentSize }),
 		sizeKey("memory", "what all pools together may hold; default: an eighth of the RAM, at most 1G",
 			func(c *Config) *int64 { return &c.Memory }),
+		zeroSizeKey("block-cache", "RAM that keeps blocks that were read, of --memory; 0: none; default: an eighth of it",
+			func(c *Config) *int64 { return &c.BlockCache }),
+		zeroSizeKey("block-cache-ssd", "second tier of the block cache, a file in DIR/cache; 0: none",
+			func(c *Config) *int64 { return &c.BlockCacheSSD }),
+		sizeKey("block-cache-block", "what the block cache counts in: 32k, 64k, 128k or 256k",
+			func(c *Config) *int64 { return &c.BlockCacheBlock }),
+		zeroSizeKey("block-cache-quota", "what a vDisk may have of each tier unless it has its own quota; 0: no limit",
+			func(c *Config) *int64 { return &c.BlockCacheQuota }),
 		fixed(sizeKey("journal", "size of the write journal", func(c *Config) *int64 { return &c.Journal })),
 		textKey("nbd-listen", "HOST:PORT", "serve NBD on TCP too, like 127.0.0.1:10809; encrypted if --nbd-tls says so",
 			func(c *Config) *string { return &c.NBDListen }),
@@ -146,6 +154,29 @@ func sizeKey(name, help string, at func(*Config) *int64) *Key {
 			}
 			if n == 0 {
 				return errs.New(errs.Invalid, "%s is 0; leave it out to have it chosen", name)
+			}
+			*at(c) = n
+			return nil
+		}}
+}
+
+// zeroSizeKey is a size that may be 0; Auto is one that nobody set.
+func zeroSizeKey(name, help string, at func(*Config) *int64) *Key {
+	return &Key{Name: name, Arg: "SIZE", Help: help,
+		get: func(c *Config) []string {
+			if *at(c) == Auto {
+				return nil
+			}
+			return []string{units.FormatSize(*at(c))}
+		},
+		set: func(c *Config, words []string) error {
+			w, err := oneWord(name, words)
+			if err != nil {
+				return err
+			}
+			n, err := units.ParseSize(w)
+			if err != nil {
+				return errs.New(errs.Invalid, "%s: %v", name, err)
 			}
 			*at(c) = n
 			return nil

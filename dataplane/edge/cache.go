@@ -16,11 +16,16 @@ func (x *io) startCache() {
 	x.d.driver.Warm(x.first, x.count, x)
 }
 
-// cacheWarmed ends it. The map tells now where the blocks lie: the fill of a block cache, once there is one,
-// begins here, bounded by the vDisk's share of it.
+// cacheWarmed ends it: the client need not wait for more. The map tells now where the blocks lie, and the first of
+// them come into the block cache behind its back.
 func (x *io) cacheWarmed(k errs.Kind) {
 	if k == errs.Closed {
 		x.r.Err = k
+	}
+	if k == errs.OK {
+		n := min(x.count, warmBlocks)
+		first := min(n, aheadBlocks)
+		x.d.readAhead(x.first, first, n-first)
 	}
 	x.finish()
 }

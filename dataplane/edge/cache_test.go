@@ -10,11 +10,12 @@ import (
 
 // fakeCache keeps what was fetched and forgets at random. It is asked by place and checksum, as a cache is.
 type fakeCache struct {
-	pool  *buf.Pool
-	rng   *rand.Rand
-	below Fetcher
-	pages map[cachedAs]buf.Page
-	gets  int // blocks
+	pool   *buf.Pool
+	rng    *rand.Rand
+	below  Fetcher
+	pages  map[cachedAs]buf.Page
+	gets   int // blocks
+	aheads int // reads
 }
 
 type cachedAs struct {
@@ -40,6 +41,16 @@ func (c *fakeCache) Get(_ ids.NamespaceID, sco ids.SCONum, off uint32, sums []ui
 	}
 	return len(sums)
 }
+
+// Ahead reads some blocks ahead of one read in three.
+func (c *fakeCache) Ahead(addr ids.BlockAddr, n int) (ids.BlockAddr, int) {
+	if c.rng.IntN(3) > 0 {
+		return 0, 0
+	}
+	return addr + ids.BlockAddr(n), 1 + c.rng.IntN(40)
+}
+
+func (c *fakeCache) Prefetch(f *block.Fetch) { c.aheads++; c.Fetch(f) }
 
 func (c *fakeCache) drop(key cachedAs) {
 	c.pool.Release(c.pages[key])

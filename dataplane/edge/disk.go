@@ -52,6 +52,10 @@ type Cache interface {
 	Get(ns ids.NamespaceID, sco ids.SCONum, off uint32, sums []uint32, dst *buf.Vec) int
 	// Fetch reads the rest, by way of what else it has, and keeps it.
 	Fetcher
+	// Prefetch is Fetch of what no client has asked for yet.
+	Prefetch(*block.Fetch)
+	// Ahead takes a client's read of n blocks from addr on and says which blocks to read ahead, 0 for none.
+	Ahead(addr ids.BlockAddr, n int) (from ids.BlockAddr, blocks int)
 	// Shrink gives pages back to the pool, n or as many as it has, and returns how many.
 	Shrink(n int) int
 }
@@ -67,9 +71,10 @@ type Disk struct {
 	fetch  Fetcher
 	cache  Cache // nil: none
 
-	free  *io   // pooled requests
-	order order // mutations under way and waiting
-	scans scans // questions about extents that wait
+	free   *io   // pooled requests
+	order  order // mutations under way and waiting
+	scans  scans // questions about extents that wait
+	aheads aheads
 
 	leased  Leased // nil: the driver is in this process
 	leaving leaving
@@ -102,6 +107,7 @@ func (d *Disk) Submit(r *block.Request) {
 	case block.Read:
 		d.Stats.Reads.Add(1)
 		x.span(r.Off, int64(r.Len))
+		d.noticed(x)
 		x.startRead()
 	case block.Write:
 		d.Stats.Writes.Add(1)

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 
 	"vstor/asd/client"
+	"vstor/blockcache"
+	"vstor/blockcache/ssd"
 	"vstor/dataplane/api"
 	"vstor/dataplane/buf"
 	"vstor/dataplane/dio"
@@ -28,6 +30,11 @@ type loopRig struct {
 	keeper *volume.Keeper
 	client *pracc.Client
 	fetch  *fetcher
+
+	cache    *blockcache.Cache // nil: none
+	tier     *ssd.Tier         // of cache, nil: RAM only
+	tierFile dio.File
+
 	remote []*client.Reader // by ASD; nil where the drive is read here
 
 	attached bool // the journal is the loop's
@@ -77,7 +84,7 @@ func (n *Node) createJournals() error {
 
 // startLoop makes pool, loop and PRACC client number i.
 func (n *Node) startLoop(i int) (*loopRig, error) {
-	pool, err := buf.NewPool(n.plan.pages, n.plan.reserve)
+	pool, err := buf.NewPool(n.plan.pages+n.plan.blocks, n.plan.reserve)
 	if err != nil {
 		return nil, err
 	}
@@ -110,6 +117,10 @@ func (n *Node) startLoop(i int) (*loopRig, error) {
 		return nil, err
 	}
 	r.fetch = &fetcher{client: r.client}
+	if err := r.openCache(); err != nil {
+		r.stop()
+		return nil, err
+	}
 	return r, nil
 }
 
@@ -234,6 +245,7 @@ func (r *loopRig) stop() error {
 			err = errs.New(k, "journal %d did not close cleanly; the next start replays it", r.id)
 		}
 	}
+	r.closeCache()
 	if r.client != nil {
 		done := make(chan struct{})
 		r.loop.Call(func() { r.client.Close(func() { close(done) }) })

@@ -1,6 +1,8 @@
 package node
 
 import (
+	"vstor/blockcache"
+	"vstor/blockcache/ssd"
 	"vstor/dataplane/api"
 	"vstor/dataplane/buf"
 	"vstor/dataplane/config"
@@ -25,6 +27,8 @@ type memoryPlan struct {
 	tables   int64 // memtables of all databases
 	coders   int64 // fragment buffers of the proxy
 	daemons  int64 // the ASDs' processes, beside --memory
+	blocks   int64 // block cache of each loop: more pages, and what is noted about them
+	cacheIdx int64 // of its second tier, on each loop
 	cleaning int64
 	sealing  int64 // indexes of SCOs in the making and on their way into the map, blocks read back for them
 	overlay  int64 // entries and tables of the overlays
@@ -59,10 +63,16 @@ func planMemory(cfg *config.Config, coders int64) (memoryPlan, error) {
 		p.tables, p.stores = 2*2*memTable, 0
 		p.daemons = int64(cfg.ASDs) * (cfg.ASDMemory + daemonRest)
 	}
+	p.blocks = cfg.BlockCache / int64(cfg.Loops) / buf.PageSize * buf.PageSize
+	if size := ssdBytes(cfg); size > 0 && p.blocks > 0 {
+		o := blockcache.Options{BlockBytes: int(cfg.BlockCacheBlock), RAMBytes: p.blocks}
+		t := ssd.Options{BlockBytes: int(cfg.BlockCacheBlock)}
+		p.cacheIdx = o.Memory(size) - p.blocks + t.Memory(size)
+	}
 	p.sealing = sealers * (blocks*128 + volume.SealBytes)
 	p.overlay = (cfg.Journal>>12)*44 + blocks*44
 	fixed := p.maps + p.cache + p.tables + p.coders + p.cleaning + p.stores + p.sealing + p.overlay +
-		p.conns + int64(cfg.Loops)*(p.recv+p.manifest)
+		p.conns + int64(cfg.Loops)*(p.recv+p.manifest+p.blocks+p.cacheIdx)
 	p.pages = (cfg.Memory - fixed) / int64(cfg.Loops) / buf.PageSize * buf.PageSize
 	p.reserve = min(p.pages/4, 64<<20)
 	if p.pages < pagesMin {
@@ -81,13 +91,22 @@ func (n *Node) memory() api.Memory {
 		m.Pools = append(m.Pools, api.Pool{Name: name, User: user, BoundBytes: bound, UsedBytes: used})
 		m.PoolBytes += bound
 	}
-	var used, manifests int64
+	var used, manifests, cached int64
 	for _, r := range n.rigs {
 		r.loop.Call(func() { used += int64(r.pool.Pages()-r.pool.Free()) * buf.PageSize })
 		manifests += r.client.Stats().CacheBytes.Load()
+		if r.cache != nil {
+			cached += r.cache.Stats.RAMUsed.Load()
+		}
 	}
 	l := int64(p.loops)
-	add("pages", "payload: received, in the overlay, read, on its way out", l*p.pages, used)
+	add("pages", "payload: received, in the overlay, read, on its way out", l*p.pages, max(used-cached, 0))
+	if p.blocks > 0 {
+		add("block cache", "pages of blocks that were read, and what is noted about them", l*p.blocks, cached)
+	}
+	if p.cacheIdx > 0 {
+		add("cache index", "what the block cache's second tier holds", l*p.cacheIdx, l*p.cacheIdx)
+	}
 	add("rings", "io_uring and receive buffers, shared by all connections of a loop", l*p.recv, l*p.recv)
 	add("connections", "NBD connections, and received bytes that wait for memory", p.conns, 0)
 	add("overlay", "index of blocks in the journal", p.overlay, 0)

@@ -26,6 +26,7 @@ func (n *Node) WriteMetrics(p *stat.Page) {
 	for _, r := range n.rigs {
 		r.metrics(p)
 	}
+	n.cacheMetrics(p)
 	n.corruptionMetrics(p)
 }
 

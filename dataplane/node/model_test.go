@@ -30,22 +30,23 @@ var (
 // model is a vDisk beside a flat array. Every operation goes to both; after a crash each block must hold
 // what the last acknowledged operation left, or what one that was under way made of it.
 type model struct {
-	t      *testing.T
-	seed   uint64
-	rng    *rand.Rand
-	host   *memHost
-	n      *Node
-	d      *vdisk
-	size   int64
-	flat   []byte       // as last acknowledged or read
-	maybe  [][]byte     // per block: further contents it may have after a crash
-	states blockStates  // the same of what is allocated
-	step   atomic.Value // string: fault point that kills the machine
-	nth    atomic.Int64
-	frozen atomic.Pointer[atomic.Bool] // of the machine that runs now
-	weak   [2]int                      // the drives that get pulled and rot: no chunk loses more than two fragments
-	power  bool                        // power may be cut: what no flush covered may then be lost
-	log    io.Writer
+	t               *testing.T
+	seed            uint64
+	rng             *rand.Rand
+	host            *memHost
+	n               *Node
+	d               *vdisk
+	size            int64
+	flat            []byte       // as last acknowledged or read
+	maybe           [][]byte     // per block: further contents it may have after a crash
+	states          blockStates  // the same of what is allocated
+	step            atomic.Value // string: fault point that kills the machine
+	nth             atomic.Int64
+	frozen          atomic.Pointer[atomic.Bool] // of the machine that runs now
+	weak            [2]int                      // the drives that get pulled and rot: no chunk loses more than two fragments
+	cache, cacheSSD int64                       // of blocks, in bytes
+	power           bool                        // power may be cut: what no flush covered may then be lost
+	log             io.Writer
 }
 
 func (m *model) fatalf(format string, args ...any) {
@@ -61,7 +62,16 @@ func (m *model) config() config.Config {
 	return config.Config{Dir: "/d", ASDs: 6, ASDSize: 48 << 20, Nodes: 6,
 		Policies: []layout.Policy{{K: 4, M: 2, C: 5, X: 1}, {K: 2, M: 2, C: 3, X: 1}},
 		SCOSize:  1 << 20, FragmentSize: 128 << 10, Memory: 320 << 20, Journal: 8 << 20, MaxConnections: 16, Loops: 1,
-		StallTimeout: 20 * time.Second}
+		StallTimeout: 20 * time.Second, BlockCache: m.cache, BlockCacheSSD: m.cacheSSD, BlockCacheBlock: 32 << 10}
+}
+
+// chooseCache: none, as small as it goes, or larger than the vDisk; with a second tier or not.
+func (m *model) chooseCache() {
+	rng := rand.New(rand.NewPCG(m.seed, 4))
+	m.cache = []int64{0, 1 << 20, 32 << 20}[rng.IntN(3)]
+	if m.cache > 0 {
+		m.cacheSSD = []int64{0, 64 << 20}[rng.IntN(2)]
+	}
 }
 
 func (m *model) start(fresh bool) {
@@ -380,6 +390,7 @@ func runModel(t *testing.T, seed uint64, lives int) {
 	m.power = m.rng.IntN(3) == 0
 	m.weak = [2]int{m.rng.IntN(6), m.rng.IntN(6)}
 	m.size = int64(1+m.rng.IntN(4)) * 2 << 20
+	m.chooseCache()
 	m.frozen.Store(m.host.frozen)
 	m.flat, m.maybe = make([]byte, m.size), make([][]byte, m.size/4096)
 	m.states = newBlockStates(m.size)

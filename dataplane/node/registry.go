@@ -38,6 +38,9 @@ type record struct {
 	// Since version 2 of the second copy: what `vstor vdisk set` says.
 	ReadOnly bool     `json:"read_only,omitempty"`
 	Allow    []string `json:"allow,omitempty"` // words of an access list; none: open to all
+	// What a program that does not know these does without them is slower, and not wrong.
+	NoCache         bool  `json:"no_cache,omitempty"`
+	BlockCacheQuota int64 `json:"block_cache_quota_bytes,omitempty"` // of each tier; 0: the deployment's default
 }
 
 // A second copy of it lies in DIR/vdisks.json: see registryfile.go.

@@ -87,14 +87,21 @@ func (n *Node) changeVDisk(ctx context.Context, name string, s api.VDiskSettings
 		if s.Allow != nil {
 			_, r.Allow, _ = parseAccess(s.Allow)
 		}
+		if s.Cache != nil {
+			r.NoCache = !*s.Cache
+		}
+		if s.BlockCacheQuota != nil {
+			r.BlockCacheQuota = *s.BlockCacheQuota
+		}
 	})
 	if err != nil {
 		return nil, err
 	}
 	rules := rulesOf(r)
 	n.mu.Lock()
-	d.rules = rules
+	d.rules, d.NoCache, d.BlockCacheQuota = rules, r.NoCache, r.BlockCacheQuota
 	n.mu.Unlock()
+	d.setCache(n, r)
 	return d, nil
 }
 

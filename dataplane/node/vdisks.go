@@ -19,6 +19,7 @@ type vdisk struct {
 	vol    *volume.Volume
 	m      *pagemap.Map
 	disk   *edge.Disk
+	share  *blockCache // of the loop's block cache; nil: there is none
 	epoch  ids.Epoch
 	before ids.Epoch // whose it was when it was opened
 
@@ -54,7 +55,8 @@ func (n *Node) openVDisk(ctx context.Context, r record, log []volume.LogEntry) (
 			Loop: rig.loop, Journal: rig.jrn, Map: d.m, Objects: n.objects, Reader: rig.client,
 			Sealer: n.sealer, Log: n.log, Hook: n.opts.Hook})
 		rig.keeper.Add(d.vol)
-		d.disk = edge.NewDisk(rig.loop, d.vol, rig.fetch, nil)
+		d.share = rig.openTenant(d)
+		d.disk = edge.NewDisk(rig.loop, d.vol, rig.fetch, d.share.cache())
 	})
 	if err := d.vol.Recover(ctx, log); err != nil {
 		d.close()
@@ -67,7 +69,13 @@ func (n *Node) openVDisk(ctx context.Context, r record, log []volume.LogEntry) (
 // close stops it; what is not sealed stays in the journal.
 func (d *vdisk) close() {
 	done := make(chan struct{})
-	if d.rig.loop.Call(func() { d.vol.Close(func() { close(done) }) }) {
+	ended := func() {
+		if d.share != nil {
+			d.share.t.Close()
+		}
+		close(done)
+	}
+	if d.rig.loop.Call(func() { d.disk.Close(func() { d.vol.Close(ended) }) }) {
 		<-done
 	}
 }

@@ -89,6 +89,17 @@ func mode(v api.VDisk) string {
 	return "writable"
 }
 
+// cached says whether and how much a vDisk is cached.
+func cached(v api.VDisk) string {
+	switch {
+	case v.NoCache:
+		return "off"
+	case v.BlockCacheQuota > 0:
+		return "on, at most " + units.HumanSize(v.BlockCacheQuota) + " of each tier"
+	}
+	return "on"
+}
+
 // allowShown is how many words of an access list a list of vDisks has room for.
 const allowShown = 3
 
@@ -102,7 +113,8 @@ func allowed(v api.VDisk, most int) string {
 func (a *app) vdiskSet() *cobra.Command {
 	var readOnly bool
 	var allow []string
-	cmd := &cobra.Command{Use: "set NAME", Short: "make a vDisk read-only, or say whom it is open to", Args: takes("NAME"),
+	var cache, blockQuota string
+	cmd := &cobra.Command{Use: "set NAME", Short: "say what a vDisk is: read-only, open to whom, cached how much", Args: takes("NAME"),
 		Long: "Change the settings of a vDisk; those that are not named stay. They count for connections made from now\n" +
 			"on, and outlive a restart.\n\n" +
 			"--read-only (--read-only=false to end it) is refused while the vDisk is in use.\n\n" +
@@ -114,17 +126,37 @@ func (a *app) vdiskSet() *cobra.Command {
 			"  psk:NAME                    TLS clients that know the key of that name\n" +
 			"  all                         alone: no list, open to whoever reaches the socket\n" +
 			"Whom the new list does not admit is disconnected at once. Exports that a client may not open are not\n" +
-			"listed to it."}
+			"listed to it.\n\n" +
+			"--cache and --block-cache-quota count at once, also while clients are connected. The sum of quotas may be\n" +
+			"more than there is: then each has a share in proportion. `vstor cache ls` shows it all."}
 	cmd.Flags().BoolVar(&readOnly, "read-only", false, "connections can only read")
 	cmd.Flags().StringArrayVar(&allow, "allow", nil, "whom it is open to; again for more")
+	cmd.Flags().StringVar(&cache, "cache", "", "on or off: whether blocks that were read are kept")
+	cmd.Flags().StringVar(&blockQuota, "block-cache-quota", "", "what it may have of each tier of the block cache: a size, "+
+		"or default")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		var s api.VDiskSettings
+		if cmd.Flags().Changed("cache") {
+			on, err := parseOnOff("cache", cache)
+			if err != nil {
+				return err
+			}
+			s.Cache = &on
+		}
+		if cmd.Flags().Changed("block-cache-quota") {
+			n, err := parseQuota("block-cache-quota", blockQuota)
+			if err != nil {
+				return err
+			}
+			s.BlockCacheQuota = &n
+		}
 		if cmd.Flags().Changed("read-only") {
 			s.ReadOnly = &readOnly
 		}
 		s.Allow = allow
-		if s.ReadOnly == nil && s.Allow == nil {
-			return usageError{errors.New("there is nothing to set: --read-only, --read-only=false or --allow WHO")}
+		if s.None() {
+			return usageError{errors.New("there is nothing to set: --read-only, --read-only=false, --allow WHO, " +
+				"--cache on|off or --block-cache-quota SIZE")}
 		}
 		return a.call(func(ctx context.Context, c *api.Client) error {
 			v, err := c.SetVDisk(ctx, args[0], s)
@@ -132,7 +164,7 @@ func (a *app) vdiskSet() *cobra.Command {
 				return err
 			}
 			return a.print(v, func(t *table) {
-				t.row("set", v.Name, mode(v.VDisk), "open to", allowed(v.VDisk, len(v.Allow)))
+				t.row("set", v.Name, mode(v.VDisk), "open to", allowed(v.VDisk, len(v.Allow)), "cache", cached(v.VDisk))
 				if v.Disconnected > 0 {
 					t.row("closed", fmt.Sprintf("%d connections that the list does not admit", v.Disconnected))
 				}
@@ -153,6 +185,7 @@ func vdiskTable(t *table, v api.VDisk) {
 	t.row("connections", v.Connections)
 	t.row("mode", mode(v))
 	t.row("allow", allowed(v, len(v.Allow)))
+	t.row("cache", cached(v))
 	t.row("mapped", units.HumanSize(v.MappedBytes)+" of the address space holds data on the drives")
 	t.row("journal", units.HumanSize(v.JournalBytes)+" acknowledged and not on the drives yet")
 	t.row("stored", units.HumanSize(v.StoredBytes)+" on the drives, parity and garbage included")

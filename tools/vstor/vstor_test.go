@@ -54,7 +54,16 @@ func (f *fake) SetVDisk(_ context.Context, name string, s api.VDiskSettings) (ap
 	if s.Allow != nil {
 		d.Allow = s.Allow
 	}
+	if s.Cache != nil {
+		d.NoCache = !*s.Cache
+	}
+	if s.BlockCacheQuota != nil {
+		d.BlockCacheQuota = *s.BlockCacheQuota
+	}
 	return api.VDiskChange{VDisk: *d, Disconnected: len(s.Allow)}, nil
+}
+func (f *fake) ListCaches(context.Context) ([]api.CacheShare, error) {
+	return []api.CacheShare{{VDisk: "demo", Cache: "block-ram", SizeBytes: 1 << 30, QuotaBytes: -1, Hits: 9, Misses: 1}}, nil
 }
 func (f *fake) VDiskStats(_ context.Context, name string) (api.VDiskStats, error) {
 	f.mu.Lock()
@@ -166,6 +175,13 @@ func TestCommandLine(t *testing.T) {
 		{"vdisk stats demo --watch --interval 100ms --count 1", 0, "BYTES/S"},
 		{"vdisk stats demo --watch --interval 100ms --count 1 --json", 0, `"count": 1,`},
 		{"vdisk stats demo --watch --interval 1ms", 2, "at least 100ms"},
+		{"cache ls", 0, "90.0 %"},
+		{"cache ls --json", 0, `"quota_bytes": -1`},
+		{"vdisk set demo --cache maybe", 1, "on or off"},
+		{"vdisk set demo --block-cache-quota 0", 1, "a size like 2G, or default"},
+		{"vdisk set demo --cache off", 0, "cache  off"},
+		{"vdisk set demo --cache on --block-cache-quota 2G", 0, "at most 2.00 GiB"},
+		{"vdisk set demo --block-cache-quota default", 0, "cache  on"},
 		{"vdisk set demo", 2, "nothing to set"},
 		{"vdisk set demo --read-only", 0, "read-only"},
 		{"vdisk ls", 0, "read-only"},

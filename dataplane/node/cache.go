@@ -1,0 +1,206 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strconv"
+
+	"vstor/blockcache"
+	"vstor/blockcache/ssd"
+	"vstor/dataplane/api"
+	"vstor/dataplane/block"
+	"vstor/dataplane/buf"
+	"vstor/dataplane/config"
+	"vstor/dataplane/edge"
+	"vstor/dataplane/errs"
+	"vstor/dataplane/ids"
+	"vstor/dataplane/stat"
+)
+
+// blockCache is one vDisk's share of its loop's block cache, as the Edge needs it.
+type blockCache struct {
+	c *blockcache.Cache
+	t *blockcache.Tenant
+}
+
+func (b blockCache) Get(ns ids.NamespaceID, sco ids.SCONum, off uint32, sums []uint32, dst *buf.Vec) int {
+	return b.c.Get(b.t, ns, sco, off, sums, dst)
+}
+func (b blockCache) Fetch(f *block.Fetch)    { b.c.Fetch(b.t, f) }
+func (b blockCache) Prefetch(f *block.Fetch) { b.c.Prefetch(b.t, f) }
+func (b blockCache) Shrink(n int) int        { return b.c.Shrink(n) }
+func (b blockCache) Ahead(addr ids.BlockAddr, n int) (ids.BlockAddr, int) {
+	return b.t.Ahead.Step(addr, n)
+}
+
+// cachePath is the file of a loop's second tier.
+func (n *Node) cachePath(i int) string {
+	return filepath.Join(n.cfg.Dir, "cache", fmt.Sprintf("blocks-%d", i))
+}
+
+func (n *Node) ssdOptions() ssd.Options {
+	return ssd.Options{UUID: n.ident.UUID, BlockBytes: int(n.cfg.BlockCacheBlock)}
+}
+
+// ssdBytes is the size of one loop's second tier.
+func ssdBytes(cfg *config.Config) int64 {
+	return cfg.BlockCacheSSD / int64(cfg.Loops) / buf.PageSize * buf.PageSize
+}
+
+// openCache makes the loop's block cache, if there is to be one. A cache holds nothing that is not elsewhere too: a
+// second tier that cannot be opened is done without, loudly.
+func (r *loopRig) openCache() error {
+	n := r.n
+	if n.plan.blocks == 0 {
+		return nil
+	}
+	if n.cfg.BlockCacheSSD > 0 {
+		if err := r.openSSD(); err != nil {
+			n.log.Warn("the block cache has no second tier for now", "loop", r.id, "error", err)
+		}
+	}
+	var err error
+	r.loop.Call(func() {
+		r.cache, err = blockcache.New(r.loop, blockcache.Options{BlockBytes: int(n.cfg.BlockCacheBlock),
+			RAMBytes: n.plan.blocks, Below: r.fetch, SSD: r.tier})
+	})
+	return err
+}
+
+// openSSD opens the file of the second tier, or makes it anew if it is not there or has another size.
+func (r *loopRig) openSSD() error {
+	n, size := r.n, ssdBytes(&r.n.cfg)
+	path := n.cachePath(r.id)
+	f, err := n.host.Open(path)
+	if err == nil && f.Size() != size {
+		f.Close()
+		err = errs.New(errs.Absent, "%s has another size", path)
+	}
+	if err != nil {
+		if err := n.host.FS().MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return errs.Wrap(errs.IO, err, "cannot make the folder of the block cache")
+		}
+		if err := n.host.FS().Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return errs.Wrap(errs.IO, err, "cannot remove the old file of the block cache")
+		}
+		if f, err = n.host.Create(path, size, false); err != nil {
+			return err
+		}
+	}
+	t, err := ssd.Open(f, n.ssdOptions())
+	if err != nil {
+		f.Close()
+		return err
+	}
+	r.tier, r.tierFile = t, f
+	return nil
+}
+
+// closeCache ends the cache; nothing reads any more.
+func (r *loopRig) closeCache() {
+	if r.cache != nil {
+		done := make(chan struct{})
+		if r.loop.Call(func() { r.cache.Close(func() { close(done) }) }) {
+			<-done
+		}
+	}
+	if r.tierFile != nil {
+		r.tierFile.Close()
+	}
+}
+
+// openTenant gives a vDisk its share of the cache; nil without one. On the loop.
+func (r *loopRig) openTenant(d *vdisk) *blockCache {
+	if r.cache == nil {
+		return nil
+	}
+	return &blockCache{r.cache, r.cache.Open(d.ID, r.n.blockQuota(d.record), d.NoCache)}
+}
+
+// blockQuota is what a vDisk may have of each tier.
+func (n *Node) blockQuota(r record) blockcache.Quota {
+	q := cmp.Or(r.BlockCacheQuota, n.cfg.BlockCacheQuota, blockcache.Unlimited)
+	return blockcache.Quota{RAM: q, SSD: q}
+}
+
+// cache is b for the Edge, which takes an interface that is nil for none.
+func (b *blockCache) cache() edge.Cache {
+	if b == nil {
+		return nil
+	}
+	return b
+}
+
+// setCache has the settings of r count from now on.
+func (d *vdisk) setCache(n *Node, r record) {
+	if d.share == nil {
+		return
+	}
+	d.rig.loop.Call(func() {
+		d.share.t.SetQuota(n.blockQuota(r))
+		d.share.t.SetOff(r.NoCache)
+	})
+}
+
+// ListCaches shows what each vDisk has of each tier.
+func (n *Node) ListCaches(context.Context) ([]api.CacheShare, error) {
+	var out []api.CacheShare
+	for _, d := range n.sortedVDisks() {
+		if d.share == nil {
+			continue
+		}
+		s := &d.share.t.Stats
+		out = append(out, showTier(d.Name, "block-ram", &s.RAM))
+		if d.rig.tier != nil {
+			out = append(out, showTier(d.Name, "block-ssd", &s.SSD))
+		}
+	}
+	return out, nil
+}
+
+func showTier(vdisk, cache string, s *blockcache.TierStats) api.CacheShare {
+	c := api.CacheShare{VDisk: vdisk, Cache: cache, SizeBytes: s.Size.Load(), QuotaBytes: s.Quota.Load(),
+		ShareBytes: s.Share.Load(), UsedBytes: s.Used.Load(), Hits: s.Hits.Load(), Misses: s.Misses.Load()}
+	if c.QuotaBytes == blockcache.Unlimited {
+		c.QuotaBytes = -1
+	}
+	return c
+}
+
+func (n *Node) cacheMetrics(p *stat.Page) {
+	list, _ := n.ListCaches(n.ctx)
+	for _, c := range list {
+		l := []string{"vdisk", c.VDisk, "cache", c.Cache}
+		p.Gauge("vstor_cache_used_bytes", "what a vDisk has of a tier of a cache", float64(c.UsedBytes), l...)
+		p.Gauge("vstor_cache_share_bytes", "what it has a right to while all want theirs", float64(c.ShareBytes), l...)
+		p.Counter("vstor_cache_hits_total", "blocks that were there", float64(c.Hits), l...)
+		p.Counter("vstor_cache_misses_total", "blocks that were not", float64(c.Misses), l...)
+	}
+	for _, r := range n.rigs {
+		if r.cache != nil {
+			r.cacheMetrics(p)
+		}
+	}
+}
+
+func (r *loopRig) cacheMetrics(p *stat.Page) {
+	s, l := &r.cache.Stats, []string{"loop", strconv.Itoa(r.id)}
+	c := func(name, help string, x *stat.Counter) { p.Counter(name, help, float64(x.Load()), l...) }
+	c("vstor_block_cache_evicted_total", "cache blocks that left RAM", &s.Evicted)
+	c("vstor_block_cache_shed_total", "cache blocks that gave way to other uses of memory", &s.Shed)
+	c("vstor_block_cache_starved_total", "fills that found no memory", &s.Starved)
+	c("vstor_block_cache_mismatches_total", "blocks cached under another checksum than the map's", &s.Mismatches)
+	if r.tier == nil {
+		return
+	}
+	c("vstor_block_cache_ssd_rotten_total", "blocks of the second tier that failed their checksum", &s.Rotten)
+	c("vstor_block_cache_ssd_errors_total", "reads of the second tier that failed", &s.Errors)
+	c("vstor_block_cache_ssd_late_total", "reads of the second tier that were given up", &s.Late)
+	c("vstor_block_cache_ssd_full_total", "reads that went to the backend as too many were under way", &s.QueueFull)
+	p.Gauge("vstor_block_cache_ssd_bypassed", "1 while the second tier is slower than the backend",
+		float64(s.Slow.Load()), l...)
+}
