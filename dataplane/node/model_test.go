@@ -51,9 +51,9 @@ type model struct {
 
 func (m *model) fatalf(format string, args ...any) {
 	m.t.Helper()
-	log := ""
+	log := "\n" + m.report()
 	if l, ok := m.log.(*tail); ok {
-		log = "\nthe end of its log:\n" + l.String()
+		log += "the end of its log:\n" + l.String()
 	}
 	m.t.Fatalf("seed %d: %s (repeat with -model.seed=%d)%s", m.seed, fmt.Sprintf(format, args...), m.seed, log)
 }
@@ -80,6 +80,7 @@ func (m *model) start(fresh bool) {
 			m.t.Fatal(err)
 		}
 	}
+	m.n = nil // of the life before
 	n, err := Start(Options{Config: m.config(), Log: slog.New(slog.NewTextHandler(m.log, nil)), Host: m.host, Fresh: fresh,
 		NoNBD: true, Hook: m.hook,
 		// With the usual second a busy machine accepts puts that lack a fragment, and the drives that are
