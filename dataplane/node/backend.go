@@ -17,7 +17,7 @@ import (
 func (n *Node) openProxy() error {
 	var err error
 	n.proxy, err = proxy.New(proxy.Options{Meta: n.meta, ASDs: n.proxyASDs, Preset: n.preset(), Workers: coderWorkers(),
-		ChunkBuffers: chunkBuffers(), Grace: n.opts.Grace,
+		ChunkBuffers: chunkBuffers(), Grace: n.opts.Grace, StallTimeout: n.opts.Stall,
 		Log: func(format string, args ...any) { n.log.Warn(fmt.Sprintf(format, args...)) }})
 	if err != nil {
 		return err

@@ -58,11 +58,15 @@ func (m *model) fatalf(format string, args ...any) {
 	m.t.Fatalf("seed %d: %s (repeat with -model.seed=%d)%s", m.seed, fmt.Sprintf(format, args...), m.seed, log)
 }
 
+// patience is how long the model waits for what a busy machine makes slow: not as long as a test may take, or
+// the seed of what hangs would not be told.
+const patience = 5 * time.Minute
+
 func (m *model) config() config.Config {
 	return config.Config{Dir: "/d", ASDs: 6, ASDSize: 48 << 20, Nodes: 6,
 		Policies: []layout.Policy{{K: 4, M: 2, C: 5, X: 1}, {K: 2, M: 2, C: 3, X: 1}},
 		SCOSize:  1 << 20, FragmentSize: 128 << 10, Memory: 320 << 20, Journal: 8 << 20, MaxConnections: 16, Loops: 1,
-		StallTimeout: 20 * time.Second, BlockCache: m.cache, BlockCacheSSD: m.cacheSSD, BlockCacheBlock: 32 << 10}
+		StallTimeout: patience, BlockCache: m.cache, BlockCacheSSD: m.cacheSSD, BlockCacheBlock: 32 << 10}
 }
 
 // chooseCache: none, as small as it goes, or larger than the vDisk; with a second tier or not.
@@ -83,9 +87,9 @@ func (m *model) start(fresh bool) {
 	m.n = nil // of the life before
 	n, err := Start(Options{Config: m.config(), Log: slog.New(slog.NewTextHandler(m.log, nil)), Host: m.host, Fresh: fresh,
 		NoNBD: true, Hook: m.hook,
-		// With the usual second a busy machine accepts puts that lack a fragment, and the drives that are
-		// pulled next are then one too many.
-		Grace: 10 * time.Minute})
+		// With the usual times a busy machine accepts puts that lack a fragment, which is good enough, and the
+		// drives that are pulled next are then one too many.
+		Grace: patience, Stall: patience})
 	if err != nil {
 		m.fatalf("start: %v", err)
 	}

@@ -39,6 +39,7 @@ type Options struct {
 	Hook   func(step string) // fault points of tests
 	Fatal  func(error)       // told of what the process cannot survive; must not return. nil panics
 	Grace  time.Duration     // how long puts wait for slow ASDs; 0: the proxy's default
+	Stall  time.Duration     // after which an ASD's write of a fragment has failed; 0: the proxy's default
 
 	// Listeners were opened by somebody else, and NBD is served there too; the Node's from Start on.
 	Listeners     []net.Listener
