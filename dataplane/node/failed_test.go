@@ -21,7 +21,6 @@ func twoDisks(t *testing.T) (v, w *model) {
 	v = &model{t: t, rng: rand.New(rand.NewPCG(1, 2)), host: newMemHost(), log: io.Discard, size: 4 << 20}
 	v.flat, v.maybe = make([]byte, v.size), make([][]byte, v.size/4096)
 	v.step.Store("")
-	v.frozen.Store(v.host.frozen)
 	v.start(true)
 	for off := int64(0); off < 1<<20; off += 128 << 10 { // no block twice: nothing to clean, the map is not written back
 		o := &op{req: block.Request{Op: block.Write, Off: off, Len: 128 << 10}, data: make([]byte, 128<<10)}

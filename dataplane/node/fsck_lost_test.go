@@ -26,7 +26,6 @@ func newFsckModel(t *testing.T, seed uint64) *model {
 			t.Logf("what was said last:\n%s", said)
 		}
 	})
-	m.frozen.Store(m.host.frozen)
 	m.step.Store("")
 	m.flat, m.maybe = make([]byte, m.size), make([][]byte, m.size/4096)
 	m.start(true)

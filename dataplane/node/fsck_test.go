@@ -61,10 +61,7 @@ func (m *model) down(orderly, power bool) {
 		}
 		return
 	}
-	old, n := m.host, m.n
-	m.host = old.crash(m.rng, power)
-	m.frozen.Store(m.host.frozen)
-	n.Close() // of a process that is dead: only its memory is given back
+	m.kill(power)
 }
 
 // editMeta changes the metadata store of a deployment that does not run.
@@ -126,7 +123,6 @@ func runFsckModel(t *testing.T, seed uint64, lives int) {
 	}()
 	m.power = m.rng.IntN(3) == 0
 	m.size = int64(1+m.rng.IntN(4)) * 2 << 20
-	m.frozen.Store(m.host.frozen)
 	m.flat, m.maybe = make([]byte, m.size), make([][]byte, m.size/4096)
 	m.start(true)
 	for range lives {

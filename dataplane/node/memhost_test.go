@@ -18,7 +18,7 @@ import (
 type memHost struct {
 	fs     *vfs.MemFS
 	boot   byte
-	frozen *atomic.Bool
+	frozen *death
 
 	mu     sync.Mutex
 	files  map[string]*gate
@@ -26,7 +26,7 @@ type memHost struct {
 }
 
 func newMemHost() *memHost {
-	return &memHost{fs: vfs.NewCrashableMem(), boot: 1, frozen: new(atomic.Bool), files: map[string]*gate{},
+	return &memHost{fs: vfs.NewCrashableMem(), boot: 1, frozen: newDeath(), files: map[string]*gate{},
 		hidden: map[string]bool{}}
 }
 
@@ -54,10 +54,11 @@ func (h *memHost) Open(path string) (dio.File, error) {
 
 // crash is the machine after this instant's death of the process (power: of the machine). Drives stop
 // first: no acknowledgement that rests on a later write can be given, and what the databases still do
-// rests on nothing newer.
+// rests on nothing newer. What then still runs of the process is deaf and dumb, and fails once it was copied.
 func (h *memHost) crash(rng *rand.Rand, power bool) *memHost {
 	h.frozen.Store(true)
-	n := &memHost{boot: h.boot, frozen: new(atomic.Bool), files: map[string]*gate{}, hidden: map[string]bool{}}
+	defer h.frozen.end()
+	n := &memHost{boot: h.boot, frozen: newDeath(), files: map[string]*gate{}, hidden: map[string]bool{}}
 	h.mu.Lock()
 	for path, g := range h.files {
 		g.mu.Lock()
@@ -78,11 +79,33 @@ func (h *memHost) crash(rng *rand.Rand, power bool) *memHost {
 	return n
 }
 
+// death is the end of a machine: true from the moment when nothing reaches its drives any more. Who asks a drive
+// after that hears nothing until the machine was copied, and an error then, so that its memory can be given back.
+// With an error at once the copy would show what no killed process does: a put whose last fragment fails by its
+// death alone is good with the others, and is committed, as the databases live a little longer than the drives.
+type death struct {
+	atomic.Bool
+	over chan struct{} // closed once the machine was copied
+	once sync.Once
+}
+
+func newDeath() *death { return &death{over: make(chan struct{})} }
+
+func (d *death) end() { d.once.Do(func() { close(d.over) }) }
+
 // gate is a drive that stops when its machine does.
 type gate struct {
 	*dio.Mem
-	frozen *atomic.Bool
+	frozen *death
 	mu     sync.RWMutex
+	slow   chan struct{} // if not nil, writes wait until it is closed; guarded by mu
+	hung   atomic.Int64  // operations begun after its machine's death
+}
+
+// hang hears nothing until the machine was copied.
+func (g *gate) hang() {
+	g.hung.Add(1)
+	<-g.frozen.over
 }
 
 // handle is an open gate: closing it leaves the drive there.
@@ -93,10 +116,12 @@ func (f handle) Close() error { return nil }
 
 func (f handle) blocking(do func() error) error {
 	f.g.mu.RLock()
-	defer f.g.mu.RUnlock()
 	if f.g.frozen.Load() {
+		f.g.mu.RUnlock()
+		f.g.hang()
 		return errs.New(errs.IO, "the machine is dead")
 	}
+	defer f.g.mu.RUnlock()
 	return do()
 }
 
@@ -105,6 +130,12 @@ func (f handle) ReadAt(p []byte, off int64) error {
 }
 
 func (f handle) WriteAt(p []byte, off int64) error {
+	f.g.mu.RLock()
+	slow := f.g.slow
+	f.g.mu.RUnlock()
+	if slow != nil {
+		<-slow
+	}
 	return f.blocking(func() error { return f.g.Mem.WriteAt(p, off) })
 }
 
@@ -113,11 +144,19 @@ func (f handle) Sync() error { return f.blocking(f.g.Mem.Sync) }
 func (f handle) starting(l *ring.Loop, op *ring.Op, do func()) {
 	f.g.mu.RLock()
 	defer f.g.mu.RUnlock()
-	if f.g.frozen.Load() {
-		l.Defer(op, -int32(unix.EIO))
+	if !f.g.frozen.Load() {
+		do()
 		return
 	}
-	do()
+	token := l.Hold(op)
+	go func() {
+		f.g.hang()
+		l.PostFunc(func() {
+			if l.Unhold(op, token) {
+				l.Defer(op, -int32(unix.EIO))
+			}
+		})
+	}()
 }
 
 func (f handle) ReadV(l *ring.Loop, op *ring.Op, v *buf.Vec, off int64) {

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -42,10 +43,11 @@ type model struct {
 	states          blockStates  // the same of what is allocated
 	step            atomic.Value // string: fault point that kills the machine
 	nth             atomic.Int64
-	frozen          atomic.Pointer[atomic.Bool] // of the machine that runs now
-	weak            [2]int                      // the drives that get pulled and rot: no chunk loses more than two fragments
-	cache, cacheSSD int64                       // of blocks, in bytes
-	power           bool                        // power may be cut: what no flush covered may then be lost
+	life            atomic.Pointer[life]
+	lives           uint64
+	weak            [2]int // the drives that get pulled and rot: no chunk loses more than two fragments
+	cache, cacheSSD int64  // of blocks, in bytes
+	power           bool   // power may be cut: what no flush covered may then be lost
 	log             io.Writer
 }
 
@@ -61,6 +63,11 @@ func (m *model) fatalf(format string, args ...any) {
 // patience is how long the model waits for what a busy machine makes slow: not as long as a test may take, or
 // the seed of what hangs would not be told.
 const patience = 5 * time.Minute
+
+// say puts a line of the model's own into the log.
+func (m *model) say(format string, args ...any) {
+	fmt.Fprintf(m.log, "time=%s model: %s\n", time.Now().Format(time.StampMicro), fmt.Sprintf(format, args...))
+}
 
 func (m *model) config() config.Config {
 	return config.Config{Dir: "/d", ASDs: 6, ASDSize: 48 << 20, Nodes: 6,
@@ -84,6 +91,7 @@ func (m *model) start(fresh bool) {
 			m.t.Fatal(err)
 		}
 	}
+	m.life.Store(m.newLife())
 	m.n = nil // of the life before
 	n, err := Start(Options{Config: m.config(), Log: slog.New(slog.NewTextHandler(m.log, nil)), Host: m.host, Fresh: fresh,
 		NoNBD: true, Hook: m.hook,
@@ -105,10 +113,35 @@ func (m *model) start(fresh bool) {
 	}
 }
 
+// life is the time from a start of the machine to its death, of which there is one: at a fault point, on whatever
+// goroutine that is met, or where the test says.
+type life struct {
+	host  *memHost
+	rng   *rand.Rand
+	power bool // a fault point cuts the power
+	once  sync.Once
+	next  *memHost
+}
+
+// newLife takes nothing of m.rng, on whose numbers some tests rest.
+func (m *model) newLife() *life {
+	m.lives++
+	rng := rand.New(rand.NewPCG(m.seed, 1<<32+m.lives))
+	return &life{host: m.host, rng: rng, power: m.power && rng.IntN(2) == 0}
+}
+
+// end is the machine after its death.
+func (l *life) end(power bool) *memHost {
+	l.once.Do(func() { l.next = l.host.crash(l.rng, power) })
+	return l.next
+}
+
 // hook kills the machine at a fault point.
 func (m *model) hook(step string) {
 	if step == m.step.Load() && m.nth.Add(-1) == 0 {
-		m.frozen.Load().Store(true)
+		l := m.life.Load()
+		m.say("it dies at %q, by a power cut: %v", step, l.power)
+		l.end(l.power)
 	}
 }
 
@@ -341,12 +374,20 @@ func (m *model) decide(b int64, state block.ExtentState) {
 
 // die takes the machine down as it is and starts it again.
 func (m *model) die(power bool) {
-	old, n := m.host, m.n
-	m.host = old.crash(m.rng, power)
-	m.frozen.Store(m.host.frozen)
-	n.Close() // of a process that is dead: only its memory is given back
+	m.kill(power)
 	m.prepare()
 	m.start(false)
+}
+
+// kill takes the machine down as it is, unless a fault point did.
+func (m *model) kill(power bool) {
+	n, l := m.n, m.life.Load()
+	if l.host != m.host {
+		m.t.Fatal("BUG: the machine that is to die was not started by start")
+	}
+	m.host = l.end(power)
+	m.say("it is dead; by a power cut, if not at a fault point: %v", power)
+	n.Close() // of a process that is dead: only its memory is given back
 }
 
 // prepare pulls up to two drives, or flips bits on up to two, while the machine is down.
@@ -360,7 +401,9 @@ func (m *model) prepare() {
 		for _, i := range []int{a, b} {
 			m.flip(m.host.files[filepath.Join("/d", fmt.Sprintf("asd-%d", i), "data")])
 		}
+		m.say("bits of %d and %d are flipped", a, b)
 	}
+	m.say("pulled: %v", m.pulled())
 }
 
 // flip turns bits of a drive behind its superblocks.
@@ -396,7 +439,6 @@ func runModel(t *testing.T, seed uint64, lives int) {
 	m.weak = [2]int{m.rng.IntN(6), m.rng.IntN(6)}
 	m.size = int64(1+m.rng.IntN(4)) * 2 << 20
 	m.chooseCache()
-	m.frozen.Store(m.host.frozen)
 	m.flat, m.maybe = make([]byte, m.size), make([][]byte, m.size/4096)
 	m.states = newBlockStates(m.size)
 	m.start(true)

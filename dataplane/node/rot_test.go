@@ -267,7 +267,6 @@ func rotBase(t *testing.T, seed uint64, log io.Writer) *model {
 	m.size = int64(1+m.rng.IntN(3)) * 2 << 20
 	m.flat, m.maybe = make([]byte, m.size), make([][]byte, m.size/4096)
 	m.step.Store("")
-	m.frozen.Store(m.host.frozen)
 	m.start(true)
 	for range 1 + m.rng.IntN(2) {
 		for range 20 + m.rng.IntN(300) {
@@ -340,7 +339,6 @@ func TestRotEverywhere(t *testing.T) {
 func rotSome(t *testing.T, base *model, rng *rand.Rand, tally map[string]*rotTally) (flips int) {
 	m := &model{t: t, seed: base.seed, rng: rng, host: base.host.crash(rng, false), size: base.size, log: base.log,
 		flat: bytes.Clone(base.flat), maybe: make([][]byte, base.size/4096)}
-	m.frozen.Store(m.host.frozen)
 	r := &rotRound{model: m, lost: map[int64]bool{}}
 	all := rng.IntN(5) == 0
 	asds := []int{base.weak[0], base.weak[1]}
