@@ -1,6 +1,7 @@
 package pagemap
 
 import (
+	"slices"
 	"testing"
 
 	"vstor/dataplane/ids"
@@ -154,12 +155,13 @@ func (l *fakeLoop) PostFunc(f func()) { l.posts = append(l.posts, f) }
 func (l *fakeLoop) spawn(f func())    { l.tasks = append(l.tasks, f) }
 func (l *fakeLoop) task(i int) {
 	f := l.tasks[i]
-	l.tasks = append(l.tasks[:i:i], l.tasks[i+1:]...)
+	l.tasks = slices.Delete(l.tasks, i, i+1) // and nothing holds f's job, which is as large as it ever was
 	f()
 }
 
 func (l *fakeLoop) post() {
 	f := l.posts[0]
+	l.posts[0] = nil // as above
 	l.posts = l.posts[1:]
 	f()
 }
