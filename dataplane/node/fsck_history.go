@@ -114,6 +114,7 @@ func (h *history) decide() *verdict {
 		tail = h.chain(v, tail, numbers)
 	}
 	h.number(v, tail, top)
+	h.unreadable(v)
 	slices.SortFunc(v.restore, func(a, b restored) int { return cmp.Compare(a.Commit, b.Commit) })
 	slices.SortFunc(v.lost, func(a, b lostSCO) int { return cmp.Compare(a.Commit, b.Commit) })
 	slices.Sort(v.drop)
@@ -375,6 +376,23 @@ func (h *history) number(v *verdict, tail []step, top ids.CommitNum) {
 	for old := range h.rec.Order {
 		if old > top && want[old] == 0 {
 			v.order[old] = 0
+		}
+	}
+}
+
+// unreadable takes out the entries of the order that cannot be read and that nothing takes the place of: opening
+// the vDisk would stumble over them. Those of what is lost stay, so that it does.
+func (h *history) unreadable(v *verdict) {
+	stays := make(map[ids.CommitNum]bool)
+	for _, r := range v.restore {
+		stays[r.Commit] = true
+	}
+	for _, l := range v.lost {
+		stays[l.Commit] = true
+	}
+	for c := range h.rec.BadOrder {
+		if _, set := v.order[c]; !set && !stays[c] {
+			v.order[c] = 0
 		}
 	}
 }

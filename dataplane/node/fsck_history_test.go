@@ -24,7 +24,7 @@ func oldTale() *history {
 			{SCO: pagemap.SCO{Num: 7, Commit: 11, First: 1001, Last: 1100}},
 		},
 		rec: &proxy.Records{Objects: map[ids.SCONum]proxy.Object{}, Bad: map[ids.SCONum]error{},
-			Order: map[ids.CommitNum]ids.SCONum{}, Dead: map[ids.PutID]bool{}},
+			Order: map[ids.CommitNum]ids.SCONum{}, BadOrder: map[ids.CommitNum]bool{}, Dead: map[ids.PutID]bool{}},
 		log:    seqLog{},
 		agrees: func(*candidate) bool { return true },
 	}
@@ -59,6 +59,12 @@ func (h *history) commit(c candidate, n ids.CommitNum) {
 	c.Commit = n
 	h.rec.Objects[c.SCO] = c.Object
 	h.rec.Order[n] = c.SCO
+}
+
+// garble makes the entry of a commit one that cannot be read.
+func (h *history) garble(n ids.CommitNum) {
+	delete(h.rec.Order, n)
+	h.rec.BadOrder[n] = true
 }
 
 // String is a verdict in short: +SCO@commit made again, !SCO@commit lost, -SCO dropped, SCO>commit another
@@ -152,6 +158,27 @@ func TestDecide(t *testing.T) {
 			whole(h)
 			delete(h.rec.Order, 9)
 		}, "9=5"},
+		{"an entry of the order is damaged", func(h *history) {
+			whole(h)
+			h.garble(9)
+		}, "9=5"},
+		{"manifest and entry are damaged", func(h *history) {
+			whole(h)
+			delete(h.rec.Objects, 7)
+			h.garble(11)
+			h.cands = []candidate{seven}
+		}, "+7@11"},
+		{"the dead one is deleted but for a damaged entry", func(h *history) {
+			whole(h)
+			delete(h.rec.Objects, 6)
+			h.garble(10)
+		}, "10=0"},
+		{"a manifest is lost and cannot be made, its entry damaged", func(h *history) {
+			whole(h)
+			delete(h.rec.Objects, 5)
+			h.garble(9)
+			h.cands = []candidate{part(five)}
+		}, "!5@9"},
 		{"behind the map the order counts", func(h *history) {
 			whole(h)
 			h.rec.Order[12] = 8
@@ -201,6 +228,14 @@ func TestDecide(t *testing.T) {
 			h.commit(write(9, 1, 1101, 1300), 13)
 			h.cands = []candidate{five, seven, moves(8)}
 		}, "+5@9 +7@11 12=9 13=0 9>12"},
+		{"a cleaning SCO is lost, its entry damaged: the vDisk would not open", func(h *history) {
+			h.garble(12)
+			h.cands = []candidate{five, seven, moves(8)}
+		}, "+5@9 +7@11 12=0"},
+		{"the last manifest is lost, its entry damaged", func(h *history) {
+			h.garble(12)
+			h.cands = []candidate{five, seven, write(8, 1, 1101, 1200)}
+		}, "+5@9 +7@11 +8@12"},
 		{"a known one cannot be made", func(h *history) {
 			h.rec.Order[12] = 8
 			h.cands = []candidate{five, seven, part(write(8, 1, 1101, 1200))}
@@ -220,5 +255,28 @@ func TestDecide(t *testing.T) {
 		if got := h.decide().String(); got != x.want {
 			t.Errorf("%s: %s; want %s", x.name, got, x.want)
 		}
+	}
+}
+
+// A commit behind all others, of which a damaged entry is all that is left, was one: its SCO is looked for.
+func TestDamagedEntryIsALoss(t *testing.T) {
+	h := oldTale()
+	for i, k := range h.mapped {
+		h.commit(write(k.Num, 1, k.First, k.Last), ids.CommitNum(9+i))
+	}
+	s := &space{rec: h.rec}
+	for _, cell := range []*proxy.Cell{&h.rec.Owner, &h.rec.Puts, &h.rec.SCOs} {
+		cell.Value = 1000
+	}
+	if !s.intact(h) {
+		t.Error("a whole history is not intact")
+	}
+	h.garble(11)
+	if !s.intact(h) {
+		t.Error("a damaged entry of what the manifest knows counts as lost")
+	}
+	h.garble(12)
+	if s.intact(h) {
+		t.Error("a damaged entry behind all others counts as nothing")
 	}
 }

@@ -412,6 +412,11 @@ func (s *space) intact(h *history) bool {
 			return false
 		}
 	}
+	for n := range s.rec.BadOrder { // a commit, of which this is all that is left
+		if n > h.ckpt.Commit && !at[n] {
+			return false
+		}
+	}
 	// The store was told of every commit before the map was.
 	for _, k := range h.mapped {
 		if _, ok := s.rec.Objects[k.Num]; !ok && s.rec.Bad[k.Num] == nil && k.Commit > h.ckpt.Commit &&

@@ -43,14 +43,14 @@ type Records struct {
 	Objects           map[ids.SCONum]Object
 	Bad               map[ids.SCONum]error // manifests that are there and cannot be read
 	Order             map[ids.CommitNum]ids.SCONum
-	BadOrder          int                // entries that cannot be read
-	Dead              map[ids.PutID]bool // condemned, or being deleted
+	BadOrder          map[ids.CommitNum]bool // entries that are there and cannot be read
+	Dead              map[ids.PutID]bool     // condemned, or being deleted
 }
 
 // Records reads them. What does not decode is noted and no error; what the store itself cannot give is.
 func (px *Proxy) Records(ctx context.Context, ns ids.NamespaceID) (*Records, error) {
 	r := &Records{Objects: map[ids.SCONum]Object{}, Bad: map[ids.SCONum]error{},
-		Order: map[ids.CommitNum]ids.SCONum{}, Dead: map[ids.PutID]bool{}}
+		Order: map[ids.CommitNum]ids.SCONum{}, BadOrder: map[ids.CommitNum]bool{}, Dead: map[ids.PutID]bool{}}
 	for kind, c := range map[byte]*Cell{keyOwner: &r.Owner, keyPuts: &r.Puts, keySCOs: &r.SCOs} {
 		var err error
 		if *c, err = px.rawCell(ctx, kind, ns); err != nil {
@@ -64,12 +64,15 @@ func (px *Proxy) Records(ctx context.Context, ns ids.NamespaceID) (*Records, err
 	}{
 		{keyManifest, func(k, v []byte) { r.takeManifest(ns, k, v) }},
 		{keyOrder, func(k, v []byte) {
-			sco, err := decodeCell(keyOrder, v)
-			if err != nil || len(k) != 8 {
-				r.BadOrder++
+			if len(k) != 8 {
 				return
 			}
-			r.Order[ids.CommitNum(binary.BigEndian.Uint64(k))] = ids.SCONum(sco)
+			c := ids.CommitNum(binary.BigEndian.Uint64(k))
+			if sco, err := decodeCell(keyOrder, v); err != nil {
+				r.BadOrder[c] = true
+			} else {
+				r.Order[c] = ids.SCONum(sco)
+			}
 		}},
 		{keyCondemned, func(k, _ []byte) {
 			if len(k) == 4 {
