@@ -219,7 +219,7 @@ func TestDriveErrors(t *testing.T) {
 
 // A call that is given up ends at once, its connection with it, and the next one is not disturbed.
 func TestCancel(t *testing.T) {
-	w := newWorld(t, settings{client: func(o *Options) { o.AnswerWithin = time.Minute }})
+	w := newWorld(t, settings{})
 	a := w.up()
 	must(t, a.Put(timed(t), fput(t, 1, 64<<10)))
 	got(t, a, 1, 64<<10, 0, 100)

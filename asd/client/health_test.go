@@ -82,9 +82,9 @@ func TestKilledAndRestarted(t *testing.T) {
 
 // A process that is stopped holds no call until some long timeout, and is up again when it goes on.
 func TestStopped(t *testing.T) {
-	w := newWorld(t, settings{})
+	w := newWorld(t, settings{client: hasty})
 	a := w.up()
-	must(t, a.Put(timed(t), fput(t, 1, 1<<20)))
+	insist(t, func() error { return a.Put(timed(t), fput(t, 1, 1<<20)) })
 	w.relay.stop()
 	begun := time.Now()
 	var wg sync.WaitGroup
@@ -114,7 +114,17 @@ func TestStopped(t *testing.T) {
 	if w.relay.count() > n+13 {
 		t.Error("the stopped ASD was connected to again and again")
 	}
-	got(t, a, 1, 1<<20, 0, 1<<20)
+	whole(t, a)
+}
+
+// whole insists that fragment 1, of 1 MiB, is what was put.
+func whole(t *testing.T, a *ASD) {
+	t.Helper()
+	b := make([]byte, 1<<20)
+	insist(t, func() error { return a.Get(timed(t), key(1), 0, b) })
+	if string(b) != string(payload(1, 1<<20)) {
+		t.Error("wrong bytes")
+	}
 }
 
 // Idle connections that died in the meantime are not held against the ASD.
@@ -215,20 +225,22 @@ func TestTLS(t *testing.T) {
 			o.TLS = &tls.Config{Certificates: []tls.Certificate{srv}, ClientCAs: pool,
 				ClientAuth: tls.RequireAndVerifyClientCert}
 		},
-		client: func(o *Options) { o.TLS = &tls.Config{Certificates: []tls.Certificate{cli}, RootCAs: pool} }}
+		client: func(o *Options) {
+			hasty(o)
+			o.TLS = &tls.Config{Certificates: []tls.Certificate{cli}, RootCAs: pool}
+		}}
 	w := newWorld(t, s)
 	a := w.up()
-	must(t, a.Put(timed(t), fput(t, 1, 1<<20)))
-	got(t, a, 1, 1<<20, 5, 1<<20-5)
+	insist(t, func() error { return a.Put(timed(t), fput(t, 1, 1<<20)) })
+	whole(t, a)
 	l := newRig(t)
-	r := l.reader(a, ReaderOptions{})
-	l.ready(r)
-	l.same(l.read(r, 1, 1<<20, 4096, 1<<20-4096))
+	r := l.reader(a, lenient)
+	l.insist(r)
 	w.relay.stop()
 	until(t, "down", func() bool { return !a.Up() })
 	w.relay.goOn()
 	w.up()
-	got(t, a, 1, 1<<20, 0, 1<<20)
+	whole(t, a)
 
 	s.client = func(o *Options) { o.TLS = &tls.Config{RootCAs: pool} }
 	w = newWorld(t, s)
@@ -239,7 +251,7 @@ func TestTLS(t *testing.T) {
 func TestClose(t *testing.T) {
 	for _, state := range []string{"idle", "stopped", "dead"} {
 		t.Run(state, func(t *testing.T) {
-			w := newWorld(t, settings{client: func(o *Options) { o.AnswerWithin = time.Minute }})
+			w := newWorld(t, settings{})
 			a := w.up()
 			must(t, a.Put(timed(t), fput(t, 1, 4096)))
 			switch state {

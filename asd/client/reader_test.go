@@ -70,7 +70,7 @@ func TestReader(t *testing.T) {
 
 // A Reader that has as many reads as it may.
 func TestReaderFull(t *testing.T) {
-	w := newWorld(t, settings{client: func(o *Options) { o.AnswerWithin = time.Minute }})
+	w := newWorld(t, settings{})
 	a, g := w.up(), newRig(t)
 	must(t, a.Put(timed(t), fput(t, 1, 64<<10)))
 	o := lenient
@@ -102,7 +102,7 @@ func TestReaderFull(t *testing.T) {
 
 // A process that stops: reads end soon, the Reader is not ready, and is again when it goes on.
 func TestReaderStall(t *testing.T) {
-	w := newWorld(t, settings{client: func(o *Options) { o.AnswerWithin = time.Minute }})
+	w := newWorld(t, settings{})
 	a, g := w.up(), newRig(t)
 	must(t, a.Put(timed(t), fput(t, 1, 1<<20)))
 	r := g.reader(a, ReaderOptions{StallAfter: 50 * time.Millisecond, ReadTimeout: 30 * time.Second})
@@ -130,9 +130,8 @@ func TestReaderStall(t *testing.T) {
 		t.Errorf("a read in a stall: %d", q.res)
 	}
 	w.relay.goOn()
-	g.ready(r)
-	g.same(g.read(r, 1, 1<<20, 0, 1<<20))
-	if st := r.Stats(); st.Stalls.Load() != 1 || st.Connects.Load() != 1 {
+	g.insist(r)
+	if st := r.Stats(); st.Stalls.Load() < 1 || st.Connects.Load() != 1 {
 		t.Errorf("%d stalls, %d connections", st.Stalls.Load(), st.Connects.Load())
 	}
 	until(t, "late answers", func() bool { return r.Stats().Late.Load() == 0 && r.Stats().InFlight.Load() == 0 })
@@ -140,7 +139,7 @@ func TestReaderStall(t *testing.T) {
 
 // A stall in the middle of the data of an answer: the pages come back all the same.
 func TestReaderStallInData(t *testing.T) {
-	w := newWorld(t, settings{client: func(o *Options) { o.AnswerWithin = time.Minute }})
+	w := newWorld(t, settings{})
 	a, g := w.up(), newRig(t)
 	must(t, a.Put(timed(t), fput(t, 1, 1<<20)))
 	for range 10 {
@@ -157,8 +156,7 @@ func TestReaderStallInData(t *testing.T) {
 		if q.res > 0 {
 			g.same(q)
 		}
-		g.ready(r)
-		g.same(g.read(r, 1, 1<<20, 0, 1<<20))
+		g.insist(r)
 		g.closeReader(r)
 	}
 }
@@ -183,12 +181,18 @@ func TestReaderSickDrive(t *testing.T) {
 	}
 	w.drive.Set()
 	w.drive.Release()
-	g.ready(r)
-	q := g.read(r, 1, 1<<20, 0, 4096)
-	for q.res == -int32(syscall.ETIMEDOUT) { // the machine is slow
+	g.insist(r)
+}
+
+// insist reads fragment 1, of 1 MiB. Where the machine is slow, a reader in a hurry takes that for a stall.
+func (g *rig) insist(r *Reader) {
+	g.t.Helper()
+	var q *reading
+	until(g.t, "a read", func() bool {
 		g.ready(r)
-		q = g.read(r, 1, 1<<20, 0, 4096)
-	}
+		q = g.read(r, 1, 1<<20, 0, 1<<20)
+		return q.res != -int32(syscall.ETIMEDOUT) && q.res != -int32(syscall.EHOSTUNREACH)
+	})
 	g.same(q)
 }
 
@@ -240,7 +244,7 @@ func TestReaderKilled(t *testing.T) {
 	w := newWorld(t, settings{})
 	a, g := w.up(), newRig(t)
 	must(t, a.Put(timed(t), fput(t, 1, 1<<20)))
-	r := g.reader(a, ReaderOptions{})
+	r := g.reader(a, lenient)
 	for range 5 {
 		g.ready(r)
 		var qs []*reading
@@ -268,7 +272,7 @@ func TestReaderKilled(t *testing.T) {
 func TestReaderCloseAndStop(t *testing.T) {
 	for _, at := range []string{"idle", "reads", "stopped", "down", "sick"} {
 		for _, stop := range []bool{false, true} {
-			w := newWorld(t, settings{client: func(o *Options) { o.AnswerWithin = time.Minute }})
+			w := newWorld(t, settings{})
 			a, g := w.up(), newRig(t)
 			must(t, a.Put(timed(t), fput(t, 1, 1<<20)))
 			o := lenient
@@ -322,9 +326,9 @@ func TestReaderCloseAndStop(t *testing.T) {
 
 // Everything at once: calls, reads on two loops, cancels, stops, kills.
 func TestChaos(t *testing.T) {
-	w := newWorld(t, settings{})
+	w := newWorld(t, settings{client: hasty})
 	a := w.up()
-	must(t, a.Put(timed(t), fput(t, 1, 1<<20)))
+	insist(t, func() error { return a.Put(timed(t), fput(t, 1, 1<<20)) })
 	var wg sync.WaitGroup
 	stop := make(chan struct{})
 	for i := range 2 {
@@ -400,7 +404,7 @@ func TestChaos(t *testing.T) {
 	close(stop)
 	wg.Wait()
 	w.up()
-	got(t, a, 1, 1<<20, 0, 1<<20)
+	whole(t, a)
 }
 
 // An ASD that came up between the look of a dialing goroutine and its arrival on the loop is dialed again from

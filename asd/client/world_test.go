@@ -47,7 +47,7 @@ func wantKind(t testing.TB, err error, k errs.Kind) {
 // until waits for something that is to come soon.
 func until(t testing.TB, what string, f func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !f(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !f(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			b := make([]byte, 1<<20)
 			t.Fatalf("%s: did not come\n%s", what, b[:runtime.Stack(b, true)])
@@ -116,7 +116,7 @@ func newWorld(t testing.TB, s settings) *world {
 	}
 	go func() { w.done <- w.srv.Serve(ln) }()
 	t.Cleanup(w.close)
-	co := quick(w.relay)
+	co := patient(w.relay)
 	if s.client != nil {
 		s.client(&co)
 	}
@@ -126,12 +126,23 @@ func newWorld(t testing.TB, s settings) *world {
 	return w
 }
 
-// quick are options whose times are short, but not so short that a slow machine fails the test.
-func quick(r *relay) Options {
+// patient are options that look often, and take no machine for dead because it is slow.
+func patient(r *relay) Options {
 	return Options{ID: 3, UUID: testUUID, Deployment: testDeploy, Secret: testSecret, Network: r.network,
 		Addr: r.addr,
-		Name: "test", StatEvery: 50 * time.Millisecond, AnswerWithin: 400 * time.Millisecond,
-		RetryRefused: 50 * time.Millisecond}
+		Name: "test", StatEvery: 50 * time.Millisecond, AnswerWithin: time.Minute, Patience: time.Minute,
+		DialTimeout: time.Minute, RetryRefused: 50 * time.Millisecond}
+}
+
+// hasty is for tests of what has stopped. Now and then a slow machine has, too: insist.
+func hasty(o *Options) { o.AnswerWithin, o.Patience = 400*time.Millisecond, 5*time.Second }
+
+// insist does a call until the ASD is not taken for dead.
+func insist(t testing.TB, call func() error) {
+	t.Helper()
+	var err error
+	until(t, "an answer", func() bool { err = call(); return errs.Of(err) != errs.Unreachable })
+	must(t, err)
 }
 
 // up waits until the ASD is.
@@ -142,7 +153,7 @@ func (w *world) up() *ASD {
 }
 
 func (w *world) close() {
-	ctx, cancel := context.WithTimeout(bg, 20*time.Second)
+	ctx, cancel := context.WithTimeout(bg, time.Minute)
 	defer cancel()
 	w.drive.Set()
 	w.drive.Release()
