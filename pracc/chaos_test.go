@@ -66,7 +66,7 @@ func chaos(t *testing.T, seed uint64, remote bool) {
 		for _, fl := range cw.fls {
 			select {
 			case <-fl.done:
-			case <-time.After(30 * time.Second):
+			case <-time.After(2 * time.Minute):
 				t.Fatalf("blocks %d+%d of %d never came", fl.Off, fl.Blocks, fl.SCO)
 			}
 		}

@@ -27,7 +27,7 @@ var attacks = map[string]func(w *world, nc net.Conn, rng *rand.Rand){
 		data := make([]byte, 300<<10)
 		b := message(proto.TPut, 1, 0, putBody(50, data, nil), data)
 		nc.Write(b[:rng.IntN(len(b))])
-		time.Sleep(time.Duration(rng.IntN(40)) * time.Millisecond)
+		time.Sleep(time.Duration(rng.IntN(600)) * time.Millisecond)
 	},
 	"flood of pings, no reply read": func(w *world, nc net.Conn, rng *rand.Rand) {
 		b := bytes.Repeat(message(proto.TPing, 1, 0, nil, nil), 1000)
@@ -97,10 +97,10 @@ func rngOf(i, off, n int) proto.Range { return rng(i, off, n) }
 // TestAttack: whatever some peers do, a bystander's puts and reads go on, and nothing is left behind.
 func TestAttack(t *testing.T) {
 	w := newWorld(t, func(o *Options) {
-		o.StallTimeout, o.HandshakeTimeout = 30*time.Millisecond, 500*time.Millisecond
+		o.StallTimeout, o.HandshakeTimeout = 500*time.Millisecond, 10*time.Second // of the bystander, too
 	})
 	p := w.dial()
-	must(t, p.put(0, 1<<20))
+	must(t, p.put(0, 16384))
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	seed := uint64(0)

@@ -4,7 +4,6 @@ import (
 	"slices"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -68,13 +67,7 @@ func FuzzServer(f *testing.F) {
 				break
 			}
 		}
-		for range 4000 {
-			if w.srv.Stats().Connections == 0 {
-				return
-			}
-			time.Sleep(time.Millisecond)
-		}
-		t.Fatal("the connection is still there")
+		until(t, "no connection", func() bool { return w.srv.Stats().Connections == 0 })
 	})
 }
 

@@ -82,7 +82,7 @@ func (w *world) shutdown() {
 		return
 	}
 	w.down = true
-	ctx, cancel := context.WithTimeout(bg, 20*time.Second)
+	ctx, cancel := context.WithTimeout(bg, time.Minute)
 	defer cancel()
 	w.heal()
 	if err := w.srv.quiesce(ctx); err != nil {

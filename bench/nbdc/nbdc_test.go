@@ -32,7 +32,7 @@ func TestAgainstNbdkit(t *testing.T) {
 		if _, err := os.Stat(sock); err == nil {
 			break
 		}
-		if i == 500 {
+		if i == 6000 {
 			t.Fatal("nbdkit does not start")
 		}
 		time.Sleep(10 * time.Millisecond)

@@ -29,7 +29,7 @@ func newChecker(t *testing.T, s *memServer, change func(*Options)) *Checker {
 // runUntil runs the workload until n writes were applied, then crashes the server at once.
 func runUntil(t *testing.T, s *memServer, c *Checker, n int) Stats {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	s.mu.Lock()
 	s.beforeAck = func(nbdc.Cmd) bool {
@@ -93,8 +93,16 @@ func TestHonestServer(t *testing.T) {
 func TestQuietEnd(t *testing.T) {
 	s := startServer(t, testBlocks)
 	c := newChecker(t, s, nil)
-	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
-	defer cancel()
+	ctx, cancel := context.WithCancel(context.Background())
+	n := 1000
+	s.mu.Lock()
+	s.beforeAck = func(nbdc.Cmd) bool {
+		if n--; n == 0 {
+			cancel()
+		}
+		return true
+	}
+	s.mu.Unlock()
 	st, err := c.Run(ctx)
 	if err != nil || st.Lost != 0 || st.Acked == 0 {
 		t.Fatal(st, err)

@@ -120,7 +120,7 @@ func TestBallastReturns(t *testing.T) {
 		t.Fatal("the ballast is there still")
 	}
 	fs.avail.Store(100 << 20)
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		if g.Room() != nil {
 			t.Fatal("no room")
 		}

@@ -101,7 +101,7 @@ func (r *rig) listen(network, addr string) string {
 // close shuts down and checks that nothing leaked.
 func (r *rig) close() {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := r.srv.Shutdown(ctx); err != nil {
 		r.t.Errorf("shutdown: %v", err)
@@ -118,7 +118,7 @@ func (r *rig) close() {
 		r.t.Errorf("%d exports left open", n)
 	}
 	r.pool.Close()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for countFDs(r.t) > r.fds && time.Now().Before(deadline) {
 		time.Sleep(5 * time.Millisecond) // a test's own clients close in their goroutines
 	}
@@ -168,9 +168,24 @@ func must(t testing.TB, err error) {
 	}
 }
 
+// patiently tries with a timeout of the server's that a test has to wait out, and with longer ones where the
+// machine was too slow for the test to do its part in time, which try says.
+func patiently(t *testing.T, try func(t *testing.T, timeout time.Duration) (late bool)) {
+	for timeout := 300 * time.Millisecond; ; timeout *= 4 {
+		late := false
+		t.Run(timeout.String(), func(t *testing.T) { late = try(t, timeout) })
+		if !late {
+			return
+		}
+		if timeout > time.Minute {
+			t.Fatal("the machine is never fast enough")
+		}
+	}
+}
+
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("still not so: %s", what)
 		}

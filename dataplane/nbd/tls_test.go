@@ -168,7 +168,9 @@ func TestTLSStrangers(t *testing.T) {
 }
 
 // TestTLSShutdown: what was asked is answered before the end, and who does not read is cut off.
-func TestTLSShutdown(t *testing.T) {
+func TestTLSShutdown(t *testing.T) { patiently(t, tlsShutdown) }
+
+func tlsShutdown(t *testing.T, timeout time.Duration) (late bool) {
 	a := newAuthority(t)
 	r := newTLSRig(t, a, rigOptions{size: 32 << 20})
 	fillDisk(t, r)
@@ -189,13 +191,17 @@ func TestTLSShutdown(t *testing.T) {
 		r.loop.Call(func() { ok = r.ram.Waiting() >= 10 })
 		return ok
 	})
-	ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
+	begun := time.Now()
 	done := make(chan error, 1)
 	go func() { done <- r.srv.Shutdown(ctx) }()
 	r.loop.Call(func() { r.ram.Hold = false; r.ram.Release() })
 	for range 10 {
 		ans, err := c.Answer()
+		if time.Since(begun) > timeout/2 {
+			return true
+		}
 		must(t, err)
 		if len(ans.Data) != 100000 {
 			t.Errorf("%+v", ans)
@@ -206,6 +212,7 @@ func TestTLSShutdown(t *testing.T) {
 	if n := r.srv.Stats().Connections; n != 0 {
 		t.Errorf("%d connections", n)
 	}
+	return false
 }
 
 // TestTLSClients: the real ones.

@@ -286,12 +286,31 @@ func rotBase(t *testing.T, seed uint64, log io.Writer) *model {
 		}
 		return m
 	}
-	// What was written in the last second before a kill has nothing behind it yet that vouches for it.
-	time.Sleep(2500 * time.Millisecond)
+	m.fallSilent()
 	old := m.host
 	m.host = old.crash(m.rng, false)
 	m.n.Close()
 	return m
+}
+
+// fallSilent waits until what was written last has something behind it that vouches for it: journal and metadata
+// store see to that a second after they fell silent. A time of silence is told by looks and not by the clock,
+// which goes on where a busy machine keeps the process from writing.
+func (m *model) fallSilent() {
+	m.t.Helper()
+	end := time.Now().Add(5 * time.Minute)
+	for last, same := "", 0; same < 25; {
+		time.Sleep(100 * time.Millisecond)
+		var s journal.Stats
+		m.d.rig.loop.Call(func() { s = m.d.rig.jrn.Stats() })
+		now := fmt.Sprint(s, m.files())
+		if same++; now != last {
+			last, same = now, 0
+		}
+		if time.Now().After(end) {
+			m.fatalf("it does not fall silent: %s", now)
+		}
+	}
 }
 
 // TestRotEverywhere flips bits in every file of a stopped or killed deployment: never is anything served but what

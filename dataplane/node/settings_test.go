@@ -223,7 +223,7 @@ func TestListShutsOut(t *testing.T) {
 	if c := set(t, v.n, "v", api.VDiskSettings{Allow: []string{"unix"}}); c.Disconnected != 1 || c.Connections != 1 {
 		t.Errorf("%+v", c)
 	}
-	far.SetDeadline(time.Now().Add(10 * time.Second))
+	far.SetDeadline(time.Now().Add(time.Minute))
 	if n, err := far.Read(make([]byte, 1)); n != 0 || err == nil || strings.Contains(err.Error(), "timeout") {
 		t.Errorf("who was shut out reads %d bytes, %v", n, err)
 	}
@@ -241,7 +241,7 @@ func attach(t *testing.T, network, addr, name string) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(10 * time.Second))
+	c.SetDeadline(time.Now().Add(time.Minute))
 	out := append([]byte{0, 0, 0, 3}, "IHAVEOPT\x00\x00\x00\x01\x00\x00\x00"...) // EXPORT_NAME
 	out = append(append(out, byte(len(name))), name...)
 	if _, err := c.Write(out); err != nil {
@@ -269,7 +269,7 @@ func readFull(c net.Conn, want int) (int, error) {
 func readsOn(t *testing.T, c net.Conn) {
 	t.Helper()
 	req := []byte{0x25, 0x60, 0x95, 0x13, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 16, 0}
-	c.SetDeadline(time.Now().Add(10 * time.Second))
+	c.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := c.Write(req); err != nil {
 		t.Error(err)
 	}

@@ -35,10 +35,10 @@ func needs(t *testing.T, tools ...string) {
 	}
 }
 
-// run runs a tool for a minute at most.
+// run runs a tool for five minutes at most.
 func run(t *testing.T, stdin string, tool string, args ...string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, tool, args...)
 	cmd.Stdin = strings.NewReader(stdin)
@@ -68,7 +68,7 @@ func newDoor(t *testing.T, serve func(d *door, nc net.Conn)) *door {
 			if err != nil {
 				return
 			}
-			nc.SetDeadline(time.Now().Add(time.Minute))
+			nc.SetDeadline(time.Now().Add(5 * time.Minute))
 			d.work.Add(1)
 			go func() { defer d.work.Done(); serve(d, nc); nc.Close() }()
 		}
@@ -144,7 +144,7 @@ func nbd(t *testing.T, s *Server) *door {
 		}
 		defer loop.Close()
 		var back net.Conn
-		for range 100 { // nbdkit takes a moment to listen
+		for range 3000 { // nbdkit takes a moment to listen
 			if back, err = net.Dial("unix", socket); err == nil {
 				break
 			}
@@ -252,7 +252,7 @@ func TestNBDStrangers(t *testing.T) {
 		if out, err := run(t, "", "nbdinfo", fmt.Sprintf(c.uri, d.port())); err == nil {
 			t.Errorf("%s came in: %s", name, out)
 		}
-		for range 100 { // the client may be gone before the server has said why
+		for range 3000 { // the client may be gone before the server has said why
 			if strings.Contains(d.last(), c.saw) {
 				break
 			}
@@ -322,7 +322,7 @@ func TestKeyUpdateTools(t *testing.T) {
 	must(t, err)
 	d := newDoor(t, echo(s))
 	r, w := io.Pipe()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "openssl", "s_client", "-connect", "127.0.0.1:"+d.port(), "-tls1_3", "-psk_identity",
 		"alice", "-psk", testKey)
