@@ -2,12 +2,8 @@ package client
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"math/big"
 	"net"
 	"strings"
 	"sync"
@@ -17,6 +13,7 @@ import (
 	"vstor/asd/server"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/layout"
+	"vstor/dataplane/tlsconn/tlstest"
 )
 
 // states collects what OnState is told.
@@ -192,42 +189,21 @@ func TestSwappedLater(t *testing.T) {
 	}
 }
 
-// certificate makes a key pair, signed by ca or by itself.
-func certificate(t *testing.T, ca *tls.Certificate, edit func(*x509.Certificate)) tls.Certificate {
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(t, err)
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), NotBefore: time.Now().Add(-time.Hour),
-		NotAfter: time.Now().Add(time.Hour)}
-	edit(tmpl)
-	parent, signer := tmpl, any(k)
-	if ca != nil {
-		parent, signer = ca.Leaf, ca.PrivateKey
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, &k.PublicKey, signer)
-	must(t, err)
-	leaf, err := x509.ParseCertificate(der)
-	must(t, err)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: k, Leaf: leaf}
-}
-
 // Mutual TLS, both halves; and a client without a certificate.
 func TestTLS(t *testing.T) {
-	ca := certificate(t, nil, func(c *x509.Certificate) {
-		c.IsCA, c.BasicConstraintsValid, c.KeyUsage = true, true, x509.KeyUsageCertSign
-	})
-	srv := certificate(t, &ca, func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)} })
-	cli := certificate(t, &ca,
+	ca := tlstest.Issue(t, nil, nil)
+	pool := ca.Pool()
+	srv := tlstest.Issue(t, ca, func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)} })
+	cli := tlstest.Issue(t, ca,
 		func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} })
-	pool := x509.NewCertPool()
-	pool.AddCert(ca.Leaf)
 	s := settings{network: "tcp",
 		server: func(o *server.Options) {
-			o.TLS = &tls.Config{Certificates: []tls.Certificate{srv}, ClientCAs: pool,
+			o.TLS = &tls.Config{Certificates: []tls.Certificate{srv.TLS()}, ClientCAs: pool,
 				ClientAuth: tls.RequireAndVerifyClientCert}
 		},
 		client: func(o *Options) {
 			hasty(o)
-			o.TLS = &tls.Config{Certificates: []tls.Certificate{cli}, RootCAs: pool}
+			o.TLS = &tls.Config{Certificates: []tls.Certificate{cli.TLS()}, RootCAs: pool}
 		}}
 	w := newWorld(t, s)
 	a := w.up()

@@ -2,12 +2,8 @@ package server
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"math/big"
 	"net"
 	"testing"
 	"time"
@@ -15,23 +11,14 @@ import (
 	"vstor/asd/handshake"
 	"vstor/asd/proto"
 	"vstor/dataplane/errs"
+	"vstor/dataplane/tlsconn/tlstest"
 )
 
 // certificates is a server's and a client's TLS configuration that trust each other and nobody else.
 func certificates(t testing.TB) (server, client *tls.Config) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(t, err)
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour),
-		DNSNames: []string{"asd"},
-		IsCA:     true, BasicConstraintsValid: true}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
-	must(t, err)
-	leaf, err := x509.ParseCertificate(der)
-	must(t, err)
-	roots := x509.NewCertPool()
-	roots.AddCert(leaf)
-	certs := []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}
+	c := tlstest.Issue(t, nil, func(c *x509.Certificate) { c.DNSNames = []string{"asd"} })
+	certs, roots := []tls.Certificate{c.TLS()}, c.Pool()
 	return &tls.Config{Certificates: certs, ClientCAs: roots, ClientAuth: tls.RequireAndVerifyClientCert},
 		&tls.Config{Certificates: certs, RootCAs: roots, ServerName: "asd"}
 }

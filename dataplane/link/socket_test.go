@@ -2,46 +2,26 @@ package link
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"math/big"
-	mrand "math/rand/v2"
+	"math/rand/v2"
 	"net"
 	"testing"
 	"time"
 
 	"vstor/dataplane/errs"
+	"vstor/dataplane/tlsconn/tlstest"
 )
 
 // tlsPair is a server's and a client's end of a TLS connection over TCP; both have certificates.
 func tlsPair(t testing.TB) (server, client net.Conn) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(t, err)
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour),
-		DNSNames: []string{"asd"},
-		IsCA:     true, BasicConstraintsValid: true}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
-	must(t, err)
-	cert := tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-	leaf, err := x509.ParseCertificate(der)
-	must(t, err)
-	pool := x509.NewCertPool()
-	pool.AddCert(leaf)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer ln.Close()
-	c, err := net.Dial("tcp", ln.Addr().String())
-	must(t, err)
-	s, err := ln.Accept()
-	must(t, err)
-	server = tls.Server(s, &tls.Config{Certificates: []tls.Certificate{cert}, ClientCAs: pool,
+	c := tlstest.Issue(t, nil, func(c *x509.Certificate) { c.DNSNames = []string{"asd"} })
+	certs, roots := []tls.Certificate{c.TLS()}, c.Pool()
+	server, client = tlstest.Sockets(t)
+	server = tls.Server(server, &tls.Config{Certificates: certs, ClientCAs: roots,
 		ClientAuth: tls.RequireAndVerifyClientCert})
-	client = tls.Client(c, &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: pool, ServerName: "asd"})
-	t.Cleanup(func() { c.Close(); s.Close() })
+	client = tls.Client(client, &tls.Config{Certificates: certs, RootCAs: roots, ServerName: "asd"})
 	return server, client
 }
 
@@ -66,7 +46,7 @@ func TestPumpTLS(t *testing.T) {
 			e := newEcho(r, <-fdc, 1, Options{})
 			e.start()
 			client.SetDeadline(time.Now().Add(60 * time.Second))
-			rng := mrand.New(mrand.NewPCG(1, 2))
+			rng := rand.New(rand.NewPCG(1, 2))
 			for i := range 8 {
 				data := random(rng, rng.IntN(1<<20))
 				go client.Write(frame(16, uint64(i), []byte("body"), data))

@@ -3,14 +3,8 @@ package nbd_test
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
 	"net"
 	"os"
 	"os/exec"
@@ -23,52 +17,31 @@ import (
 	"vstor/dataplane/nbd"
 	"vstor/dataplane/nbd/nbdtest"
 	"vstor/dataplane/tlsconn"
+	"vstor/dataplane/tlsconn/tlstest"
 )
 
 // authority issues certificates into a folder, under the names that libnbd and qemu look for.
 type authority struct {
-	t    *testing.T
-	dir  string
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
+	t   *testing.T
+	dir string
+	ca  *tlstest.Cert
 }
 
 func newAuthority(t *testing.T) *authority {
-	a := &authority{t: t, dir: t.TempDir()}
-	a.issue("ca", nil)
+	a := &authority{t: t, dir: t.TempDir(), ca: tlstest.Issue(t, nil, nil)}
+	a.ca.Write(t, a.dir, "ca", false)
 	a.issue("server", func(c *x509.Certificate) { c.DNSNames = []string{"localhost"} })
-	a.issue("client", func(c *x509.Certificate) { c.Subject.CommonName = "alice" })
+	a.issue("client", func(*x509.Certificate) {})
 	return a
 }
 
-// issue makes NAME-cert.pem and NAME-key.pem; the first is the authority's own.
+// issue makes NAME-cert.pem and NAME-key.pem.
 func (a *authority) issue(name string, edit func(*x509.Certificate)) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(a.t, err)
-	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
-	must(a.t, err)
-	c := &x509.Certificate{SerialNumber: serial, Subject: pkix.Name{CommonName: name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, BasicConstraintsValid: true}
-	if a.cert == nil {
-		c.IsCA, a.cert, a.key = true, c, key
-	} else {
+	tlstest.Issue(a.t, a.ca, func(c *x509.Certificate) {
+		c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+		c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
 		edit(c)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, c, a.cert, &key.PublicKey, a.key)
-	must(a.t, err)
-	if name == "ca" {
-		a.cert, err = x509.ParseCertificate(der)
-		must(a.t, err)
-	}
-	b, err := x509.MarshalPKCS8PrivateKey(key)
-	must(a.t, err)
-	for file, p := range map[string]*pem.Block{"-cert.pem": {Type: "CERTIFICATE", Bytes: der},
-		"-key.pem": {Type: "PRIVATE KEY", Bytes: b}} {
-		must(a.t, os.WriteFile(filepath.Join(a.dir, name+file), pem.EncodeToMemory(p), 0o600))
-	}
+	}).Write(a.t, a.dir, name, true)
 }
 
 func (a *authority) server() *tlsconn.Server {
@@ -78,11 +51,9 @@ func (a *authority) server() *tlsconn.Server {
 }
 
 func (a *authority) client() *tls.Config {
-	pool := x509.NewCertPool()
-	pool.AddCert(a.cert)
 	c, err := tls.LoadX509KeyPair(filepath.Join(a.dir, "client-cert.pem"), filepath.Join(a.dir, "client-key.pem"))
 	must(a.t, err)
-	return &tls.Config{RootCAs: pool, ServerName: "localhost", Certificates: []tls.Certificate{c}}
+	return &tls.Config{RootCAs: a.ca.Pool(), ServerName: "localhost", Certificates: []tls.Certificate{c}}
 }
 
 func newTLSRig(t *testing.T, a *authority, o rigOptions) *rig {

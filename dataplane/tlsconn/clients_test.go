@@ -18,6 +18,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"vstor/dataplane/tlsconn/tlstest"
 )
 
 // The tests of this file let real clients speak TLS with a Server: NBD clients through a door that knows
@@ -173,11 +175,11 @@ func keysFolder(t *testing.T) string {
 }
 
 // clientFolder is what qemu and libnbd want of a client's certificate.
-func clientFolder(t *testing.T, f *folder, c *issued) string {
+func clientFolder(t *testing.T, f *folder, c *tlstest.Cert) string {
 	dir := t.TempDir()
-	must(t, os.WriteFile(filepath.Join(dir, nameCA), f.ca.certPEM(), 0o600))
-	must(t, os.WriteFile(filepath.Join(dir, "client-cert.pem"), c.certPEM(), 0o600))
-	must(t, os.WriteFile(filepath.Join(dir, "client-key.pem"), c.keyPEM(t), 0o600))
+	must(t, os.WriteFile(filepath.Join(dir, nameCA), f.ca.PEM(), 0o600))
+	must(t, os.WriteFile(filepath.Join(dir, "client-cert.pem"), c.PEM(), 0o600))
+	must(t, os.WriteFile(filepath.Join(dir, "client-key.pem"), c.KeyPEM(t), 0o600))
 	return dir
 }
 
@@ -185,7 +187,7 @@ func clientFolder(t *testing.T, f *folder, c *issued) string {
 func TestNBDClients(t *testing.T) {
 	f := newFolder(t)
 	must(t, os.WriteFile(f.path(namePSK), []byte("alice:"+testKey+"\n"), 0o600))
-	psk, certs := keysFolder(t), clientFolder(t, f, issue(t, f.ca, forClient))
+	psk, certs := keysFolder(t), clientFolder(t, f, tlstest.Issue(t, f.ca, forClient))
 	s := f.server(true)
 	for name, c := range map[string]struct{ uri, creds, saw string }{
 		"psk": {"nbds://alice@localhost:%s/?tls-psk-file=" + filepath.Join(psk, namePSK),
@@ -196,7 +198,7 @@ func TestNBDClients(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			needs(t, "nbdinfo", "nbdcopy", "qemu-img")
 			d := nbd(t, s)
-			f.serve(issue(t, f.ca, func(c *x509.Certificate) { forServer(c); c.DNSNames = []string{"localhost"} }))
+			f.serve(tlstest.Issue(t, f.ca, func(c *x509.Certificate) { forServer(c); c.DNSNames = []string{"localhost"} }))
 			must(t, s.Reload())
 			uri := fmt.Sprintf(c.uri, d.port())
 			if out, err := run(t, "", "nbdinfo", "--size", uri); err != nil || strings.TrimSpace(out) != "67108864" {
@@ -236,18 +238,18 @@ func TestNBDStrangers(t *testing.T) {
 	needs(t, "nbdinfo")
 	f, other := newFolder(t), newFolder(t)
 	must(t, os.WriteFile(f.path(namePSK), []byte("alice:"+testKey+"\n"), 0o600))
-	f.serve(issue(t, f.ca, func(c *x509.Certificate) { forServer(c); c.DNSNames = []string{"localhost"} }))
+	f.serve(tlstest.Issue(t, f.ca, func(c *x509.Certificate) { forServer(c); c.DNSNames = []string{"localhost"} }))
 	wrong := filepath.Join(t.TempDir(), "wrong.psk")
 	must(t, os.WriteFile(wrong, []byte("alice:"+strings.Repeat("ab", 32)+"\neve:"+testKey+"\n"), 0o600))
-	certs := func(c *issued) string {
+	certs := func(c *tlstest.Cert) string {
 		return "nbds://localhost:%s/?tls-certificates=" + clientFolder(t, f, c)
 	}
 	d := nbd(t, f.server(true))
 	for name, c := range map[string]struct{ uri, saw string }{
 		"wrong key":        {"nbds://alice@localhost:%s/?tls-psk-file=" + wrong, "has another key"},
 		"unknown identity": {"nbds://eve@localhost:%s/?tls-psk-file=" + wrong, "there is no key for"},
-		"wrong authority":  {certs(issue(t, other.ca, forClient)), "not of our authority"},
-		"expired":          {certs(issue(t, f.ca, expired)), "expired"},
+		"wrong authority":  {certs(tlstest.Issue(t, other.ca, forClient)), "not of our authority"},
+		"expired":          {certs(tlstest.Issue(t, f.ca, expired)), "expired"},
 	} {
 		if out, err := run(t, "", "nbdinfo", fmt.Sprintf(c.uri, d.port())); err == nil {
 			t.Errorf("%s came in: %s", name, out)

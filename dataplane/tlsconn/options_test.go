@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"vstor/dataplane/tlsconn/tlstest"
 )
 
 // Each mistake has its own sentence.
@@ -29,29 +31,29 @@ func TestOptions(t *testing.T) {
 		{"bad DER", func(f *folder, o *Options) {
 			f.put(nameCA, []byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"))
 		}, "cannot be read"},
-		{"key of another", func(f *folder, o *Options) { f.put(nameKey, issue(t, f.ca, nil).keyPEM(t)) },
+		{"key of another", func(f *folder, o *Options) { f.put(nameKey, tlstest.Issue(t, f.ca, nil).KeyPEM(t)) },
 			"is not the key of the certificate"},
 		{"locked key", func(f *folder, o *Options) {
 			f.put(nameKey, []byte("-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n"))
 		}, "passphrase"},
 		{"open key", func(f *folder, o *Options) { must(t, os.Chmod(f.path(nameKey), 0o644)) }, "chmod o="},
 		{"expired", func(f *folder, o *Options) {
-			f.serve(issue(t, f.ca, func(c *x509.Certificate) { forServer(c); expired(c) }))
+			f.serve(tlstest.Issue(t, f.ca, func(c *x509.Certificate) { forServer(c); expired(c) }))
 		}, "expired on"},
 		{"early", func(f *folder, o *Options) {
-			f.serve(issue(t, f.ca, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) }))
+			f.serve(tlstest.Issue(t, f.ca, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) }))
 		}, "not valid before"},
-		{"for clients", func(f *folder, o *Options) { f.serve(issue(t, f.ca, forClient)) }, "lacks serverAuth"},
+		{"for clients", func(f *folder, o *Options) { f.serve(tlstest.Issue(t, f.ca, forClient)) }, "lacks serverAuth"},
 		{"huge", func(f *folder, o *Options) { f.put(nameCA, make([]byte, 2<<20)) }, "larger than 1 MiB"},
 		{"other's revocations", func(f *folder, o *Options) {
-			f.put(nameCRL, issue(t, nil, nil).crl(t, time.Now().Add(time.Hour)))
+			f.put(nameCRL, tlstest.Issue(t, nil, nil).CRL(t, time.Now().Add(time.Hour)))
 		}, "not signed by the authority"},
 		{"old revocations", func(f *folder, o *Options) {
-			f.put(nameCRL, f.ca.crl(t, time.Now().Add(-time.Hour)))
+			f.put(nameCRL, f.ca.CRL(t, time.Now().Add(-time.Hour)))
 		}, "was to be renewed"},
-		{"no revocations", func(f *folder, o *Options) { f.put(nameCRL, f.ca.certPEM()) }, "holds no list"},
+		{"no revocations", func(f *folder, o *Options) { f.put(nameCRL, f.ca.PEM()) }, "holds no list"},
 		{"whose revocations", func(f *folder, o *Options) {
-			f.put(nameCRL, f.ca.crl(t, time.Now().Add(time.Hour)))
+			f.put(nameCRL, f.ca.CRL(t, time.Now().Add(time.Hour)))
 			os.Remove(f.path(nameCA))
 		}, "ca-cert.pem is missing"},
 		{"open keys", func(f *folder, o *Options) {

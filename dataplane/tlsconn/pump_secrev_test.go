@@ -6,6 +6,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"vstor/dataplane/tlsconn/tlstest"
 )
 
 // answering stands for crypto/tls: while it reads it writes an answer of its own, to a KeyUpdate.
@@ -27,7 +29,7 @@ func (a *answering) Read(b []byte) (int, error) {
 
 // A deadline that passed during a silence is not the next writer's, who need not be the one that sends data.
 func TestPumpAnswersAfterSilence(t *testing.T) {
-	nc, peer := sockets(t)
+	nc, peer := tlstest.Sockets(t)
 	peer.SetDeadline(time.Now().Add(time.Minute))
 	a := &answering{Layer(nc), make(chan error, 1)}
 	fd, err := Pump(a)

@@ -7,9 +7,10 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"os"
 	"testing"
 	"time"
+
+	"vstor/dataplane/tlsconn/tlstest"
 )
 
 // pumped is a pump in all the ways it can be: over a layer, over TLS without one, over what is no socket.
@@ -22,7 +23,7 @@ func pumped(t testing.TB, how string) (loop, peer net.Conn) {
 		outer, peer = net.Pipe()
 		peer.SetDeadline(time.Now().Add(60 * time.Second))
 	case "tls without a layer":
-		server, raw := sockets(t)
+		server, raw := tlstest.Sockets(t)
 		outer, peer = tls.Server(server, f.server(false).now.Load().x509), tls.Client(raw, f.client())
 	case "layer over no socket":
 		server, raw := net.Pipe()
@@ -31,7 +32,7 @@ func pumped(t testing.TB, how string) (loop, peer net.Conn) {
 		must(t, client.Handshake())
 		outer, peer = (<-c).conn, client
 	default:
-		server, raw := sockets(t)
+		server, raw := tlstest.Sockets(t)
 		c := begin(f.server(false), server)
 		client := tls.Client(raw, f.client())
 		must(t, client.Handshake())
@@ -39,11 +40,7 @@ func pumped(t testing.TB, how string) (loop, peer net.Conn) {
 	}
 	fd, err := Pump(outer)
 	must(t, err)
-	file := os.NewFile(uintptr(fd), "loop")
-	loop, err = net.FileConn(file)
-	must(t, err)
-	file.Close()
-	loop.SetDeadline(time.Now().Add(60 * time.Second))
+	loop = tlstest.Loop(t, fd)
 	t.Cleanup(func() {
 		loop.Close()
 		if how == "layer over no socket" {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"vstor/dataplane/errs"
+	"vstor/dataplane/tlsconn/tlstest"
 )
 
 // outcome is what became of a handshake.
@@ -36,7 +37,7 @@ func begin(s *Server, nc net.Conn) chan outcome {
 // nil for a quiet end.
 func meet(t *testing.T, s *Server, cfg *tls.Config) (outcome, error) {
 	t.Helper()
-	server, raw := sockets(t)
+	server, raw := tlstest.Sockets(t)
 	c := make(chan outcome, 1)
 	go func() {
 		defer server.Close()
@@ -65,36 +66,37 @@ func meet(t *testing.T, s *Server, cfg *tls.Config) (outcome, error) {
 func TestCertificates(t *testing.T) {
 	f := newFolder(t)
 	other := newFolder(t)
-	revoked := issue(t, f.ca, forClient)
-	alice := issue(t, f.ca, func(c *x509.Certificate) {
+	revoked := tlstest.Issue(t, f.ca, forClient)
+	alice := tlstest.Issue(t, f.ca, func(c *x509.Certificate) {
 		forClient(c)
 		c.DNSNames = []string{"alice.example"}
 		c.EmailAddresses = []string{"a@example"}
 		c.IPAddresses = []net.IP{net.ParseIP("10.0.0.9")}
 		c.URIs = []*url.URL{{Scheme: "spiffe", Host: "example", Path: "/alice"}}
 	})
-	f.put(nameCRL, f.ca.crl(t, time.Now().Add(time.Hour), revoked))
+	f.put(nameCRL, f.ca.CRL(t, time.Now().Add(time.Hour), revoked))
 	names := []string{"alice", "alice.example", "a@example", "10.0.0.9", "spiffe://example/alice"}
 	for _, c := range []struct {
 		name   string
-		show   []*issued
+		show   []*tlstest.Cert
 		free   bool   // without VerifyPeer
 		alert  string // what the client is told
 		log    string // what the server says
 		names  []string
 		only13 bool
 	}{
-		{name: "right", show: []*issued{alice}, names: names},
-		{name: "right, free", show: []*issued{alice}, names: names, free: true},
+		{name: "right", show: []*tlstest.Cert{alice}, names: names},
+		{name: "right, free", show: []*tlstest.Cert{alice}, names: names, free: true},
 		{name: "none, free", free: true},
 		{name: "none", alert: "certificate required", log: "didn't provide a certificate", only13: true},
-		{name: "wrong authority", show: []*issued{issue(t, other.ca, forClient)}, alert: "unknown certificate authority",
-			log: "not of our authority"},
-		{name: "wrong authority, free", show: []*issued{issue(t, other.ca, forClient)}, free: true,
+		{name: "wrong authority", show: []*tlstest.Cert{tlstest.Issue(t, other.ca, forClient)},
 			alert: "unknown certificate authority", log: "not of our authority"},
-		{name: "expired", show: []*issued{issue(t, f.ca, expired)}, alert: "expired certificate", log: "has expired"},
-		{name: "revoked", show: []*issued{revoked}, alert: "bad certificate", log: "is revoked"},
-		{name: "for servers", show: []*issued{issue(t, f.ca, forServer)}, alert: "bad certificate",
+		{name: "wrong authority, free", show: []*tlstest.Cert{tlstest.Issue(t, other.ca, forClient)}, free: true,
+			alert: "unknown certificate authority", log: "not of our authority"},
+		{name: "expired", show: []*tlstest.Cert{tlstest.Issue(t, f.ca, expired)}, alert: "expired certificate",
+			log: "has expired"},
+		{name: "revoked", show: []*tlstest.Cert{revoked}, alert: "bad certificate", log: "is revoked"},
+		{name: "for servers", show: []*tlstest.Cert{tlstest.Issue(t, f.ca, forServer)}, alert: "bad certificate",
 			log: "incompatible key usage"},
 	} {
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
@@ -139,7 +141,7 @@ func TestRefusals(t *testing.T) {
 		"plain": []byte("NBDMAGICIHAVEOPT"), "http": []byte("GET / HTTP/1.1\r\n\r\n"), "zeros": make([]byte, 64),
 		"too long": {22, 3, 1, 0xff, 0xff, 1, 0, 0},
 	} {
-		server, client := sockets(t)
+		server, client := tlstest.Sockets(t)
 		c := begin(s, server)
 		client.Write(send)
 		client.(*net.TCPConn).CloseWrite()
@@ -165,7 +167,7 @@ func TestTruncatedHello(t *testing.T) {
 
 func stops(t *testing.T, s *Server, hello []byte) {
 	for _, cut := range []int{0, 1, 4, 5, 6, 60, len(hello) - 1} {
-		server, client := sockets(t)
+		server, client := tlstest.Sockets(t)
 		c := begin(s, server)
 		client.Write(hello[:cut])
 		client.Close()
@@ -173,7 +175,7 @@ func stops(t *testing.T, s *Server, hello []byte) {
 			t.Errorf("%d bytes, then hung up: %v", cut, o.err)
 		}
 		server.Close()
-		server, client = sockets(t)
+		server, client = tlstest.Sockets(t)
 		server.SetDeadline(time.Now().Add(30 * time.Millisecond))
 		c = begin(s, server)
 		client.Write(hello[:cut])
@@ -181,7 +183,7 @@ func stops(t *testing.T, s *Server, hello []byte) {
 			t.Errorf("%d bytes, then silence: %v", cut, o.err)
 		}
 	}
-	server, client := sockets(t)
+	server, client := tlstest.Sockets(t)
 	server.SetDeadline(time.Now().Add(300 * time.Millisecond))
 	c := begin(s, server)
 	go func() { // a byte now and then does not buy time
@@ -216,7 +218,7 @@ func clientHello(t testing.TB, cfg *tls.Config) []byte {
 // Data that comes in one segment with the end of the handshake is not lost.
 func TestEarlyData(t *testing.T) {
 	f := newFolder(t)
-	server, raw := sockets(t)
+	server, raw := tlstest.Sockets(t)
 	c := begin(f.server(false), server)
 	client := tls.Client(&glue{Conn: raw}, f.client())
 	want := bytes.Repeat([]byte("x"), 100<<10)
@@ -262,7 +264,7 @@ func TestReload(t *testing.T) {
 	f := newFolder(t)
 	s := f.server(false)
 	serial := func() string {
-		server, raw := sockets(t)
+		server, raw := tlstest.Sockets(t)
 		c := begin(s, server)
 		client := tls.Client(raw, f.client())
 		must(t, client.Handshake())
@@ -270,8 +272,8 @@ func TestReload(t *testing.T) {
 		return client.ConnectionState().PeerCertificates[0].SerialNumber.String()
 	}
 	first := serial()
-	renewed := issue(t, f.ca, forServer)
-	f.put(nameCert, renewed.certPEM()) // half: the key is still the old one's
+	renewed := tlstest.Issue(t, f.ca, forServer)
+	f.put(nameCert, renewed.PEM()) // half: the key is still the old one's
 	if err := s.Reload(); err == nil {
 		t.Error("a certificate with another's key was taken")
 	}
@@ -280,7 +282,7 @@ func TestReload(t *testing.T) {
 	}
 	f.serve(renewed)
 	must(t, s.Reload())
-	if serial() != renewed.cert.SerialNumber.String() {
+	if serial() != renewed.Certificate.SerialNumber.String() {
 		t.Error("the renewed certificate is not shown")
 	}
 }

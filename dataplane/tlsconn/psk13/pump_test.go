@@ -9,10 +9,10 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"vstor/dataplane/tlsconn"
 	"vstor/dataplane/tlsconn/psk13"
+	"vstor/dataplane/tlsconn/tlstest"
 )
 
 // pumped is a client, and the socket that a loop would own behind the server's pump.
@@ -28,15 +28,7 @@ func pumped(t testing.TB) (loop, peer net.Conn) {
 	must(os.WriteFile(file, []byte("alice:"+hex.EncodeToString(psk13.AliceKey())), 0o600))
 	s, err := tlsconn.NewServer(tlsconn.Options{PSK: file})
 	must(err)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	must(err)
-	defer ln.Close()
-	raw, err := net.Dial("tcp", ln.Addr().String())
-	must(err)
-	server, err := ln.Accept()
-	must(err)
-	server.SetDeadline(time.Now().Add(time.Minute))
-	raw.SetDeadline(time.Now().Add(time.Minute))
+	server, raw := tlstest.Sockets(t)
 	fds := make(chan int, 1)
 	go func() {
 		c, id, err := s.Handshake(server)
@@ -54,11 +46,8 @@ func pumped(t testing.TB) (loop, peer net.Conn) {
 	}()
 	client, err := psk13.NewTestClient(raw)
 	must(err)
-	f := os.NewFile(uintptr(<-fds), "loop")
-	loop, err = net.FileConn(f)
-	must(err)
-	f.Close()
-	t.Cleanup(func() { loop.Close(); client.Close() })
+	loop = tlstest.Loop(t, <-fds)
+	t.Cleanup(func() { client.Close() })
 	return loop, client
 }
 
