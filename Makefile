@@ -45,17 +45,18 @@ check:
 
 unit:
 	$(call STEP,unit tests with invariants on)
-	go test -tags invariants -timeout 12m ./...
+	go test -tags invariants -timeout 30m ./...
 	$(call STEP,allocation tests in the shipped build)
-	go test -run Alloc ./...
+	go test -run Alloc $$(grep -rl --include='*_test.go' '^func Test.*Alloc' . | xargs dirname | sort -u)
 
+SHORT ?= -short
 race:
 	$(call STEP,race detector)
-	CGO_ENABLED=1 go test -race -short -tags invariants -timeout 12m ./dataplane/... ./pracc/... ./asd/...
+	CGO_ENABLED=1 go test -race $(SHORT) -tags invariants -timeout 30m ./dataplane/... ./pracc/... ./asd/...
 
 e2e: build
 	$(call STEP,end to end)
-	VSTOR=$(CURDIR)/bin/vstor go test -count=1 -timeout 20m -tags e2e -v ./tools/e2e
+	VSTOR=$(CURDIR)/bin/vstor go test -count=1 -timeout 60m -tags e2e -v ./tools/e2e
 
 model:
 	go test -tags invariants -run TestModel -timeout 24h ./dataplane/node -model.time $(or $(MODEL_TIME),10m)

@@ -15,8 +15,8 @@ import (
 // the loop is stopped or the Client closed in the midst of it.
 func TestChaos(t *testing.T) {
 	seeds := 24
-	if testing.Short() || raceEnabled {
-		seeds = 8
+	if testing.Short() {
+		seeds = 4
 	}
 	for seed := range seeds {
 		for _, remote := range []bool{false, true} {

@@ -28,7 +28,11 @@ func TestFaultyDrives(t *testing.T) {
 		}
 		t.Cleanup(func() { d.over.Close() })
 	}
-	for range 30 {
+	rounds := 30
+	if testing.Short() {
+		rounds = 10
+	}
+	for range rounds {
 		var fls []*flight
 		w.loop.Call(func() {
 			for range 8 {

@@ -123,7 +123,7 @@ func TestEveryPattern(t *testing.T) {
 	modes := []string{"absent", "eio", "rot", "unwritten", "gone", "unreachable", "short"}
 	wantKind := map[string]errs.Kind{"absent": errs.IO, "eio": errs.IO, "rot": errs.Corrupt,
 		"unwritten": errs.IO, "gone": errs.Unreachable, "unreachable": errs.Unreachable, "short": errs.IO}
-	for _, mode := range modes {
+	for i, mode := range modes {
 		t.Run(mode, func(t *testing.T) {
 			w := newWorld(t, 6, 16<<20, nil)
 			sco := ids.SCONum(0)
@@ -132,7 +132,7 @@ func TestEveryPattern(t *testing.T) {
 				for f := range 6 {
 					lost += set >> f & 1
 				}
-				if lost > 3 {
+				if lost > 3 || testing.Short() && (set+i)%3 != 0 {
 					continue
 				}
 				sco++

@@ -185,6 +185,9 @@ func TestCrashEverywhere(t *testing.T) {
 	for seed, workers := range []int{1, 1, 4} {
 		c, clk := newCrasher(t, uint64(seed), time.Duration(seed)*time.Second)
 		every := []int{1, 3, 5}[seed]
+		if testing.Short() {
+			every *= 4
+		}
 		c.at = func(n int) bool { return n%every == 0 }
 		o := c.o
 		o.FS = errorfs.Wrap(c.fs, errorfs.InjectorFunc(func(op errorfs.Op) error {

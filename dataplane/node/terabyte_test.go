@@ -78,6 +78,9 @@ func mapMuch(t *testing.T, n *Node, size int64) (scos int) {
 // A start reads what is kept of each SCO and no page of the map, however much of it there is.
 func TestStartWithMuchMapped(t *testing.T) {
 	size := int64(16) << 30
+	if testing.Short() {
+		size = 4 << 30
+	}
 	host := Host(newMemHost())
 	cfg := config.Config{Dir: "/d", ASDs: 6, ASDSize: 64 << 20, Nodes: 6, Policies: config.DefaultPolicies(),
 		SCOSize: 64 << 20, FragmentSize: 4 << 20, Memory: 1 << 30, Journal: 1 << 30, MaxConnections: 16, Loops: 1}

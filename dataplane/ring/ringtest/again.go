@@ -10,16 +10,18 @@ import (
 )
 
 // Again runs all tests of this binary again, but for the calling one, in a process without io_uring, where loops
-// are plain. Its TestMain calls ForbidIfAsked. Skipped, with a word, where io_uring cannot be forbidden.
-func Again(t *testing.T) {
+// are plain. Its TestMain calls ForbidIfAsked. Skipped, with a word, where io_uring cannot be forbidden. Short runs
+// leave out what the pattern brief names.
+func Again(t *testing.T, brief string) {
 	t.Helper()
 	if os.Getenv(forbidEnv) != "" {
 		t.Fatal("there is no io_uring already: -test.skip does not work")
 	}
-	args := []string{"-test.skip=^" + t.Name() + "$", "-test.count=1"}
+	args, skip := []string{"-test.count=1"}, "^"+t.Name()+"$"
 	if testing.Short() {
-		args = append(args, "-test.short")
+		args, skip = append(args, "-test.short"), skip+"|"+brief
 	}
+	args = append(args, "-test.skip="+skip)
 	if end, ok := t.Deadline(); ok {
 		args = append(args, "-test.timeout="+time.Until(end).String())
 	}

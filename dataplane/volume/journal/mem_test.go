@@ -13,7 +13,11 @@ import (
 // a block that was not synced.
 func TestMemCrash(t *testing.T) {
 	l := startLoop(t, 64<<20)
-	for seed := range uint64(20) {
+	seeds := uint64(20)
+	if testing.Short() {
+		seeds = 6
+	}
+	for seed := range seeds {
 		rnd := rand.New(rand.NewPCG(seed, 1))
 		mem := dio.NewMem(DataStart + 5*testSegment)
 		if err := Create(mem, Options{SegmentSize: testSegment}); err != nil {

@@ -436,8 +436,8 @@ func TestModel(t *testing.T) {
 		return
 	}
 	seeds := int64(*modelSeeds)
-	if underRace {
-		seeds = min(seeds, 3)
+	if testing.Short() {
+		seeds = min(seeds, 2)
 	}
 	for seed := range seeds {
 		t.Run(fmt.Sprint(seed+1), func(t *testing.T) { runModel(t, seed+1, 300) })
