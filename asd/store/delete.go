@@ -116,17 +116,21 @@ func (t *batch) publishDeletes(o *op) {
 		d := &o.dels[i]
 		if d.own {
 			s.withdraw(d.pin.key, d.pin.start)
+			s.deleted.add(d.pin.key)
 			n := runsLen(d.runs)
 			s.alloc.Lock()
 			s.alloc.live -= n
 			s.alloc.resting += n
 			s.alloc.Unlock()
-			s.rest.add(restItem{runs: d.runs, key: d.pin.key, until: t.now.Add(s.opts.Quarantine),
+			// The clock is read now, and not with the batch: a commit takes as long as it takes, and until it
+			// ended the fragment was given out.
+			s.rest.add(restItem{runs: d.runs, key: d.pin.key, until: s.opts.Now().Add(s.opts.Quarantine),
 				durable: s.opts.Quarantine > 0})
 			s.count.deletes.Add(1)
 		}
 		s.Unpin(d.pin)
 	}
+	s.deleted.tell()
 }
 
 // restItem is deleted space that must not be used yet.

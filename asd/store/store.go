@@ -45,6 +45,7 @@ type Store struct {
 	}
 	commits committer
 	rest    rest
+	deleted deleted
 	scratch chan *scratch
 
 	users struct {
