@@ -34,6 +34,11 @@
 // A reply carries an errs.Kind. If it is not OK the body is a sentence, and there is no data. Absent means
 // that the ASD knows that it has no such fragment.
 //
+// # Short-circuit
+//
+// Between processes of one host the drive's descriptor and the places of fragments go over the socket instead of
+// their bytes, under a lease: short.go.
+//
 // # Data
 //
 // ReadRanges gives what is on the drive, unverified: the reader has a checksum for every block. Get verifies

@@ -3,6 +3,7 @@ package proto
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"vstor/dataplane/errs"
 	"vstor/dataplane/wire"
@@ -112,6 +113,35 @@ func printRest(h *wire.Header, body, data []byte) (string, error) {
 		return fmt.Sprintf("%+v", m), err
 	case TFault:
 		return fmt.Sprintf("%q", body), nil
+	}
+	return printShort(h, body)
+}
+
+func printShort(h *wire.Header, body []byte) (string, error) {
+	switch h.Type {
+	case TDrive:
+		var m Drive
+		err := m.Decode(body)
+		return fmt.Sprintf("%d bytes, file %d of file system %d", m.Size, m.Inode, m.Device), err
+	case TExtents:
+		keys, err := DecodeKeys(nil, body)
+		return fmt.Sprint(keys), err
+	case TExtents | wire.Reply:
+		f := NewFound(body)
+		parts := []string{fmt.Sprintf("incarnation %d", f.Incarnation)}
+		for f.c.Left() > 0 && !f.bad {
+			es, k := f.Next(nil)
+			parts = append(parts, fmt.Sprint(k, es))
+		}
+		return strings.Join(parts, ", "), f.Done()
+	case TLease | wire.Reply:
+		var m Lease
+		err := m.Decode(body)
+		return fmt.Sprintf("for %v, told of %d deletes", time.Duration(m.Nanos), m.Told), err
+	case TForget:
+		var m Forget
+		err := m.Decode(body)
+		return fmt.Sprintf("%v, told of %d deletes", m.Keys, m.Told), err
 	}
 	return "", nil
 }

@@ -19,6 +19,7 @@ const (
 	TAuth    uint8 = 3
 	TReady   uint8 = 4
 	TRefuse  uint8 = 5
+	TDrive   uint8 = 6
 
 	TPing       uint8 = 16
 	TInfo       uint8 = 17
@@ -35,14 +36,20 @@ const (
 	TDescribe   uint8 = 28
 	TCancel     uint8 = 29
 	TFault      uint8 = 30
+	TExtents    uint8 = 31
+	TLease      uint8 = 32
+	TForget     uint8 = 33
 )
+
+// TypesEnd is above all types.
+const TypesEnd = TForget + 1
 
 var names = map[uint8]string{
 	THello: "hello", TWelcome: "welcome", TAuth: "auth", TReady: "ready", TRefuse: "refuse", TPing: "ping",
 	TInfo: "info",
 	TStat: "stat", TReadRanges: "read-ranges", TGet: "get", TPut: "put", TDelete: "delete", TList: "list",
 	TLocate: "locate", TVerify: "verify", TFence: "fence", TEpoch: "epoch", TDescribe: "describe", TCancel: "cancel",
-	TFault: "fault",
+	TFault: "fault", TDrive: "drive", TExtents: "extents", TLease: "lease", TForget: "forget",
 }
 
 // TypeName is a type as people read it.
@@ -66,6 +73,9 @@ const (
 	// DeleteMax is how many fragments one Delete may name, ListMax how many one List gives.
 	DeleteMax = 1024
 	ListMax   = 1024
+	// LocateMax is how many fragments one Extents may ask for, ExtentsMax in how many pieces one may lie.
+	LocateMax  = 32
+	ExtentsMax = 8
 	// DescMax is the longest descriptor of a fragment, RegionsMax the most regions.
 	DescMax    = 512
 	RegionsMax = 256
@@ -74,8 +84,13 @@ const (
 	NameMax = 64
 )
 
+// The longest reply to an Extents fits a body.
+const _ = uint(wire.BodyMax - 8 - LocateMax*(4+12*ExtentsMax))
+
 // Capabilities are bits that both sides announce; what both have may be used.
 const (
 	// CapFaults: the ASD was started with --allow-faults.
 	CapFaults uint64 = 1 << 0
+	// CapShortCircuit: the asker wants to read the drive itself, the ASD lets it. On unix sockets only.
+	CapShortCircuit uint64 = 1 << 1
 )

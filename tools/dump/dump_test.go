@@ -27,6 +27,15 @@ func frame(t *testing.T, n int) []byte {
 	return b[:n]
 }
 
+// forget is a Forget of one key.
+func forget(key layout.FragKey) []byte {
+	m := proto.Forget{Told: 3, Keys: []layout.FragKey{key}}
+	b := m.Append(make([]byte, wire.HeaderSize))
+	h := wire.Header{Type: proto.TForget, Body: uint32(len(b) - wire.HeaderSize)}
+	h.Seal(b)
+	return b
+}
+
 func TestDump(t *testing.T) {
 	key := layout.FragKey{Namespace: 7, SCO: 8, Put: 9, Chunk: 1, Frag: 2, Version: 3}.Append(nil)
 	path := filepath.Join(t.TempDir(), "key")
@@ -41,6 +50,7 @@ func TestDump(t *testing.T) {
 		{key, "key -", 0, "Chunk          1\n"},
 		{layout.Location{SCO: 5, Sum: 6}.Append(nil), "location -", 0, "SCO            5\n"},
 		{frame(t, 32), "frames -", 0, "ping"},
+		{forget(layout.FragKey{Namespace: 77}), "frames -", 0, "told of 3 deletes"},
 		{frame(t, 31), "frames -", 1, "cut off after 31 bytes"},
 		{frame(t, 32), "edge-frames -", 0, "open id 7"},
 		{[]byte("abc"), "hex -", 0, "|abc|"},
