@@ -24,6 +24,9 @@ type Peer struct {
 	Incarnation uint64
 	Requests    uint32 // may be unanswered
 	Bytes       uint64 // of data that they may ask for or carry
+
+	// Drive is the ASD's drive, for who asked for CapShortCircuit, if it gave it. The asker owns it.
+	Drive *Drive
 }
 
 // AskOptions is what the side that dialed says and wants.
@@ -48,6 +51,8 @@ type AnswerOptions struct {
 	Requests    uint32
 	Bytes       uint64
 	Timeout     time.Duration // of the handshake as a whole; default 10 s
+	// Share gives the drive to an asker who wants it; with it CapShortCircuit is announced, on a unix socket.
+	Share Sharer
 }
 
 func speak(nc net.Conn) *link.Shake {
@@ -101,9 +106,19 @@ func Ask(nc net.Conn, o AskOptions) (*Peer, error) {
 	if why := mismatch(&hello, r.Deployment, r.UUID, r.ID); why != "" {
 		return nil, errs.New(errs.Refused, "%s", why)
 	}
-	return &Peer{Version: w.Version, Caps: w.Caps & o.Caps, Name: o.Name, ID: r.ID, UUID: r.UUID,
+	p := &Peer{Version: w.Version, Caps: w.Caps & o.Caps, Name: o.Name, ID: r.ID, UUID: r.UUID,
 		Deployment:  r.Deployment,
-		Incarnation: r.Incarnation, Requests: r.Requests, Bytes: r.Bytes}, s.End()
+		Incarnation: r.Incarnation, Requests: r.Requests, Bytes: r.Bytes}
+	if p.Caps&proto.CapShortCircuit != 0 {
+		if p.Drive, err = receiveDrive(nc); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.End(); err != nil {
+		p.Drive.Close()
+		return nil, err
+	}
+	return p, nil
 }
 
 // Answer is the ASD's side of the handshake. It blocks; not for loops. After an error the caller closes nc;
@@ -112,6 +127,9 @@ func Answer(nc net.Conn, o AnswerOptions) (*Peer, error) {
 	s := speak(nc)
 	if err := s.Begin(o.Secret, o.Timeout); err != nil {
 		return nil, err
+	}
+	if _, local := nc.(*net.UnixConn); local && o.Share != nil {
+		o.Caps |= proto.CapShortCircuit
 	}
 	said, err := s.Read(proto.THello)
 	if err != nil {
@@ -147,6 +165,11 @@ func Answer(nc net.Conn, o AnswerOptions) (*Peer, error) {
 		Incarnation: o.Incarnation}
 	if err := s.Write(proto.TReady, errs.OK, r.Append(nil)); err != nil {
 		return nil, err
+	}
+	if w.Caps&proto.CapShortCircuit != 0 {
+		if err := sendDrive(nc, o.Share); err != nil {
+			return nil, err
+		}
 	}
 	return &Peer{Version: w.Version, Caps: w.Caps, Name: hello.Name, ID: o.ID, UUID: o.UUID, Deployment: o.Deployment,
 		Incarnation: o.Incarnation, Requests: o.Requests, Bytes: o.Bytes}, s.End()

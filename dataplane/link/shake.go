@@ -42,11 +42,16 @@ func (s *Shake) End() error { return broken(s.Conn.SetDeadline(time.Time{})) }
 
 // Write sends a frame.
 func (s *Shake) Write(t uint8, k errs.Kind, body []byte) error {
+	_, err := s.Conn.Write(Sealed(t, k, body))
+	return broken(err)
+}
+
+// Sealed is the bytes of a frame without data.
+func Sealed(t uint8, k errs.Kind, body []byte) []byte {
 	b := append(make([]byte, wire.HeaderSize, wire.HeaderSize+len(body)), body...)
 	h := wire.Header{Type: t, Body: uint32(len(body)), Arg: uint32(k)}
 	h.Seal(b)
-	_, err := s.Conn.Write(b)
-	return broken(err)
+	return b
 }
 
 // Turn tells the peer why it is not let in, and makes the error for this side.
