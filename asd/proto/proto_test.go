@@ -336,11 +336,12 @@ func TestFoundNonsense(t *testing.T) {
 	for name, b := range map[string][]byte{
 		"cut": good[:23], "long": append(bytes.Clone(good), 0), "OK without any": one(errs.OK), "odd": odd,
 		"absent with one": one(errs.Absent, layout.Extent{Off: 4096, Len: 4096}),
-		"empty":           one(errs.OK, layout.Extent{Off: 4096}), "half a block": one(errs.OK, layout.Extent{Off: 4096, Len: 8}),
-		"between blocks": one(errs.OK, layout.Extent{Off: 8, Len: 4096}),
-		"far out":        one(errs.OK, layout.Extent{Off: -4096, Len: 4096}),
-		"many":           one(errs.OK, make([]layout.Extent, ExtentsMax+1)...),
-		"no head":        make([]byte, 7),
+		"empty":           one(errs.OK, layout.Extent{Off: 4096}),
+		"half a block":    one(errs.OK, layout.Extent{Off: 4096, Len: 8}),
+		"between blocks":  one(errs.OK, layout.Extent{Off: 8, Len: 4096}),
+		"far out":         one(errs.OK, layout.Extent{Off: -4096, Len: 4096}),
+		"many":            one(errs.OK, make([]layout.Extent, ExtentsMax+1)...),
+		"no head":         make([]byte, 7),
 	} {
 		f := NewFound(b)
 		for f.c.Left() > 0 && !f.bad {

@@ -14,6 +14,7 @@ import (
 	"vstor/dataplane/dio"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/invariants"
+	"vstor/dataplane/layout"
 	"vstor/dataplane/wire"
 )
 
@@ -25,7 +26,7 @@ func (w *world) raw(t testing.TB) int {
 	must(t, err)
 	must(t, syscall.SetNonblock(fds[1], true))
 	w.srv.live.Add(1)
-	must(t, w.srv.adopt(fds[0], &handshake.Peer{Name: "raw"}))
+	must(t, w.srv.adopt(fds[0], &handshake.Peer{Name: "raw", Caps: proto.CapShortCircuit}))
 	return fds[1]
 }
 
@@ -76,6 +77,8 @@ func TestNoAllocation(t *testing.T) {
 		{"absent", proto.TReadRanges, rangesBody(rng(99, 0, 4096)), 0, 1},
 		{"ping", proto.TPing, nil, 0, 0},
 		{"locate", proto.TLocate, rangeBody(1, 0, 4096), 0, 12},
+		{"extents", proto.TExtents, proto.AppendKeys(nil, []layout.FragKey{key(1), key(99)}), 0, 8 + 16 + 4},
+		{"lease", proto.TLease, nil, 0, 16},
 	} {
 		const depth = 8
 		var out []byte

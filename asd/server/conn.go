@@ -22,6 +22,7 @@ type conn struct {
 	requests   *request // them
 	receiving  *request // whose data is coming in
 	ending     bool     // the server shuts down: what was asked is answered
+	short      *short   // of a peer that reads the drive itself; else nil
 
 	line               *line
 	linePrev, lineNext *conn
@@ -40,6 +41,7 @@ func (c *conn) holds() bool { return c.unanswered > 0 }
 // RunOnLoop starts the connection (ring.Message).
 func (c *conn) RunOnLoop() {
 	c.k.add(c)
+	c.startShort()
 	c.link.Start()
 }
 

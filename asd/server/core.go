@@ -40,6 +40,8 @@ type core struct {
 	extents   [8]layout.Extent
 	scratch   buf.Vec
 
+	deleted deletedMessage
+
 	stalls ring.Timer
 	idle   ring.Timer
 }
@@ -89,6 +91,7 @@ func newCore(s *Server, loop *ring.Loop) *core {
 	k.puts.init(k.pool, s.opts.PutBuffers, s.opts.putRun())
 	k.gets.init(k.pool, getBuffers, s.opts.getRun())
 	k.pages = int(s.opts.PoolBytes / buf.PageSize)
+	k.deleted.k = k
 	k.stalls.Fire, k.idle.Fire = k.lookForStalls, k.lookForIdle
 	return k
 }

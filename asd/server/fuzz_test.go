@@ -8,6 +8,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"vstor/asd/proto"
+	"vstor/dataplane/layout"
 	"vstor/dataplane/wire"
 )
 
@@ -28,6 +29,8 @@ func FuzzServer(f *testing.F) {
 		message(proto.TFence, 7, 0, proto.AppendEpoch(nil, 9, 1), nil),
 		message(proto.TDescribe, 8, 0, rangeBody(0, 0, 0), nil),
 		message(99, 9, 0, nil, make([]byte, 100)),
+		message(proto.TExtents, 10, 0, proto.AppendKeys(nil, []layout.FragKey{key(0), key(9)}), nil),
+		message(proto.TLease, 11, 0, nil, nil),
 	}
 	for _, s := range seeds {
 		f.Add(s, uint16(7))

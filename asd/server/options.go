@@ -58,14 +58,19 @@ type Options struct {
 	// IdleTimeout: a connection on which nothing happened for so long is closed. Default 15 min.
 	IdleTimeout time.Duration
 
-	// Quarantine is how long the store lets deleted space rest; for Info.
-	Quarantine time.Duration
+	// Share opens the drive once more for a peer on this host, who then reads it by itself under leases of
+	// Lease; nil is not. The store must let deleted space rest for at least as long. Default of Lease 20 s.
+	Share link.Sharer
+	Lease time.Duration
 
 	// AllowFaults lets peers set faults, by way of SetFaults, which runs on a worker. The text is the
 	// peer's, empty to take all back; the kind and sentence of its error go to the peer.
 	AllowFaults bool
 	SetFaults   func(text string) error
 }
+
+// DefaultLease is for how long a peer that reads the drive itself may use what it was told.
+const DefaultLease = 20 * time.Second
 
 const (
 	// requestsMax bounds the requests of all connections from their header until the reply has left.
@@ -118,6 +123,7 @@ func (o *Options) EnsureDefaults() {
 	span(&o.HandshakeTimeout, 5*time.Second)
 	span(&o.StallTimeout, 5*time.Second)
 	span(&o.IdleTimeout, 15*time.Minute)
+	span(&o.Lease, DefaultLease)
 }
 
 // Validate names the first setting that makes no sense. REQUIRES: EnsureDefaults.
@@ -143,6 +149,9 @@ func (o *Options) Validate() error {
 		return errs.New(errs.Invalid, "asd server: %d connections; at most 32768 would be right", o.MaxConnections)
 	case o.HandshakeTimeout < 0 || o.StallTimeout < 0 || o.IdleTimeout < 0:
 		return errs.New(errs.Invalid, "asd server: a timeout is negative; it must be above 0")
+	case o.Share != nil && (o.Lease <= 0 || o.Store.Quarantine() < o.Lease):
+		return errs.New(errs.Invalid, "asd server: leases of %v on a store where deleted space rests for %v; it must rest "+
+			"for at least as long", o.Lease, o.Store.Quarantine())
 	case o.AllowFaults && o.SetFaults == nil:
 		return errs.New(errs.Invalid, "asd server: faults are allowed, but SetFaults is missing")
 	}

@@ -28,6 +28,10 @@ func (c *conn) quick(r *request, body []byte) link.Verdict {
 		r.text = proto.AppendEpoch(r.text[:0], ns, k.store.HighestEpoch(ns))
 		r.answer(errs.OK)
 		return link.Next
+	case proto.TExtents:
+		return c.findExtents(r, body)
+	case proto.TLease:
+		return c.grantLease(r, body)
 	case proto.TPing, proto.TInfo, proto.TStat:
 		if len(body) > 0 {
 			return c.refuse(r, errs.New(errs.Corrupt, "asd server: %s with a body of %d bytes; it has none",
@@ -67,7 +71,7 @@ func (r *request) locate(rng *proto.Range) {
 func (s *Server) info() proto.Info {
 	st := s.opts.Store.Stat()
 	return proto.Info{ID: st.ID, PID: uint32(os.Getpid()), UUID: st.UUID, Deployment: st.Deployment,
-		Incarnation: st.Incarnation, Capacity: st.Capacity, Quarantine: int64(s.opts.Quarantine)}
+		Incarnation: st.Incarnation, Capacity: st.Capacity, Quarantine: int64(s.opts.Store.Quarantine())}
 }
 
 // StatOf is a store's state as the protocol has it.

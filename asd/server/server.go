@@ -11,6 +11,7 @@ import (
 	"vstor/asd/handshake"
 	"vstor/asd/proto"
 	"vstor/dataplane/buf"
+	"vstor/dataplane/dio"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/link"
 	"vstor/dataplane/ring"
@@ -57,6 +58,9 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		pool.Close()
 		return nil, err
+	}
+	if o.Share != nil {
+		o.Store.WatchDeletes(s.core.deleted.wake)
 	}
 	if _, why := s.loop.Plain(); why != nil {
 		o.Log.Warn("no io_uring: IO is plain, which is slower", "loop", o.Name, "error", why)
@@ -177,6 +181,15 @@ func answering(o *Options) handshake.AnswerOptions {
 		Timeout: o.HandshakeTimeout}
 	if o.AllowFaults {
 		a.Caps |= proto.CapFaults
+	}
+	if o.Share != nil {
+		a.Share = func() (int, dio.Shared, error) {
+			fd, is, err := o.Share()
+			if err != nil {
+				o.Log.Warn("the drive cannot be handed over: its bytes go over the socket", "asd", o.Name, "error", err)
+			}
+			return fd, is, err
+		}
 	}
 	return a
 }

@@ -159,7 +159,7 @@ func TestListDeleteDescribe(t *testing.T) {
 }
 
 func TestInfoStatPing(t *testing.T) {
-	w := newWorld(t, func(o *Options) { o.Quarantine = time.Hour })
+	w := newWorldOn(t, time.Hour, nil)
 	p := w.dial()
 	must(t, p.put(1, 8192))
 	must(t, p.call(proto.TReadRanges, rangesBody(rng(1, 0, 8192)), nil).err())

@@ -18,26 +18,30 @@ type Stats struct {
 	Silent           uint64 // closed: nothing moved in the middle of a frame
 	Overloaded       uint64 // closed: no memory for what it had sent while it waited
 
-	Requests      [proto.TFault + 2]uint64 // by type; the last is for unknown ones
-	Errors        uint64                   // requests answered with an error
-	Reads         uint64                   // ranges read from the drive
-	RangeErrors   uint64                   // ranges answered with an error
-	ReadErrors    uint64                   // of reads of the drive
-	SentBytes     uint64                   // of data
+	Requests      [proto.TypesEnd + 1]uint64 // by type; the last is for unknown ones
+	Errors        uint64                     // requests answered with an error
+	Reads         uint64                     // ranges read from the drive
+	RangeErrors   uint64                     // ranges answered with an error
+	ReadErrors    uint64                     // of reads of the drive
+	SentBytes     uint64                     // of data
 	ReceivedBytes uint64
 	CopiedBytes   uint64 // of data, in user space
 	Stalls        uint64 // times a connection had to wait
+	Located       uint64 // fragments located for peers that read the drive themselves
+	Forgets       uint64 // messages that told them of deletes
 }
 
 // counters are written on the loop, read anywhere.
 type counters struct {
 	connections   stat.Gauge
-	requests      [proto.TFault + 2]stat.Counter // the last is for unknown types
+	requests      [proto.TypesEnd + 1]stat.Counter // the last is for unknown types
 	errors        stat.Counter
 	reads         stat.Counter
 	rangeErrors   stat.Counter
 	readErrors    stat.Counter
 	sentBytes     stat.Counter
+	located       stat.Counter
+	forgets       stat.Counter
 	receivedBytes stat.Counter
 	stalled       stat.Counter
 	idle          stat.Counter
@@ -63,7 +67,7 @@ func (s *Server) Stats() Stats {
 		Errors: c.errors.Load(), Reads: c.reads.Load(), RangeErrors: c.rangeErrors.Load(),
 		ReadErrors: c.readErrors.Load(),
 		SentBytes:  c.sentBytes.Load(), ReceivedBytes: c.receivedBytes.Load(), CopiedBytes: l.CopiedBytes.Load(),
-		Stalls: l.Stalls.Load(),
+		Stalls: l.Stalls.Load(), Located: c.located.Load(), Forgets: c.forgets.Load(),
 	}
 	for i := range c.requests {
 		st.Requests[i] = c.requests[i].Load()

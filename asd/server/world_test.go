@@ -53,10 +53,14 @@ type world struct {
 	down  bool
 }
 
-func newWorld(t testing.TB, edit func(*Options)) *world {
+func newWorld(t testing.TB, edit func(*Options)) *world { return newWorldOn(t, 0, edit) }
+
+// newWorldOn is a world on a store where deleted space rests.
+func newWorldOn(t testing.TB, rest time.Duration, edit func(*Options)) *world {
 	t.Helper()
 	w := &world{t: t, drive: dio.NewFaulty(dio.NewMem(64<<20), 1), done: make(chan error, 4)}
-	so := store.Options{Data: w.drive, FS: vfs.NewMem(), Dir: "index", ID: 3, UUID: testUUID, Deployment: testDeploy}
+	so := store.Options{Data: w.drive, FS: vfs.NewMem(), Dir: "index", ID: 3, UUID: testUUID, Deployment: testDeploy,
+		Quarantine: rest}
 	must(t, store.Format(so))
 	var err error
 	w.store, err = store.Open(so)
@@ -131,10 +135,12 @@ func (w *world) dial() *peer {
 	return w.join(nc)
 }
 
-func (w *world) join(nc net.Conn) *peer {
+func (w *world) join(nc net.Conn) *peer { return w.joinAs(nc, askOptions()) }
+
+func (w *world) joinAs(nc net.Conn, o handshake.AskOptions) *peer {
 	w.t.Helper()
 	w.t.Cleanup(func() { nc.Close() })
-	p, err := handshake.Ask(nc, askOptions())
+	p, err := handshake.Ask(nc, o)
 	must(w.t, err)
 	nc.SetDeadline(time.Now().Add(60 * time.Second))
 	return &peer{t: w.t, nc: nc, p: p}
