@@ -16,10 +16,12 @@ import (
 type Drive interface {
 	// Locate appends to dst where bytes [off, off+n) of the fragment's payload lie on File, in order,
 	// each extent a multiple of 4096 bytes. It answers from RAM and never blocks. Kinds: OK; Absent
-	// (known not to be here); Invalid (range beyond the fragment); anything else = cannot say now.
-	// With OK comes a pin: the extents keep their content until Unpin, which is called exactly once.
+	// (known not to be here); Invalid (range beyond the fragment); Unreachable (not known here: ask its
+	// Remote, if there is one); anything else = cannot say now.
+	// With OK comes a pin: the extents keep their content until Unpin, which is called exactly once, after
+	// the read. It reports whether they really did: a drive that is read under a lease may have lost it.
 	Locate(key layout.FragKey, off, n uint32, dst []layout.Extent) ([]layout.Extent, uint64, errs.Kind)
-	Unpin(pin uint64)
+	Unpin(pin uint64) bool
 	// File is what the extents lie on; it stays open until the last Unpin.
 	File() dio.File
 }

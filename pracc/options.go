@@ -14,8 +14,8 @@ type Options struct {
 	// Drives finds an ASD's drive, or nil where this process cannot reach it now. It is called on the
 	// loop for every range read, answers from RAM and never blocks.
 	Drives func(ids.ASDID) Drive
-	// Remotes finds, in the same way, the process of an ASD that Drives does not know. One of the two must
-	// be set.
+	// Remotes finds, in the same way, the process of an ASD that Drives does not know, or whose Drive does not
+	// know all. One of the two must be set.
 	Remotes func(ids.ASDID) Remote
 	// Manifests is asked where the cache does not know an object.
 	Manifests Manifests

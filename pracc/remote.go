@@ -10,19 +10,18 @@ import (
 	"vstor/dataplane/layout"
 )
 
-// reach is how an ASD can be read now: by its drive, or through its process. Both nil: not at all.
-func (c *Client) reach(id ids.ASDID) (Drive, Remote) {
+// reach is how an ASD can be read now: by its drive, where Locate knows the fragment, or through its process. Both
+// nil: not at all.
+func (c *Client) reach(id ids.ASDID) (d Drive, rm Remote) {
 	if c.opt.Drives != nil {
-		if d := c.opt.Drives(id); d != nil {
-			return d, nil
-		}
+		d = c.opt.Drives(id)
 	}
 	if c.opt.Remotes != nil {
-		if rm := c.opt.Remotes(id); rm != nil && rm.Ready() {
-			return nil, rm
+		if rm = c.opt.Remotes(id); rm != nil && !rm.Ready() {
+			rm = nil
 		}
 	}
-	return nil, nil
+	return d, rm
 }
 
 // startRemote is start for an ASD that another process serves. It cannot fail: readDone follows.

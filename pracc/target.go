@@ -79,7 +79,11 @@ func (r *rangeRead) init(c *Client, owner readOwner) {
 func (r *rangeRead) start(id ids.ASDID, key layout.FragKey, off, n uint32, vec *buf.Vec) errs.Kind {
 	c := r.c
 	drive, rm := c.reach(id)
-	if rm != nil {
+	exts, pin, kind := r.exts[:0], uint64(0), errs.Unreachable
+	if drive != nil {
+		exts, pin, kind = drive.Locate(key, off, n, exts)
+	}
+	if kind == errs.Unreachable && rm != nil {
 		r.startRemote(rm, id, key, off, n, vec)
 		return errs.OK
 	}
@@ -88,7 +92,6 @@ func (r *rangeRead) start(id ids.ASDID, key layout.FragKey, off, n uint32, vec *
 		return errs.Unreachable
 	}
 	t := c.targetOf(id)
-	exts, pin, kind := drive.Locate(key, off, n, r.exts[:0])
 	if kind != errs.OK {
 		c.located(t, kind)
 		return kind
@@ -159,7 +162,9 @@ func (r *rangeRead) RingDone(op *ring.Op, res int32) {
 	if r.flying > 0 {
 		return
 	}
-	r.drive.Unpin(r.pin)
+	if !r.drive.Unpin(r.pin) && r.kind == errs.OK {
+		r.kind = errs.Unreachable // other bytes than the fragment's, perhaps
+	}
 	r.drive = nil
 	r.ended()
 }

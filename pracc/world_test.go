@@ -194,11 +194,12 @@ func (d *memDrive) Locate(key layout.FragKey, off, n uint32, dst []layout.Extent
 	return dst, 7, errs.OK
 }
 
-func (d *memDrive) Unpin(pin uint64) {
+func (d *memDrive) Unpin(pin uint64) bool {
 	if pin != 7 || d.pins == 0 {
 		panic("unpin of what was not pinned")
 	}
 	d.pins--
+	return true
 }
 
 func (d *memDrive) File() dio.File {

@@ -185,10 +185,11 @@ func (d *localDrive) Locate(key layout.FragKey, off, n uint32,
 	return ext, uint64(len(d.pins) - 1), kind
 }
 
-// Unpin gives back what Locate pinned.
-func (d *localDrive) Unpin(at uint64) {
+// Unpin gives back what Locate pinned; a store keeps its word.
+func (d *localDrive) Unpin(at uint64) bool {
 	d.s.Unpin(d.pins[at])
 	d.free = append(d.free, at)
+	return true
 }
 
 // File is the drive.
