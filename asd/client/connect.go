@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"vstor/asd/handshake"
+	"vstor/asd/proto"
+	"vstor/dataplane/dio"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/invariants"
 	"vstor/dataplane/link"
@@ -18,6 +20,18 @@ type arrival struct {
 	r    *Reader
 	conn *link.Conn
 	peer *handshake.Peer
+	file *dio.Disk // nil: the drive is not to be had
+}
+
+// discard closes what did not come to be used.
+func (v *arrival) discard() {
+	if v.conn != nil {
+		v.conn.Discard()
+	}
+	if v.file != nil {
+		v.file.Close()
+	}
+	v.conn, v.file = nil, nil
 }
 
 // dial connects in a goroutine. If that fails the ASD's coming up begins it again; if the ASD is up, it tries on.
@@ -33,36 +47,56 @@ func (r *Reader) dial() {
 func (r *Reader) connect(wait time.Duration) {
 	pause(r.ctx, wait)
 	for r.ctx.Err() == nil && r.a.Up() {
-		conn, peer, err := r.line()
+		err := r.line()
 		if err == nil {
-			r.arrive.conn, r.arrive.peer = conn, peer
 			break
 		}
 		wait = r.a.backOff(wait, err)
 		pause(r.ctx, wait)
 	}
-	if !r.loop.Post(&r.arrive) && r.arrive.conn != nil {
-		r.arrive.conn.Discard()
+	if !r.loop.Post(&r.arrive) {
+		r.arrive.discard()
 	}
 }
 
-func (r *Reader) line() (*link.Conn, *handshake.Peer, error) {
-	l, err := r.a.dial(r.ctx, r.a.opts.Patience)
+// line makes a connection, and a drive if the ASD hands it over, and puts them into r.arrive. An ASD that hands over
+// what is none is asked for its bytes, as one that hands over nothing.
+func (r *Reader) line() error {
+	want := caps
+	if r.a.opts.ShortCircuit {
+		want |= proto.CapShortCircuit
+	}
+	l, err := r.a.dial(r.ctx, r.a.opts.Patience, want)
+	if errs.Of(err) == errs.Corrupt && want != caps {
+		r.a.opts.Log.Warn("asd reader: the drive did not come as it should: its bytes go over the socket", "asd",
+			r.a.opts.ID, "why", err)
+		l, err = r.a.dial(r.ctx, r.a.opts.Patience, caps)
+	}
 	if err != nil {
-		return nil, nil, err
+		return err
+	}
+	v := &r.arrive
+	if d := l.peer.Drive; d != nil {
+		l.peer.Drive = nil
+		if v.file, err = dio.Adopt(d.FD, r.a.opts.Addr, d.Is); err != nil {
+			r.a.opts.Log.Warn("asd reader: what was handed over is not the drive: its bytes go over the socket", "asd",
+				r.a.opts.ID, "why", err)
+		}
 	}
 	fd, err := link.Take(l.nc)
 	if err != nil {
-		return nil, nil, err
+		v.discard()
+		return err
 	}
 	// The Reader's own times are shorter; this one is for what they do not see.
-	return link.New(r.hub, fd, (*handler)(r), link.Options{Timeout: r.a.opts.CallTimeout}), l.peer, nil
+	v.conn, v.peer = link.New(r.hub, fd, (*handler)(r), link.Options{Timeout: r.a.opts.CallTimeout}), l.peer
+	return nil
 }
 
 // RunOnLoop implements ring.Message: dialing has ended.
 func (v *arrival) RunOnLoop() {
-	r, conn, peer := v.r, v.conn, v.peer
-	v.conn, v.peer = nil, nil // now: a dial from here on has v for itself
+	r, conn, peer, file := v.r, v.conn, v.peer, v.file
+	v.conn, v.peer, v.file = nil, nil, nil // now: a dial from here on has v for itself
 	r.dialing = false
 	switch {
 	case conn == nil:
@@ -71,13 +105,16 @@ func (v *arrival) RunOnLoop() {
 			r.dial()
 		}
 	case r.closing || r.stopped:
-		conn.Discard()
+		(&arrival{conn: conn, file: file}).discard()
 	default:
 		r.conn, r.opened, r.life = conn, r.loop.Now(), peer.Incarnation
-		r.limit = max(min(r.opt.InFlight, int(peer.Requests)-1), 1)
+		r.limit = max(min(r.opt.InFlight, int(peer.Requests)-ownRequests), 1)
 		r.room = int64(min(peer.Bytes, 1<<62))
 		r.stats.Connects.Inc()
 		r.conn.Start()
+		if file != nil {
+			r.startDirect(file)
+		}
 	}
 	if r.closing || r.stopped {
 		r.finish()

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"vstor/asd/handshake"
+	"vstor/asd/proto"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/tlsconn"
 )
@@ -30,8 +31,9 @@ type line struct {
 	peer *handshake.Peer
 }
 
-// dial connects and shakes hands. The end of ctx ends it at once. Errors: as handshake.Ask, and Canceled.
-func (a *ASD) dial(ctx context.Context, handshake time.Duration) (l line, err error) {
+// dial connects and shakes hands, with capabilities. The end of ctx ends it at once. Errors: as handshake.Ask, and
+// Canceled.
+func (a *ASD) dial(ctx context.Context, handshake time.Duration, caps uint64) (l line, err error) {
 	d := net.Dialer{Timeout: a.opts.DialTimeout}
 	l.raw, err = d.DialContext(ctx, a.opts.Network, a.opts.Addr)
 	if err != nil {
@@ -39,10 +41,11 @@ func (a *ASD) dial(ctx context.Context, handshake time.Duration) (l line, err er
 	}
 	l.nc = l.raw
 	stop := context.AfterFunc(ctx, func() { l.raw.Close() })
-	err = a.shake(ctx, &l, handshake)
+	err = a.shake(ctx, &l, handshake, caps)
 	if !stop() || err != nil {
 		l.raw.Close()
 		if err == nil {
+			l.peer.Drive.Close()
 			err = ctx.Err()
 		}
 		return l, gaveUp(ctx, err)
@@ -50,7 +53,10 @@ func (a *ASD) dial(ctx context.Context, handshake time.Duration) (l line, err er
 	return l, nil
 }
 
-func (a *ASD) shake(ctx context.Context, l *line, timeout time.Duration) (err error) {
+func (a *ASD) shake(ctx context.Context, l *line, timeout time.Duration, caps uint64) (err error) {
+	if _, local := l.nc.(*net.UnixConn); !local || a.opts.TLS != nil {
+		caps &^= proto.CapShortCircuit
+	}
 	if a.opts.TLS != nil {
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()

@@ -19,7 +19,7 @@ func (a *ASD) health() {
 	defer close(a.ended)
 	defer a.setDown(errs.New(errs.Closed, "the client is closed"))
 	for wait := time.Duration(0); a.ctx.Err() == nil; {
-		l, err := a.dial(a.ctx, a.opts.Patience)
+		l, err := a.dial(a.ctx, a.opts.Patience, caps)
 		if err == nil {
 			wait = 0
 			a.life.Store(l.peer.Incarnation)

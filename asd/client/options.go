@@ -21,6 +21,8 @@ type Options struct {
 	Addr       string
 	TLS        *tls.Config // nil: none
 	Name       string      // who asks, for the ASD's log
+	// ShortCircuit: on a unix socket, Readers ask the ASD for its drive, and Direct reads it.
+	ShortCircuit bool
 
 	BulkConns   int           // calls at a time
 	CallTimeout time.Duration // of a call whose context allows more

@@ -69,7 +69,7 @@ func (a *ASD) grow(ctx, period context.Context) (*conn, error) {
 	dialing, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(period, cancel)()
-	l, err := a.dial(dialing, min(a.opts.CallTimeout, a.opts.Patience))
+	l, err := a.dial(dialing, min(a.opts.CallTimeout, a.opts.Patience), caps)
 	switch {
 	case err == nil:
 	case ctx.Err() != nil:

@@ -22,6 +22,7 @@ type ReaderOptions struct {
 	StallAfter  time.Duration // a connection that gives no byte for so long is passed by
 	ReadTimeout time.Duration // a read that has not ended by then does
 	Hub         *link.Hub     // of the loop; nil makes one
+	ExtentBytes int64         // of RAM for where fragments lie, if Options.ShortCircuit
 }
 
 // EnsureDefaults fills in zero fields.
@@ -38,6 +39,9 @@ func (o *ReaderOptions) EnsureDefaults() {
 	if o.ReadTimeout == 0 {
 		o.ReadTimeout = 500 * time.Millisecond
 	}
+	if o.ExtentBytes == 0 {
+		o.ExtentBytes = 1 << 20
+	}
 }
 
 // Validate says what is wrong with o, if anything. Errors: Invalid.
@@ -47,6 +51,9 @@ func (o *ReaderOptions) Validate() error {
 		return errs.New(errs.Invalid,
 			"asd reader: %d reads, %d of them in flight; between 1 and %d would be right, and no more "+
 				"in flight than there are", o.Reads, o.InFlight, readsMax)
+	case o.ExtentBytes < bucketBytes:
+		return errs.New(errs.Invalid, "asd reader: %d bytes for extents; at least %d would be right", o.ExtentBytes,
+			bucketBytes)
 	case o.StallAfter <= 0 || o.ReadTimeout <= 0:
 		return errs.New(errs.Invalid, "asd reader: StallAfter %v and ReadTimeout %v must be positive",
 			o.StallAfter, o.ReadTimeout)
@@ -99,6 +106,7 @@ type Reader struct {
 	pinged bool           // its answer is due
 	probed layout.FragKey // of the read that made the drive sick
 	frames frameOwner
+	short  short
 
 	anchor  ring.Op // held: the loop's end comes by it
 	token   uint64
@@ -129,6 +137,7 @@ func (a *ASD) NewReader(loop *ring.Loop, o ReaderOptions) (*Reader, error) {
 	r.ping = link.Frame{Type: proto.TPing, ID: pingID, Done: &r.frames}
 	r.frames.r = r
 	r.arrive.r = r
+	r.initShort()
 	a.mu.Lock()
 	if a.closed {
 		a.mu.Unlock()

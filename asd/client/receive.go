@@ -26,10 +26,27 @@ func (h *handler) FrameIn(head *wire.Header, body []byte, in *buf.Vec) link.Verd
 	case head.Type == proto.TPing|wire.Reply && head.ID == pingID && r.pinged && head.Body == 0 && head.Data == 0:
 		r.pinged = false
 		r.probe() // of the drive, which may have hung as well, only a read tells
+	case r.short.d != nil && h.shortFrame(head, body):
 	default:
 		r.nonsense("a %s with id %d", proto.TypeName(head.Type), head.ID)
 	}
 	return link.Skip
+}
+
+// shortFrame takes what concerns the drive; false: it does not, or nobody asked.
+func (h *handler) shortFrame(head *wire.Header, body []byte) bool {
+	r := (*Reader)(h)
+	switch {
+	case head.Type == proto.TForget && head.ID == 0:
+		r.forgetCame(head, body)
+	case head.Type == proto.TLease|wire.Reply && head.ID == leaseID && r.short.leaseOut:
+		r.leaseCame(head, body)
+	case head.Type == proto.TExtents|wire.Reply && head.ID == askID && len(r.short.asked) > 0:
+		r.extentsCame(head, body)
+	default:
+		return false
+	}
+	return true
 }
 
 // heard notes that the peer lives.
@@ -127,12 +144,14 @@ func (h *handler) Ended(reason error) {
 		r.a.opts.Log.Info("asd reader: connection ended", "asd", r.a.opts.ID, "loop", r.loop.Name(), "why", reason)
 	}
 	r.conn.Abort(reason)
+	r.endDirect()
 }
 
 // Closed ends the reads that were under way, and those that wait: others shall be asked now.
 func (h *handler) Closed() {
 	r := (*Reader)(h)
 	r.conn = nil
+	r.endDirect()
 	r.stalled, r.sick, r.pinged = false, false, false
 	r.endAll(r.brokenResult())
 	for _, s := range r.slots {

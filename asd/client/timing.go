@@ -21,12 +21,26 @@ type ReaderStats struct {
 	BadAnswers stat.Counter // connections closed for what came on them
 	InFlight   stat.Gauge   // requests under way
 	Late       stat.Gauge   // of those, the ones whose read has ended
+	Short      ShortStats
 
 	// Latency is from ReadRange to the answer's first byte. Mean and P95 follow the last hundred or so,
 	// timeouts included with the time they took; for whoever has to decide how long to wait.
 	Latency stat.Histogram
 	Mean    stat.Gauge // ns
 	P95     stat.Gauge // ns
+}
+
+// ShortStats are the figures of reads that this process does itself; Reads and Bytes of ReaderStats are without them.
+type ShortStats struct {
+	Reads      stat.Counter // ranges that were found, and whose read began
+	Bytes      stat.Counter
+	Misses     stat.Counter // ranges that were not found: read over the socket
+	Late       stat.Counter // of Reads, those that ended after their lease had: their bytes were not used
+	Asked      stat.Counter // fragments that the ASD was asked for
+	Forgotten  stat.Counter // fragments that it had deleted
+	Dropped    stat.Counter // leases and all under them, with their connection
+	Entries    stat.Gauge   // fragments whose place is known
+	TableBytes stat.Gauge   // that these take
 }
 
 // Stats are the Reader's figures. Any goroutine.

@@ -4,7 +4,7 @@ import (
 	"encoding/binary"
 	"sync/atomic"
 
-	"vstor/asd/link"
+	"vstor/dataplane/link"
 	"vstor/asd/proto"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/layout"
