@@ -13,6 +13,8 @@ import (
 	"vstor/dataplane/buf"
 	"vstor/dataplane/dio"
 	"vstor/dataplane/errs"
+	"vstor/dataplane/link"
+	"vstor/dataplane/ring"
 	"vstor/dataplane/wire"
 )
 
@@ -246,22 +248,37 @@ func TestUnaskedDescriptors(t *testing.T) {
 	if _, err := Answer(b, answering()); err == nil {
 		t.Error("a stranger was let in")
 	}
-	rig := newRig(t, HubOptions{})
+	hub, loop := newHub(t)
 	a, b = unixPair(t)
-	fd, err := Take(b)
+	fd, err := link.Take(b)
 	must(t, err)
 	got := &collector{ended: make(chan struct{}), closed: make(chan struct{})}
-	c := New(rig.hub, fd, got, Options{})
-	rig.loop.Call(c.Start)
+	c := link.New(hub, fd, got, link.Options{})
+	loop.Call(c.Start)
 	for range 3 {
 		pass(a, message(proto.TPing, nil))
 	}
 	a.Close()
-	wait(t, "the end", got.ended)
-	wait(t, "the end", got.closed)
+	<-got.ended
+	<-got.closed
 	if n := openFDs(path); n != 0 || got.frames != 3 {
 		t.Errorf("%d descriptors arrived, %d frames", n, got.frames)
 	}
+}
+
+// newHub is a loop for connections whose handshake is done.
+func newHub(t *testing.T) (*link.Hub, *ring.Loop) {
+	t.Helper()
+	pool, err := buf.NewPool(4<<20, 1<<20)
+	must(t, err)
+	l, err := ring.New(ring.Options{Pool: pool, RecvBufs: 4, RecvBufSize: 32 << 10})
+	must(t, err)
+	must(t, l.Start())
+	t.Cleanup(func() {
+		l.Stop()
+		pool.Close()
+	})
+	return link.NewHub(l, link.HubOptions{}), l
 }
 
 // collector counts frames.
@@ -270,7 +287,7 @@ type collector struct {
 	ended, closed chan struct{}
 }
 
-func (c *collector) FrameIn(*wire.Header, []byte, *buf.Vec) Verdict { c.frames++; return Next }
+func (c *collector) FrameIn(*wire.Header, []byte, *buf.Vec) link.Verdict { c.frames++; return link.Next }
 func (c *collector) FrameData(bool)                                 {}
 func (c *collector) Ended(error)                                    { close(c.ended) }
 func (c *collector) Closed()                                        { close(c.closed) }

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"vstor/asd/handshake"
 	"vstor/asd/proto"
 	"vstor/asd/store"
 	"vstor/dataplane/buf"
@@ -60,7 +61,7 @@ type Options struct {
 
 	// Share opens the drive once more for a peer on this host, who then reads it by itself under leases of
 	// Lease; nil is not. The store must let deleted space rest for at least as long. Default of Lease 20 s.
-	Share link.Sharer
+	Share handshake.Sharer
 	Lease time.Duration
 
 	// AllowFaults lets peers set faults, by way of SetFaults, which runs on a worker. The text is the

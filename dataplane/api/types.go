@@ -163,9 +163,21 @@ type ASD struct {
 	ReadBytes     uint64 `json:"read_bytes_total"`
 	WriteBytes    uint64 `json:"write_bytes_total"`
 	Corrupt       uint64 `json:"corrupt_total"`
-	PID           int    `json:"pid,omitempty"` // of its process, if it has one of its own
-	Restarts      int    `json:"restarts,omitempty"`
-	Problem       string `json:"problem,omitempty"`
+	// Of the reads, those of a process of its own: over its socket, and of its drive by the parent itself
+	// (short-circuit); none of both are those of a drive in this process.
+	SocketReads   uint64 `json:"socket_read_ops_total,omitempty"`
+	SocketBytes   uint64 `json:"socket_read_bytes_total,omitempty"`
+	ShortReads    uint64 `json:"short_circuit_read_ops_total,omitempty"`
+	ShortBytes    uint64 `json:"short_circuit_read_bytes_total,omitempty"`
+	Extents       int64  `json:"extents,omitempty"` // fragments whose place is known, and what that takes
+	ExtentBytes   int64  `json:"extents_bytes,omitempty"`
+	ExtentMisses  uint64 `json:"extents_misses_total,omitempty"`
+	LateReads     uint64 `json:"short_circuit_late_total,omitempty"` // not used: their lease had ended
+	LeasesDropped uint64 `json:"leases_dropped_total,omitempty"`
+
+	PID      int    `json:"pid,omitempty"` // of its process, if it has one of its own
+	Restarts int    `json:"restarts,omitempty"`
+	Problem  string `json:"problem,omitempty"`
 }
 
 // Status is how a deployment is doing, all in all.

@@ -41,6 +41,7 @@ type Config struct {
 	Processes      bool          // a child process per ASD
 	ASDMemory      int64         // feeds the pools of each child
 	NoRestart      bool          // a child that died stays dead
+	ShortCircuit   string        // ShortOn or ShortOff: whether drives of child processes are read here
 	PlainIO        bool          // no io_uring
 	AllowFaults    bool          // faults may be set by hand
 }
@@ -50,6 +51,12 @@ const (
 	TLSOff      = "off"
 	TLSOptional = "optional"
 	TLSRequired = "required"
+)
+
+// What --short-circuit may be.
+const (
+	ShortOn  = "on"
+	ShortOff = "off"
 )
 
 // Default is a Config before anybody said anything.
@@ -66,6 +73,7 @@ func Default() Config {
 		BlockCacheBlock: 64 << 10,
 		StallTimeout:    60 * time.Second,
 		NBDTLS:          TLSOff,
+		ShortCircuit:    ShortOn,
 	}
 }
 

@@ -84,6 +84,8 @@ func Keys() []*Key {
 		boolKey("processes", "a child process per ASD", func(c *Config) *bool { return &c.Processes }),
 		sizeKey("asd-memory", "what the pools of each child process may hold, beside --memory",
 			func(c *Config) *int64 { return &c.ASDMemory }),
+		wordKey("short-circuit", "whether the drives of child processes are read by this one itself, which is faster",
+			[]string{ShortOn, ShortOff}, func(c *Config) *string { return &c.ShortCircuit }),
 		boolKey("no-restart", "leave a child process that died alone", func(c *Config) *bool { return &c.NoRestart }),
 		boolKey("plain-io", "do without io_uring, which is slower; happens by itself where io_uring is forbidden",
 			func(c *Config) *bool { return &c.PlainIO }),

@@ -41,6 +41,7 @@ type ASDOptions struct {
 	MaxConns   int
 	TLS        *tls.Config // for TCP; nil is none
 	Faults     bool        // may be set through the protocol
+	Private    bool        // peers on this host do not get the drive to read it themselves
 	PlainIO    bool        // no io_uring
 	Log        *slog.Logger
 }
@@ -51,6 +52,10 @@ const (
 	asdTables = 2 << 20 // two memtables
 )
 
+// asdRest is how long deleted space of a daemon rests: a lease of those who read the drive themselves, and a little.
+// It is the same where nobody may: those who could before a restart still may have a lease.
+const asdRest = server.DefaultLease + 5*time.Second
+
 // RunASD serves one drive until ctx ends, then makes durable what it was given. ready is called once it
 // listens. It blocks.
 func RunASD(ctx context.Context, o ASDOptions, ready func()) error {
@@ -59,35 +64,35 @@ func RunASD(ctx context.Context, o ASDOptions, ready func()) error {
 		return err
 	}
 	tuneASD()
-	file, drive, err := o.openData()
+	disk, err := dio.Open(o.Data, dio.Options{})
 	if err != nil {
 		return err
 	}
-	defer file.Close()
+	defer disk.Close()
+	file, drive := dio.File(disk), (*dio.Faulty)(nil)
+	if o.Faults {
+		drive = dio.NewFaulty(disk, uint64(o.ID))
+		file = drive
+	}
 	cache := pebble.NewCache(asdCache)
 	defer cache.Unref()
 	st, err := store.Open(store.Options{Data: file, Dir: o.Index, Cache: cache, ID: o.ID, UUID: o.UUID,
-		Deployment: o.Deployment})
+		Deployment: o.Deployment, Quarantine: asdRest})
 	if err != nil {
 		return err
 	}
-	err = o.serve(ctx, st, secret, drive, ready)
+	so, err := o.server()
+	if err == nil {
+		so.Store, so.Secret, so.Log, so.TLS = st, secret, o.Log, o.TLS
+		if !o.Private && !o.Faults { // what is broken on purpose must be read through here to be seen
+			so.Share = disk.Share
+		}
+		err = o.serve(ctx, so, drive, ready)
+	}
 	if cerr := st.Close(); err == nil {
 		err = cerr
 	}
 	return err
-}
-
-func (o *ASDOptions) openData() (dio.File, *dio.Faulty, error) {
-	disk, err := dio.Open(o.Data, dio.Options{})
-	if err != nil {
-		return nil, nil, err
-	}
-	if !o.Faults {
-		return disk, nil, nil
-	}
-	f := dio.NewFaulty(disk, uint64(o.ID))
-	return f, f, nil
 }
 
 // tuneASD gives a daemon few threads: several share a machine, and one loop does most of the work.
@@ -97,13 +102,7 @@ func tuneASD() {
 	debug.SetMemoryLimit(96 << 20)
 }
 
-func (o *ASDOptions) serve(ctx context.Context, st *store.Store, secret []byte, drive *dio.Faulty,
-	ready func()) error {
-	so, err := o.server()
-	if err != nil {
-		return err
-	}
-	so.Store, so.Secret, so.Log, so.TLS = st, secret, o.Log, o.TLS
+func (o *ASDOptions) serve(ctx context.Context, so server.Options, drive *dio.Faulty, ready func()) error {
 	links := faults.NewLinks(uint64(o.ID))
 	if o.Faults {
 		so.SetFaults = func(text string) error { return setFaults(text, drive, links) }
@@ -132,7 +131,7 @@ func (o *ASDOptions) serve(ctx context.Context, st *store.Store, secret []byte, 
 	case <-ctx.Done():
 		err = nil
 	case err = <-failed:
-	case err = <-watchStore(ctx, st):
+	case err = <-watchStore(ctx, so.Store):
 	}
 	if drive != nil { // what hangs on purpose must not keep it from ending
 		links.Set()

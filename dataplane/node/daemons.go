@@ -16,6 +16,7 @@ import (
 
 	"vstor/asd/client"
 	"vstor/asd/proto"
+	"vstor/dataplane/config"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
 	"vstor/dataplane/supervise"
@@ -139,13 +140,13 @@ func (n *Node) startASD(d *drive, exe, run string, secret []byte) error {
 	d.child = supervise.Start(supervise.Options{Name: name, Path: exe, Args: n.asdArgs(d, sock),
 		PIDFile: filepath.Join(run, name+".pid"), Restart: !n.cfg.NoRestart, Output: os.Stderr, Log: n.log})
 	o := client.Options{ID: d.id, UUID: n.ident.asdUUID(int(d.id)), Deployment: n.ident.UUID, Secret: secret,
-		Network: "unix", Addr: sock, Name: "router",
+		Network: "unix", Addr: sock, Name: "router", ShortCircuit: n.shortCircuit(),
 		OnState: func(up bool, err error) { n.asdState(d.id, up, err) }}
 	var err error
 	if d.remote, err = client.New(o); err != nil || !n.cfg.AllowFaults {
 		return err
 	}
-	o.Addr, o.Name, o.OnState = controlSock(sock), "faults", nil
+	o.Addr, o.Name, o.OnState, o.ShortCircuit = controlSock(sock), "faults", nil, false
 	d.control, err = client.New(o)
 	return err
 }
@@ -164,10 +165,21 @@ func (n *Node) asdArgs(d *drive, sock string) []string {
 	if n.cfg.PlainIO {
 		args = append(args, "--plain-io")
 	}
+	if !n.shortCircuit() {
+		args = append(args, "--short-circuit", config.ShortOff)
+	}
 	if n.cfg.AllowFaults {
 		args = append(args, "--allow-faults", "--control", "unix:"+controlSock(sock))
 	}
 	return args
+}
+
+// shortCircuit reports whether the daemons' drives are read here. Where faults are allowed they are not: those are
+// made in the daemons.
+func (n *Node) shortCircuit() bool { return shortCircuit(&n.cfg) }
+
+func shortCircuit(c *config.Config) bool {
+	return c.Processes && c.ShortCircuit != config.ShortOff && !c.AllowFaults
 }
 
 // asdState is told by a drive's client that it came or went.

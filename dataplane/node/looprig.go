@@ -148,11 +148,11 @@ func (n *Node) statusIO(s *api.Status) {
 	}
 }
 
-// praccOptions: drives are read here, or asked for by way of their daemons.
+// praccOptions: drives are read here, or by way of their daemons, or both: what a daemon located once is read here.
 func (r *loopRig) praccOptions() pracc.Options {
 	o := pracc.Options{Manifests: r.n.proxy, CacheBytes: r.n.plan.manifest, OnRot: r.n.onRot}
 	if r.n.cfg.Processes {
-		o.Remotes = r.praccRemote
+		o.Remotes, o.Drives = r.praccRemote, r.praccDirect
 	} else {
 		o.Drives = r.n.praccDrives()
 	}
@@ -166,7 +166,7 @@ func (r *loopRig) openReaders() error {
 	}
 	hub := link.NewHub(r.loop, link.HubOptions{})
 	for _, d := range r.n.drives {
-		rd, err := d.remote.NewReader(r.loop, client.ReaderOptions{Hub: hub})
+		rd, err := d.remote.NewReader(r.loop, client.ReaderOptions{Hub: hub, ExtentBytes: r.n.plan.extents})
 		if err != nil {
 			return err
 		}
@@ -181,6 +181,16 @@ func (r *loopRig) praccRemote(id ids.ASDID) pracc.Remote {
 		return nil
 	}
 	return r.remote[id]
+}
+
+// praccDirect finds the drive of an ASD that this process may read itself.
+func (r *loopRig) praccDirect(id ids.ASDID) pracc.Drive {
+	if int(id) < len(r.remote) {
+		if d := r.remote[id].Direct(); d != nil {
+			return d
+		}
+	}
+	return nil
 }
 
 // replay opens the journal and collects what it has of each vDisk.

@@ -29,6 +29,7 @@ type memoryPlan struct {
 	daemons  int64 // the ASDs' processes, beside --memory
 	blocks   int64 // block cache of each loop: more pages, and what is noted about them
 	cacheIdx int64 // of its second tier, on each loop
+	extents  int64 // of each daemon and loop: where fragments lie
 	cleaning int64
 	sealing  int64 // indexes of SCOs in the making and on their way into the map, blocks read back for them
 	overlay  int64 // entries and tables of the overlays
@@ -45,6 +46,8 @@ const (
 	pagesMin     = 96 << 20 // two requests of 32 MiB and room to move
 	storeScratch = 4 << 20
 	daemonRest   = 32 << 20 // code, stacks and heap of a child process
+	extentsMin   = 16 << 10
+	extentsMax   = 8 << 20
 )
 
 func planMemory(cfg *config.Config, coders int64) (memoryPlan, error) {
@@ -62,6 +65,7 @@ func planMemory(cfg *config.Config, coders int64) (memoryPlan, error) {
 	if cfg.Processes { // they have databases and buffers of their own
 		p.tables, p.stores = 2*2*memTable, 0
 		p.daemons = int64(cfg.ASDs) * (cfg.ASDMemory + daemonRest)
+		p.extents = extentsOf(cfg)
 	}
 	p.blocks = cfg.BlockCache / int64(cfg.Loops) / buf.PageSize * buf.PageSize
 	if size := ssdBytes(cfg); size > 0 && p.blocks > 0 {
@@ -72,7 +76,7 @@ func planMemory(cfg *config.Config, coders int64) (memoryPlan, error) {
 	p.sealing = sealers * (blocks*128 + volume.SealBytes)
 	p.overlay = (cfg.Journal>>12)*44 + blocks*44
 	fixed := p.maps + p.cache + p.tables + p.coders + p.cleaning + p.stores + p.sealing + p.overlay +
-		p.conns + int64(cfg.Loops)*(p.recv+p.manifest+p.blocks+p.cacheIdx)
+		p.conns + int64(cfg.Loops)*(p.recv+p.manifest+p.blocks+p.cacheIdx+int64(cfg.ASDs)*p.extents)
 	p.pages = (cfg.Memory - fixed) / int64(cfg.Loops) / buf.PageSize * buf.PageSize
 	p.reserve = min(p.pages/4, 64<<20)
 	if p.pages < pagesMin {
@@ -81,6 +85,15 @@ func planMemory(cfg *config.Config, coders int64) (memoryPlan, error) {
 			units.FormatSize(cfg.Memory), cfg.ASDs, cfg.Loops, units.FormatSize(least))
 	}
 	return p, nil
+}
+
+// extentsOf is what each loop keeps for where the fragments of one daemon lie: of a GiB of memory, 2.7 MiB with six of
+// them, for 75 thousand fragments or 300 GB of a drive.
+func extentsOf(cfg *config.Config) int64 {
+	if !shortCircuit(cfg) {
+		return 0
+	}
+	return min(max(cfg.Memory/64/int64(cfg.Loops*cfg.ASDs), extentsMin), extentsMax)
 }
 
 // Memory lists the pools by name, with what they hold now.
@@ -115,6 +128,10 @@ func (n *Node) memory() api.Memory {
 	add("coders", "fragments of chunks being coded and written", p.coders, n.proxy.Counters().BuffersOut*n.fragmentBytes())
 	add("sealing", "indexes of SCOs in the making, and blocks read back for them", p.sealing, 0)
 	add("cleaning", "live blocks on their way into a new SCO", p.cleaning, 0)
+	if p.extents > 0 {
+		add("extents", "where fragments lie on drives of child processes that are read here",
+			l*int64(n.cfg.ASDs)*p.extents, n.extentBytes())
+	}
 	if n.cfg.Processes {
 		resident := n.daemonBytes()
 		add("ASD processes", "each its --asd-memory, code, stacks and heap", p.daemons, resident)
@@ -153,6 +170,16 @@ func (n *Node) coderBytes() int64 {
 	p := n.preset()
 	frags := int64(p.FragsMaxOf())
 	return (int64(chunkBuffers())*frags+frags+1)*n.fragmentBytes() + int64(coderWorkers()+4)*frags*layout.RegionSize
+}
+
+// extentBytes is what is known of where fragments lie.
+func (n *Node) extentBytes() (sum int64) {
+	for _, r := range n.rigs {
+		for _, rd := range r.remote {
+			sum += rd.Stats().Short.TableBytes.Load()
+		}
+	}
+	return sum
 }
 
 // daemonBytes is what the ASDs' processes hold in memory now.

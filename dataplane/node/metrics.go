@@ -149,9 +149,52 @@ func (n *Node) readerMetrics(p *stat.Page, d *drive) {
 	p.Counter("vstor_asd_read_timeouts_total", "range reads that got no answer in time", float64(timeouts), l...)
 	p.Counter("vstor_asd_stalls_total", "times that the ASD's connection went silent", float64(stalls), l...)
 	p.Counter("vstor_asd_connections_lost_total", "connections for reads that ended", float64(breaks), l...)
+	n.shortMetrics(p, d)
 	if d.child != nil {
 		p.Counter("vstor_asd_restarts_total", "times that its process was started again", float64(d.child.Restarts()), l...)
 	}
+}
+
+// readings is how an ASD in another process was read: over its socket, or by this process itself.
+type readings struct {
+	socketReads, socketBytes, shortReads, shortBytes      uint64
+	misses, late, forgotten, dropped, entries, tableBytes uint64
+}
+
+func (n *Node) readings(d *drive) (s readings) {
+	if d.remote == nil {
+		return s
+	}
+	for _, r := range n.rigs {
+		st := r.remote[d.id].Stats()
+		s.socketReads += st.Reads.Load()
+		s.socketBytes += st.Bytes.Load()
+		s.shortReads += st.Short.Reads.Load()
+		s.shortBytes += st.Short.Bytes.Load()
+		s.misses += st.Short.Misses.Load()
+		s.late += st.Short.Late.Load()
+		s.forgotten += st.Short.Forgotten.Load()
+		s.dropped += st.Short.Dropped.Load()
+		s.entries += uint64(st.Short.Entries.Load())
+		s.tableBytes += uint64(st.Short.TableBytes.Load())
+	}
+	return s
+}
+
+func (n *Node) shortMetrics(p *stat.Page, d *drive) {
+	l, s := []string{"asd", strconv.Itoa(int(d.id))}, n.readings(d)
+	c := func(name, help string, x uint64) { p.Counter(name, help, float64(x), l...) }
+	c("vstor_asd_socket_reads_total", "range reads over the ASD's socket", s.socketReads)
+	c("vstor_asd_socket_read_bytes_total", "bytes of them", s.socketBytes)
+	c("vstor_asd_short_circuit_reads_total", "range reads of the ASD's drive by this process itself", s.shortReads)
+	c("vstor_asd_short_circuit_read_bytes_total", "bytes of them", s.shortBytes)
+	c("vstor_asd_short_circuit_late_total", "of them, those that ended after their lease and were not used", s.late)
+	c("vstor_asd_short_circuit_leases_dropped_total", "leases dropped with their connection", s.dropped)
+	c("vstor_asd_extents_hits_total", "range reads whose place was known", s.shortReads)
+	c("vstor_asd_extents_misses_total", "range reads whose place was not known", s.misses)
+	c("vstor_asd_extents_forgotten_total", "places dropped because the fragment was deleted", s.forgotten)
+	p.Gauge("vstor_asd_extents_entries", "fragments whose place is known", float64(s.entries), l...)
+	p.Gauge("vstor_asd_extents_bytes", "memory that these take", float64(s.tableBytes), l...)
 }
 
 func (r *loopRig) metrics(p *stat.Page) {

@@ -170,6 +170,10 @@ func (n *Node) showASD(d *drive) api.ASD {
 			}
 		})
 	}
+	rd := n.readings(d)
+	a.SocketReads, a.SocketBytes, a.ShortReads, a.ShortBytes = rd.socketReads, rd.socketBytes, rd.shortReads, rd.shortBytes
+	a.Extents, a.ExtentBytes, a.ExtentMisses = int64(rd.entries), int64(rd.tableBytes), rd.misses
+	a.LateReads, a.LeasesDropped = rd.late, rd.dropped
 	switch {
 	case err != nil:
 		a.State, a.Problem = api.StateDown, err.Error()

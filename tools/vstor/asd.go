@@ -18,6 +18,7 @@ import (
 
 	"vstor/asd/faults"
 	"vstor/dataplane/api"
+	"vstor/dataplane/config"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
 	"vstor/dataplane/node"
@@ -44,6 +45,7 @@ type asdSettings struct {
 	TLSCA      string   `toml:"tls-ca"`
 	Faults     bool     `toml:"allow-faults"`
 	PlainIO    bool     `toml:"plain-io"`
+	Short      string   `toml:"short-circuit"`
 	Size       string   `toml:"size"`
 	Force      bool     `toml:"force"`
 }
@@ -111,7 +113,8 @@ func overlay(cmd *cobra.Command, file, s *asdSettings) error {
 
 func flagNames(cmd *cobra.Command) (names []string) {
 	all := []string{"id", "uuid", "deployment", "data", "index", "secret", "listen", "control", "memory",
-		"fragment-size", "max-connections", "tls-cert", "tls-key", "tls-ca", "allow-faults", "plain-io", "size", "force"}
+		"fragment-size", "max-connections", "tls-cert", "tls-key", "tls-ca", "allow-faults", "plain-io",
+		"short-circuit", "size", "force"}
 	for _, n := range all {
 		if cmd.Flags().Lookup(n) != nil {
 			names = append(names, n)
@@ -169,6 +172,8 @@ func (a *app) asdRunCommand() *cobra.Command {
 	f.BoolVar(&s.Faults, "allow-faults", false, "let peers break it on purpose: for tests")
 	f.BoolVar(&s.PlainIO, "plain-io", false,
 		"do without io_uring, which is slower; happens by itself where io_uring is forbidden")
+	f.StringVar(&s.Short, "short-circuit", config.ShortOn,
+		"whether peers on this host get the drive, to read it themselves: on or off")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := s.fill(cmd, a.env, *file); err != nil {
 			return err
@@ -188,6 +193,13 @@ func (a *app) asdRun(s *asdSettings) error {
 	}
 	if err := s.checkNumbers(&o); err != nil {
 		return err
+	}
+	switch s.Short {
+	case config.ShortOn, "":
+	case config.ShortOff:
+		o.Private = true
+	default:
+		return errs.New(errs.Invalid, "--short-circuit is %.40q; it must be on or off", s.Short)
 	}
 	if o.TLS, err = s.tls(); err != nil {
 		return err

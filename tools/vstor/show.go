@@ -79,6 +79,13 @@ func asdTable(t *table, d api.ASD) {
 	t.row("quarantined", units.HumanSize(d.DeferredBytes)+" deleted, not to be reused yet")
 	t.row("fragments", d.Fragments)
 	t.row("reads", d.ReadOps, units.HumanSize(int64(d.ReadBytes)))
+	if d.PID != 0 {
+		t.row("", d.SocketReads, units.HumanSize(int64(d.SocketBytes))+" over its socket")
+		t.row("", d.ShortReads, units.HumanSize(int64(d.ShortBytes))+" of its drive itself, short-circuit; "+
+			fmt.Sprintf("%d too late, %d leases dropped", d.LateReads, d.LeasesDropped))
+		t.row("", d.ExtentMisses, fmt.Sprintf("did not know where; %d fragments known, %s", d.Extents,
+			units.HumanSize(d.ExtentBytes)))
+	}
 	t.row("writes", d.WriteOps, units.HumanSize(int64(d.WriteBytes)))
 	t.row("corrupt", d.Corrupt, "pieces found corrupt")
 	if d.PID != 0 || d.Restarts != 0 {
