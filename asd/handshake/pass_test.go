@@ -21,7 +21,8 @@ import (
 // unixPair is the two ends of a connection as Go has them.
 func unixPair(t *testing.T) (a, b *net.UnixConn) {
 	t.Helper()
-	fds := socketpair(t)
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	must(t, err)
 	for i, c := range []**net.UnixConn{&a, &b} {
 		f := os.NewFile(uintptr(fds[i]), "end")
 		nc, err := net.FileConn(f)
@@ -287,7 +288,10 @@ type collector struct {
 	ended, closed chan struct{}
 }
 
-func (c *collector) FrameIn(*wire.Header, []byte, *buf.Vec) link.Verdict { c.frames++; return link.Next }
-func (c *collector) FrameData(bool)                                 {}
-func (c *collector) Ended(error)                                    { close(c.ended) }
-func (c *collector) Closed()                                        { close(c.closed) }
+func (c *collector) FrameIn(*wire.Header, []byte, *buf.Vec) link.Verdict {
+	c.frames++
+	return link.Next
+}
+func (c *collector) FrameData(bool) {}
+func (c *collector) Ended(error)    { close(c.ended) }
+func (c *collector) Closed()        { close(c.closed) }

@@ -4,10 +4,10 @@ import (
 	"encoding/binary"
 	"sync/atomic"
 
-	"vstor/dataplane/link"
 	"vstor/asd/proto"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/layout"
+	"vstor/dataplane/link"
 	"vstor/dataplane/wire"
 )
 

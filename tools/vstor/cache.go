@@ -12,7 +12,8 @@ import (
 )
 
 func (a *app) cacheCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "cache", Short: "show what vDisks have of the caches", Args: cobra.ArbitraryArgs, RunE: group}
+	cmd := &cobra.Command{Use: "cache", Short: "show what vDisks have of the caches", Args: cobra.ArbitraryArgs,
+		RunE: group}
 	ls := &cobra.Command{Use: "ls", Aliases: []string{"list"}, Short: "size, quota, use and hit ratio, by vDisk and tier",
 		Args: takes()}
 	ls.RunE = func(*cobra.Command, []string) error {

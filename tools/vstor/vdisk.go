@@ -114,7 +114,8 @@ func (a *app) vdiskSet() *cobra.Command {
 	var readOnly bool
 	var allow []string
 	var cache, blockQuota string
-	cmd := &cobra.Command{Use: "set NAME", Short: "say what a vDisk is: read-only, open to whom, cached how much", Args: takes("NAME"),
+	cmd := &cobra.Command{Use: "set NAME", Args: takes("NAME"),
+		Short: "say what a vDisk is: read-only, open to whom, cached how much",
 		Long: "Change the settings of a vDisk; those that are not named stay. They count for connections made from now\n" +
 			"on, and outlive a restart.\n\n" +
 			"--read-only (--read-only=false to end it) is refused while the vDisk is in use.\n\n" +
@@ -132,8 +133,8 @@ func (a *app) vdiskSet() *cobra.Command {
 	cmd.Flags().BoolVar(&readOnly, "read-only", false, "connections can only read")
 	cmd.Flags().StringArrayVar(&allow, "allow", nil, "whom it is open to; again for more")
 	cmd.Flags().StringVar(&cache, "cache", "", "on or off: whether blocks that were read are kept")
-	cmd.Flags().StringVar(&blockQuota, "block-cache-quota", "", "what it may have of each tier of the block cache: a size, "+
-		"or default")
+	cmd.Flags().StringVar(&blockQuota, "block-cache-quota", "",
+		"what it may have of each tier of the block cache: a size, or default")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		var s api.VDiskSettings
 		if cmd.Flags().Changed("cache") {

@@ -63,7 +63,8 @@ func (f *fake) SetVDisk(_ context.Context, name string, s api.VDiskSettings) (ap
 	return api.VDiskChange{VDisk: *d, Disconnected: len(s.Allow)}, nil
 }
 func (f *fake) ListCaches(context.Context) ([]api.CacheShare, error) {
-	return []api.CacheShare{{VDisk: "demo", Cache: "block-ram", SizeBytes: 1 << 30, QuotaBytes: -1, Hits: 9, Misses: 1}}, nil
+	return []api.CacheShare{{VDisk: "demo", Cache: "block-ram", SizeBytes: 1 << 30, QuotaBytes: -1,
+		Hits: 9, Misses: 1}}, nil
 }
 func (f *fake) VDiskStats(_ context.Context, name string) (api.VDiskStats, error) {
 	f.mu.Lock()
