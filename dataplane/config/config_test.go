@@ -116,7 +116,7 @@ func TestKeysRoundTrip(t *testing.T) {
 		"api-listen": {"[::]:2"}, "max-connections": {"9"}, "loops": {"3"}, "stall-timeout": {"1m0s"}, "processes": {"true"},
 		"block-cache": {"64M"}, "block-cache-ssd": {"1G"}, "block-cache-block": {"32k"},
 		"block-cache-quota": {"0"},
-		"asd-memory": {"96M"}, "no-restart": {"true"}, "allow-faults": {"true"}, "plain-io": {"true"},
+		"asd-memory":        {"96M"}, "no-restart": {"true"}, "allow-faults": {"true"}, "plain-io": {"true"},
 		"short-circuit": {"off"},
 		"nbd-tls":       {"optional"}, "nbd-tls-dir": {"/etc/vstor/tls"}, "nbd-tls-verify-peer": {"true"}, "loop-cpus": {"1,2"},
 	}
