@@ -67,8 +67,10 @@ type Fetch struct {
 	Blocks uint32 // at least 1
 	// Sums holds for each block what the low half of its XXH64 must be.
 	Sums []uint32
-	// Dst is whole pages of the loop's pool, Blocks of them, every Seg with Off 0. They stay the
-	// caller's throughout; after a failure their content is undefined.
+	// Dst is whole pages of the loop's pool, Blocks of them, every Seg with Off 0; the caller has one reference to
+	// each, and nobody has another. FetchDone finds as many in their place, of which the caller has one reference to
+	// each: the same ones, or others where a drive still owes an answer into those that were here. After a failure
+	// their content is undefined and they are not to be written, as some may be pages of zeros.
 	Dst  buf.Vec
 	Done Completer
 
@@ -97,9 +99,10 @@ type fetchState struct {
 	seg       int    // the place in Dst that cursor stands for: Segs[seg], segOff bytes in
 	segOff    uint32
 	queued    bool  // it is in Client.waiting
+	spoiled   bool  // pages of its Dst are gone: it cannot begin anew
 	refreshed uint8 // times that the manifest was asked for again after a failure
 	parks     uint16
-	since     int64 // the loop's time when it was asked for
+	since     int64 // the Client's time when it was asked for
 }
 
 // fetchList is a FIFO through Fetch.next.

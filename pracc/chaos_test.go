@@ -99,7 +99,7 @@ func chaos(t *testing.T, seed uint64, remote bool) {
 
 func (w *chaosWorld) resume() {
 	for _, d := range w.drives {
-		d.file.resume(w.loop)
+		d.file.resume()
 	}
 	for _, r := range w.rems {
 		r.unready, r.hang = false, false
@@ -133,7 +133,7 @@ func (w *chaosWorld) step() {
 	case 0:
 		d.file.stall = true
 	case 1, 2, 3:
-		d.file.resume(w.loop)
+		d.file.resume()
 		for _, r := range w.rems {
 			if r.d == d {
 				r.resume()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"vstor/dataplane/block"
 	"vstor/dataplane/buf"
@@ -23,8 +24,12 @@ type Client struct {
 
 	targets map[ids.ASDID]*target
 	asds    atomic.Pointer[[]*target] // the same, for EachASD
+	outs    int                       // of them, out of the fast set
+	group   group
+	prober  ring.Timer
 	rots    [rotSlots]rotSlot
-	sub     buf.Vec // one extent's share of a range, while its read is started
+	sub     buf.Vec // a list in the making
+	zeros   buf.Vec
 
 	// Fetches. Each is in at most one of: waiting, ended, parked, a lookup's lists; or only its parts know it.
 	waiting fetchList // have blocks that no part reads yet
@@ -33,11 +38,28 @@ type Client struct {
 	unpark  ring.Timer
 	live    int // between Fetch and FetchDone
 
-	remotes remoteList // reads under way
-	parts   []part     // all of them
+	parts   []part // all of them, but shadows
 	free    *part
 	flying  int
 	rebuild rebuilds
+
+	// Reads of ASDs: waited for and stuck, see rangeRead; and what is done about those that are late.
+	reads      readList
+	stuck      readList
+	reading    int // all that are under way
+	stuckReads int
+	stuckPages int
+	freeReads  *rangeRead
+	sweeper    ring.Timer
+	sweepDue   int64
+	sweptLate  bool
+	walk       *rangeRead // sweep's next
+	hedgeLeast int64      // the least age at which a read may be late
+
+	tokens      int // for hedges
+	shadows     int
+	shadowPages int
+	freeShadows *part
 
 	lookups                map[objKey]*lookup
 	lookupHead, lookupTail *lookup // in line, through lookup.next
@@ -56,6 +78,9 @@ type Client struct {
 	stopped      bool // the loop has stopped: no goroutine's answer will come
 	released     bool // the floor is back in the pool
 	onClosed     func()
+	grace        ring.Timer
+	forced       bool         // the grace is over
+	clock        func() int64 // of a test, instead of the loop's
 }
 
 // New makes a Client for a loop. It is called on the loop or before the loop runs, and takes
@@ -74,14 +99,24 @@ func New(loop *ring.Loop, opt Options) (*Client, error) {
 	c.parts = make([]part, opt.Ranges)
 	for i := range c.parts {
 		p := &c.parts[i]
-		p.rr.init(c, p)
+		p.c = c
 		p.next, c.free = c.free, p
 	}
+	c.hedgeLeast = max(coldNanos, int64(c.opt.HedgeAfter))
+	c.sweeper.Fire, c.prober.Fire, c.grace.Fire = c.sweepTimer, c.probeAll, c.force
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.unpark.Fire = c.unparkAll
 	c.wake.Done = (*waker)(c)
 	c.anchor.Done = (*anchor)(c)
 	return c, nil
+}
+
+// now is the Client's time, which is the loop's.
+func (c *Client) now() int64 {
+	if c.clock != nil {
+		return c.clock()
+	}
+	return c.loop.Now()
 }
 
 // Fetch starts f. FetchDone follows, never from inside this call.
@@ -96,7 +131,7 @@ func (c *Client) Fetch(f *Fetch) {
 			invariants.Assert(s.Off == 0 && s.Len%ids.BlockSize == 0, "pracc: fetch into part of a page")
 		}
 	}
-	f.fetchState = fetchState{since: c.loop.Now()}
+	f.fetchState = fetchState{since: c.now()}
 	f.Err, f.Via = errs.OK, block.FromNothing
 	c.live++
 	c.stats.Fetches.Inc()
@@ -177,6 +212,8 @@ func (c *Client) over(f *Fetch) {
 		c.stats.Bytes.Add(uint64(f.Blocks) * ids.BlockSize)
 	case c.closing:
 		f.Err = errs.Closed
+	case f.spoiled: // it has not all its pages any more
+		f.Err = toCaller(f.Err)
 	case f.refreshed > 0 && c.park(f):
 		return
 	case f.refreshed < refreshesMax:
@@ -233,9 +270,13 @@ func (a *anchor) RingDone(_ *ring.Op, res int32) {
 	c.settle()
 }
 
-// Close lets what is under way end, cancels what is asked of Remotes, ends what waits with Closed, and
-// calls done (which may be nil) on the loop once nothing of the loop is used any more and no goroutine of the
-// Client is left. Never inside Close. A loop that is stopped instead does the same, apart from waiting for
+// closeGrace is how long Close waits for reads of drives that do not return.
+const closeGrace = time.Second
+
+// Close calls off what is under way, ends what waits with Closed, and calls done (which may be nil) on the loop
+// once nothing of the loop is used any more and no goroutine of the Client is left. Never inside Close. But a
+// read that its drive does not end within a second is not waited for: its pages and its pin stay with it, and return
+// when it ends, before the loop has stopped. A loop that is stopped instead does the same, apart from waiting for
 // lookups, whose answers nobody hears. On the loop, or after it has ended, where done is called at once.
 func (c *Client) Close(done func()) {
 	c.shut()
@@ -247,6 +288,7 @@ func (c *Client) Close(done func()) {
 		}
 		return
 	}
+	c.loop.After(&c.grace, closeGrace)
 	c.onClosed = done
 	if c.wake.Idle() {
 		c.loop.Defer(&c.wake, 0)
@@ -272,7 +314,9 @@ func (c *Client) shut() {
 		c.ended.push(f)
 	}
 	c.loop.StopTimer(&c.unpark)
-	c.remotes.cancel()
+	c.loop.StopTimer(&c.sweeper)
+	c.loop.StopTimer(&c.prober)
+	c.callOffAll()
 	for key, q := range c.lookups {
 		for f := q.waiting.pop(); f != nil; f = q.waiting.pop() {
 			c.answered(f, nil, errs.Closed)
@@ -290,11 +334,51 @@ func (c *Client) shut() {
 	c.endLater()
 }
 
+// callOffAll asks all reads to end. Their ends come later.
+func (c *Client) callOffAll() {
+	for r := c.reads.head; r != nil; r = r.nextRead {
+		r.callOff()
+	}
+	for r := c.stuck.head; r != nil; r = r.nextRead {
+		r.callOff()
+	}
+	for _, t := range c.everyTarget() {
+		if r := t.probe.r; r != nil {
+			r.callOff()
+		}
+	}
+}
+
+// force is the timer's: a drive that does not return does not hold up Close.
+func (c *Client) force() {
+	c.forced = true
+	for c.walk = c.reads.head; c.walk != nil; {
+		r := c.walk
+		c.walk = r.nextRead
+		switch o := r.owner.(type) {
+		case *part:
+			o.forsake(errs.Closed)
+		case *source:
+			o.rb.giveUp()
+		}
+	}
+	for _, t := range c.everyTarget() {
+		if p := &t.probe; p.r != nil {
+			p.r.abandon()
+			p.r = nil
+			p.page.Reset()
+		}
+	}
+	c.settle()
+}
+
 // finishClose completes a Close or a stop once all is quiet.
 func (c *Client) finishClose() {
-	if !c.closing || c.live > 0 || c.flying > 0 || (c.asking > 0 && !c.stopped) {
+	busy := c.live > 0 || c.flying > 0 || c.shadows > 0 || c.reading > 0 && !c.forced || c.asking > 0 && !c.stopped
+	if !c.closing || busy {
 		return
 	}
+	c.loop.StopTimer(&c.grace)
 	if c.anchored && !c.stopped && !c.loop.Unhold(&c.anchor, c.anchorToken) {
 		return // the loop is stopping and brings it back itself
 	}

@@ -52,7 +52,7 @@ func (c *Client) refresh(f *Fetch) {
 // suspect asks for the manifest in the background: the fragment that it names is not there, which is
 // served by a rebuild, but a repair may have given the fragment a new version in another place.
 func (c *Client) suspect(e *entry) {
-	now := c.loop.Now()
+	now := c.now()
 	if c.closing || (e.asked != 0 && now-e.asked < askedEvery) || c.nlookups >= lookupsMax {
 		return
 	}

@@ -27,6 +27,25 @@ type Options struct {
 	// not at all. Without Remotes there is nothing to wait for, and it is 0.
 	Patience time.Duration
 
+	// Prefer says which of several ASDs that would do is read; Distance is for PreferNear: smaller is nearer. It is
+	// called on the loop and never blocks.
+	Prefer   Preference
+	Distance func(ids.ASDID) uint8
+
+	// HedgePercent of the reads may be hedged at most; negative is none. HedgeAfter is the least age of a read
+	// before it is, whatever its ASD's p95.
+	HedgePercent int
+	HedgeAfter   time.Duration
+	// SlowAfter is the least age of a read that makes its ASD leave the fast set.
+	SlowAfter time.Duration
+	// ReadTimeout is how long a fetch waits for a drive that this process reads itself where nothing can be read in
+	// its place; it ends with Unreachable. A Remote has times of its own.
+	ReadTimeout time.Duration
+	// StuckReads and StuckBytes bound reads that nobody waits for and whose drives do not return, and what hedges
+	// hold to take their places.
+	StuckReads int
+	StuckBytes int64
+
 	Ranges       int   // parts of fetches under way
 	Rebuilds     int   // rebuild steps under way
 	ScratchBytes int64 // pages that rebuilds may hold together, beside the few kept back
@@ -67,9 +86,22 @@ func (o *Options) EnsureDefaults() {
 	if o.Codecs == nil {
 		o.Codecs = new(erasure.Registry)
 	}
+	dur := func(p *time.Duration, d time.Duration) {
+		if *p == 0 {
+			*p = d
+		}
+	}
+	dur(&o.HedgeAfter, time.Millisecond)
+	dur(&o.SlowAfter, 10*time.Millisecond)
+	dur(&o.ReadTimeout, 30*time.Second)
+	if o.StuckBytes == 0 {
+		o.StuckBytes = 16 << 20
+	}
+	def(&o.HedgePercent, 5)
+	def(&o.StuckReads, 256)
 	def(&o.Lookups, 4)
 	def(&o.Ranges, 256)
-	def(&o.Rebuilds, 8)
+	def(&o.Rebuilds, 32)
 	def(&o.Workers, 1)
 	def(&o.MaxFragments, 24)
 	def(&o.Combinations, 1024)
@@ -92,6 +124,13 @@ func (o *Options) Validate() error {
 	case o.MaxFragments < 2 || o.MaxFragments > layout.FragsMax:
 		return errs.New(errs.Invalid, "pracc: MaxFragments is %d; it must be 2 to %d",
 			o.MaxFragments, layout.FragsMax)
+	case o.HedgePercent > 100:
+		return errs.New(errs.Invalid, "pracc: HedgePercent is %d; it must be at most 100", o.HedgePercent)
+	case o.HedgeAfter < 0 || o.SlowAfter < 0 || o.ReadTimeout < 0 || o.StuckReads < 0 || o.StuckBytes < 0:
+		return errs.New(errs.Invalid,
+			"pracc: HedgeAfter, SlowAfter, ReadTimeout, StuckReads and StuckBytes must not be negative")
+	case o.Prefer > PreferNear || (o.Prefer == PreferNear) != (o.Distance != nil):
+		return errs.New(errs.Invalid, "pracc: Distance is what PreferNear goes by; set both or neither")
 	case o.LookupTimeout < 0:
 		return errs.New(errs.Invalid, "pracc: LookupTimeout is %v; it must not be negative", o.LookupTimeout)
 	}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
+	"vstor/dataplane/block"
 	"vstor/dataplane/buf"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
@@ -13,22 +14,32 @@ import (
 // partBlocks is the longest part: 1 MiB, one read of the drive.
 const partBlocks = 256
 
-// part is a piece of a fetch that lies in one fragment.
+// part is a piece of a fetch that lies in one fragment; or the shadow of one, see hedge.go.
 type part struct {
-	rr    rangeRead
-	f     *Fetch
+	c     *Client
+	rr    *rangeRead // its own read, while that is under way
+	f     *Fetch     // nil for a shadow
+	ent   *entry
+	sums  []uint32 // of its blocks
 	chunk int
 	frag  int
 	off   uint32 // bytes into the fragment
 	first uint32 // block of the fetch it begins with
 	n     uint32 // blocks
 	dst   buf.Vec
-	next  *part // in the free list or in line for a rebuild
+	next  *part // in a free list or in line for a rebuild
 
 	bad     badSet
 	kind    errs.Kind // why its own read did not do
 	suspect uint64    // fragments of the chunk that turned out to be rotten in this part
 	waited  bool      // stood in line for its rebuild step
+	around  bool      // its own read was left out, as the ASD is not in the fast set
+	step    *rebuild  // under way for it
+
+	shadow   *part // the second way to its bytes
+	isShadow bool
+	of       *part    // of a shadow: whose; nil once it is not needed any more
+	ownSums  []uint32 // of a shadow
 }
 
 // badSet marks the blocks of a part that still have to be rebuilt.
@@ -59,33 +70,61 @@ func (b *badSet) count() int {
 	return n
 }
 
+// begin makes p a piece of a fragment of which nothing has happened yet.
+func (p *part) begin(e *entry, chunk, frag int, off, n uint32) {
+	p.ent, p.chunk, p.frag, p.off, p.n = e, chunk, frag, off, n
+	p.bad, p.kind, p.suspect, p.waited, p.around = badSet{}, errs.OK, 0, false, false
+}
+
 // startPart cuts the next part off f and starts to read it. REQUIRES: a free part.
 func (c *Client) startPart(f *Fetch) {
 	p := c.free
 	c.free, p.next = p.next, nil
-	chunk, frag, off := f.ent.geo.Place((int64(f.Off) + int64(f.cursor)) << ids.BlockShift)
-	p.f, p.chunk, p.frag, p.off = f, chunk, frag, uint32(off)
-	p.first = f.cursor
-	p.n = min(f.Blocks-f.cursor, uint32((f.ent.geo.FragLen-off)>>ids.BlockShift), partBlocks)
-	p.bad, p.kind, p.suspect, p.waited = badSet{}, errs.OK, 0, false
-	f.cut(&p.dst, p.n<<ids.BlockShift)
-	f.cursor += p.n
+	e := f.ent
+	chunk, frag, off := e.geo.Place((int64(f.Off) + int64(f.cursor)) << ids.BlockShift)
+	n := min(f.Blocks-f.cursor, uint32((e.geo.FragLen-off)>>ids.BlockShift), partBlocks)
+	if e.k == 1 {
+		frag = c.replica(e, chunk)
+	}
+	p.f, p.first = f, f.cursor
+	p.begin(e, chunk, frag, uint32(off), n)
+	p.sums = f.Sums[p.first : p.first+n]
+	f.cut(&p.dst, n<<ids.BlockShift)
+	f.cursor += n
 	f.flying++
 	c.flying++
+	c.earn()
 
-	kind := errs.Absent
-	switch ref := f.ent.frag(chunk, frag); ref.state {
-	case refASD:
-		kind = p.rr.start(ref.asd, f.ent.fragKey(chunk, frag), p.off, p.n<<ids.BlockShift, &p.dst)
-		if kind == errs.OK {
-			return
-		}
-		c.faulty(f.ent, chunk, frag, kind)
-	case refForeign:
-		kind = errs.Unreachable
+	kind := errs.Unreachable
+	ref := e.frag(chunk, frag)
+	if ref.state == refASD && c.isOut(ref.asd) {
+		c.wanted(ref.asd, e, chunk, frag, p.off)
+		p.around = c.quickOthers(e, chunk, frag) >= int(e.k)
+	}
+	if p.around {
+		c.stats.Around.Inc()
+	} else if kind = p.readOwn(); kind == errs.OK {
+		return
 	}
 	p.lost(kind)
 	c.rebuild.push(p)
+}
+
+// readOwn reads p's own fragment. With OK readDone follows.
+func (p *part) readOwn() (kind errs.Kind) {
+	c, ref := p.c, p.ent.frag(p.chunk, p.frag)
+	switch ref.state {
+	case refASD:
+		p.bad = badSet{}
+		p.rr, kind = c.read(p, ref.asd, p.ent.fragKey(p.chunk, p.frag), p.off, p.n<<ids.BlockShift, &p.dst)
+		if kind != errs.OK {
+			c.faulty(p.ent, p.chunk, p.frag, kind)
+		}
+		return kind
+	case refForeign:
+		return errs.Unreachable
+	}
+	return errs.Absent
 }
 
 // cut makes dst the next n bytes of f.Dst.
@@ -102,6 +141,15 @@ func (f *Fetch) cut(dst *buf.Vec, n uint32) {
 	}
 }
 
+// seek finds the place in Dst that cursor stands for.
+func (f *Fetch) seek() {
+	f.seg, f.segOff = 0, f.cursor<<ids.BlockShift
+	for f.seg < len(f.Dst.Segs) && f.segOff >= f.Dst.Segs[f.seg].Len {
+		f.segOff -= f.Dst.Segs[f.seg].Len
+		f.seg++
+	}
+}
+
 // lost marks all of p's blocks for rebuilding.
 func (p *part) lost(kind errs.Kind) {
 	p.kind = kind
@@ -110,15 +158,18 @@ func (p *part) lost(kind errs.Kind) {
 
 // readDone implements readOwner: p's own read ended.
 func (p *part) readDone(r *rangeRead) {
-	c, f := r.c, p.f
+	c := r.c
+	p.rr = nil
 	switch {
 	case c.closing && r.kind != errs.OK:
+		p.drop()
 		c.partOver(p, errs.Closed)
 		return
 	case r.kind != errs.OK:
 		p.lost(r.kind)
 	case c.verify(p):
-		f.Via = max(f.Via, r.via)
+		p.f.Via = max(p.f.Via, r.via)
+		p.drop()
 		c.partOver(p, errs.OK)
 		return
 	default:
@@ -127,12 +178,15 @@ func (p *part) readDone(r *rangeRead) {
 		c.stats.Corrupt.Add(n)
 		r.t.stats.Corrupt.Add(n)
 	}
-	c.faulty(f.ent, p.chunk, p.frag, p.kind)
-	if c.closing {
+	c.faulty(p.ent, p.chunk, p.frag, p.kind)
+	switch {
+	case c.closing:
+		p.drop()
 		c.partOver(p, errs.Closed)
-		return
+	case p.shadow != nil: // its end goes on with p
+	default:
+		c.rebuild.push(p)
 	}
-	c.rebuild.push(p)
 }
 
 // verify checks every block of p and marks those that do not match; true if all do.
@@ -140,7 +194,7 @@ func (c *Client) verify(p *part) bool {
 	i, good := uint32(0), true
 	for _, s := range p.dst.Segs {
 		for b := c.pool.SegBytes(s); len(b) > 0; b = b[ids.BlockSize:] {
-			if !matches(b[:ids.BlockSize], p.f.Sums[p.first+i]) {
+			if !matches(b[:ids.BlockSize], p.sums[i]) {
 				p.bad.set(i)
 				good = false
 			}
@@ -153,13 +207,41 @@ func (c *Client) verify(p *part) bool {
 // matches reports whether a block has the checksum that its location says.
 func matches(block []byte, sum uint32) bool { return uint32(xxhash.Sum64(block)) == sum }
 
+// unbuilt is where a part comes whose rebuild has failed. If its own read was left out for another ASD's
+// sake it is done now: slow is better than not at all.
+func (c *Client) unbuilt(p *part, kind errs.Kind) {
+	if p.around && !c.closing {
+		p.around = false
+		own := p.readOwn()
+		if own == errs.OK {
+			return
+		}
+		kind = worse(kind, own)
+	}
+	c.partOver(p, toCaller(kind))
+}
+
+// rebuilt notes that blocks came from other fragments. Of a shadow that was dropped nobody wants to know.
+func (p *part) rebuilt() {
+	if p.isShadow {
+		p = p.of
+	}
+	if p != nil {
+		p.f.Via = max(p.f.Via, block.FromRebuild)
+	}
+}
+
 // partOver gives p back; its pages are the caller's and stay where they are.
 func (c *Client) partOver(p *part, kind errs.Kind) {
+	if p.isShadow {
+		c.shadowOver(p, kind)
+		return
+	}
 	f := p.f
 	f.Err = worse(f.Err, kind)
 	f.flying--
 	c.flying--
-	p.f = nil
+	p.f, p.ent, p.sums = nil, nil, nil
 	p.next, c.free = c.free, p
 	if f.flying == 0 && !f.queued {
 		c.over(f)

@@ -22,7 +22,7 @@ func (c *Client) park(f *Fetch) bool {
 	}
 	silent, hopeless := c.silence(f.ent)
 	switch {
-	case c.loop.Now()-f.since >= int64(c.opt.Patience):
+	case c.now()-f.since >= int64(c.opt.Patience):
 		for _, t := range silent {
 			t.hopeless = true
 		}

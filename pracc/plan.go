@@ -23,12 +23,14 @@ func (rb *rebuild) plan(p *part) {
 	rb.lo = uint32(64*word + first)
 	rb.want = p.bad[word] >> first
 	rb.n = uint32(bits.Len64(rb.want))
-	rb.tried, rb.good, rb.flying, rb.last, rb.worst = 0, 0, 0, 0, errs.OK
+	rb.tried, rb.good, rb.flying, rb.late, rb.last, rb.worst = 0, 0, 0, 0, 0, errs.OK
 
-	e := p.f.ent
-	rb.grow(int(e.n) - 1)
+	e := p.ent
+	if n := int(e.n) - 1; cap(rb.srcs) < n {
+		rb.srcs = make([]source, n)
+	}
 	rb.srcs = rb.srcs[:0]
-	now := rb.c.loop.Now()
+	now := rb.c.now()
 	for frag := range int(e.n) {
 		if frag == p.frag {
 			continue
@@ -40,7 +42,7 @@ func (rb *rebuild) plan(p *part) {
 			}
 			continue
 		}
-		if d, rm := rb.c.reach(ref.asd); d == nil && rm == nil {
+		if !rb.c.reachable(ref.asd) {
 			// Left out, not put last: k answers are needed, and if they cannot come none is worth a read.
 			rb.c.stats.Unreachable.Inc()
 			rb.worst = worse(rb.worst, errs.Unreachable)
@@ -48,42 +50,16 @@ func (rb *rebuild) plan(p *part) {
 		}
 		rb.srcs = rb.srcs[:len(rb.srcs)+1]
 		s := &rb.srcs[len(rb.srcs)-1]
-		s.frag, s.good = uint8(frag), false
-		s.rank = rb.rank(ref, frag, now)
-	}
-	rb.sortSources()
-}
-
-// grow makes room for n sources. Sources hold Ops, which must not move once they are used; a rebuild that
-// grows is idle, so they may.
-func (rb *rebuild) grow(n int) {
-	if cap(rb.srcs) >= n {
-		return
-	}
-	rb.srcs = make([]source, n)
-	for i := range rb.srcs {
-		s := &rb.srcs[i]
-		s.rb = rb
-		s.rr.init(rb.c, s)
-	}
-}
-
-// rank orders sources: those known to be rotten last, then ASDs in trouble, then busy ones. Among equals
-// the fragments next to the lost one come first, so that readers of different fragments do not all
-// fall upon the same k.
-func (rb *rebuild) rank(ref fragRef, frag int, now int64) uint64 {
-	n := int(rb.p.f.ent.n)
-	r := uint64((frag - rb.p.frag + n) % n)
-	if t := rb.c.targets[ref.asd]; t != nil {
-		r |= uint64(t.flying) << 8
-		if now < t.troubled {
-			r |= 1 << 62
+		s.rb, s.frag, s.good, s.tard, s.slow = rb, uint8(frag), false, false, rb.c.isOut(ref.asd)
+		if s.slow {
+			rb.c.wanted(ref.asd, e, p.chunk, frag, p.off)
+		}
+		s.rank = rb.c.rank(e, p.chunk, frag, p.frag, now)
+		if p.suspect&(1<<frag) != 0 {
+			s.rank |= 1 << 63
 		}
 	}
-	if rb.p.suspect&(1<<frag) != 0 || rb.c.rotten(rb.p.f.ent.fragKey(rb.p.chunk, frag), now) {
-		r |= 1 << 63
-	}
-	return r
+	rb.sortSources()
 }
 
 // sortSources is an insertion sort of what may be moved: which fragment stands where.
@@ -92,6 +68,7 @@ func (rb *rebuild) sortSources() {
 		for j := i; j > 0 && rb.srcs[j].rank < rb.srcs[j-1].rank; j-- {
 			a, b := &rb.srcs[j], &rb.srcs[j-1]
 			a.frag, b.frag = b.frag, a.frag
+			a.slow, b.slow = b.slow, a.slow
 			a.rank, b.rank = b.rank, a.rank
 		}
 	}

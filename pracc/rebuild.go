@@ -4,7 +4,6 @@ import (
 	"math/bits"
 	"slices"
 
-	"vstor/dataplane/block"
 	"vstor/dataplane/buf"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
@@ -49,6 +48,21 @@ func (rs *rebuilds) pop() *part {
 	return p
 }
 
+// unline ends a shadow that stands in line and is not needed any more.
+func (rs *rebuilds) unline(h *part) {
+	at := &rs.head
+	var before *part
+	for *at != h {
+		before = *at
+		at = &before.next
+	}
+	if *at = h.next; h.next == nil {
+		rs.tail = before
+	}
+	h.next = nil
+	h.c.partOver(h, errs.Closed)
+}
+
 // shut ends the parts in line.
 func (rs *rebuilds) shut(c *Client) {
 	for rs.head != nil {
@@ -67,23 +81,30 @@ type rebuild struct {
 	scratch buf.Vec
 	pages   int // of scratch; 0 if it is the floor
 
-	srcs   []source // other fragments of the chunk, best first
-	tried  int      // started, or found unfit
-	need   int      // how many must have been read
-	good   int
-	flying int
-	last   int       // good at the last decoding
-	worst  errs.Kind // why sources failed
+	srcs     []source // other fragments of the chunk, best first
+	tried    int      // started, or found unfit
+	need     int      // how many must have been read
+	good     int
+	flying   int
+	late     int       // of those: others were started in their place
+	last     int       // good at the last decoding
+	worst    errs.Kind // why sources failed
+	decoding bool      // a worker has the job
+	ending   bool      // over, with result, but for sources that it may not let go of
+	result   errs.Kind
 
 	job decode
 }
 
-// source is one fragment that a rebuild may read.
+// source is one fragment that a rebuild may read. While it is read it must not move: the read knows it by
+// its address.
 type source struct {
 	rb   *rebuild
-	rr   rangeRead
+	rr   *rangeRead // under way
 	frag uint8
 	good bool
+	slow bool   // its ASD is out of the fast set
+	tard bool   // it counts in rebuild.late
 	rank uint64 // smaller is better
 	vec  buf.Vec
 }
@@ -99,10 +120,11 @@ func (rs *rebuilds) startNext(c *Client) bool {
 	}
 	rb := rs.free
 	rb.plan(p)
-	e := p.f.ent
+	e := p.ent
 	if len(rb.srcs) < int(e.k) {
 		c.stats.RebuildFailed.Inc()
-		c.partOver(rs.pop(), toCaller(worse(p.kind, rb.worst)))
+		rs.pop()
+		c.unbuilt(p, worse(p.kind, rb.worst))
 		return true
 	}
 	if !rs.takeScratch(c, rb) {
@@ -111,6 +133,7 @@ func (rs *rebuilds) startNext(c *Client) bool {
 	}
 	rs.pop()
 	rs.free, rb.next = rb.next, nil
+	p.step = rb
 	rs.going++
 	c.stats.RebuildsGoing.Set(int64(rs.going))
 	rb.share()
@@ -126,15 +149,19 @@ func (c *Client) waits(p *part) {
 	}
 }
 
-// read starts sources until enough are read or under way, and decodes when none is under way.
+// read starts sources until enough are read or under way, and goes on when there are enough, or no more.
 func (rb *rebuild) read() {
-	p, e := rb.p, rb.p.f.ent
-	for rb.good+rb.flying < rb.need && rb.tried < len(rb.srcs) && !rb.c.closing {
+	p, e := rb.p, rb.p.ent
+	if rb.decoding || rb.ending {
+		return
+	}
+	for rb.good+rb.flying-rb.late < rb.need && rb.tried < len(rb.srcs) && !rb.c.closing && !p.unwanted() {
 		s := &rb.srcs[rb.tried]
 		rb.tried++
 		ref := e.frag(p.chunk, int(s.frag))
 		off := p.off + rb.lo<<ids.BlockShift
-		kind := s.rr.start(ref.asd, e.fragKey(p.chunk, int(s.frag)), off, rb.n<<ids.BlockShift, &s.vec)
+		var kind errs.Kind
+		s.rr, kind = rb.c.read(s, ref.asd, e.fragKey(p.chunk, int(s.frag)), off, rb.n<<ids.BlockShift, &s.vec)
 		if kind == errs.OK {
 			rb.flying++
 			continue
@@ -143,30 +170,57 @@ func (rb *rebuild) read() {
 		rb.c.faulty(e, p.chunk, int(s.frag), kind)
 	}
 	switch {
-	case rb.flying > 0:
-	case rb.c.closing:
+	case rb.c.closing && rb.flying > 0 && !p.unwanted() && !rb.c.forced: // they are called off
+	case rb.c.closing || p.unwanted():
 		rb.over(errs.Closed)
+	case rb.good >= int(e.k) && rb.good > rb.last && (rb.last == 0 || rb.flying == rb.late):
+		rb.decode()
+	case rb.flying > 0:
 	case rb.good < int(e.k):
 		rb.over(worse(p.kind, rb.worst))
-	case rb.good == rb.last: // no new source, and what there is does not match
+	default: // no new source, and what there is does not match
 		rb.over(rb.mismatch())
-	default:
-		rb.decode()
 	}
 }
 
 // readDone implements readOwner: a source ended.
 func (s *source) readDone(r *rangeRead) {
 	rb := s.rb
+	s.rr = nil
 	rb.flying--
-	if r.kind == errs.OK {
+	if s.tard {
+		s.tard = false
+		rb.late--
+	}
+	switch {
+	case rb.ending:
+		rb.over(rb.result)
+		return
+	case r.kind == errs.OK:
 		s.good = true
 		rb.good++
-	} else {
+	default:
 		rb.worst = worse(rb.worst, r.kind)
-		rb.c.faulty(rb.p.f.ent, rb.p.chunk, int(s.frag), r.kind)
+		rb.c.faulty(rb.p.ent, rb.p.chunk, int(s.frag), r.kind)
 	}
 	rb.read()
+}
+
+// late implements readOwner: another source is read in this one's place, whichever comes first.
+func (s *source) late(r *rangeRead, free bool) {
+	rb, c := s.rb, s.rb.c
+	switch {
+	case rb.ending:
+		rb.over(rb.result)
+	case rb.p.unwanted():
+		rb.read()
+	case s.tard || rb.decoding || rb.tried == len(rb.srcs) || rb.srcs[rb.tried].slow || !c.affords(r, free):
+	default:
+		c.hedged(r, free)
+		s.tard = true
+		rb.late++
+		rb.read()
+	}
 }
 
 // decode computes the wanted blocks from the sources that were read: here if that is quick, else in a
@@ -176,7 +230,7 @@ func (rb *rebuild) decode() {
 	c, p := rb.c, rb.p
 	j := &rb.job
 	j.pool, j.dst, j.dstOff = c.pool, &p.dst, rb.lo<<ids.BlockShift
-	j.sums = p.f.Sums[p.first+rb.lo : p.first+rb.lo+rb.n]
+	j.sums = p.sums[rb.lo : rb.lo+rb.n]
 	j.target, j.want, j.triesMax = p.frag, rb.want, 1
 	if rb.last > 0 {
 		j.triesMax = c.opt.Combinations
@@ -188,7 +242,7 @@ func (rb *rebuild) decode() {
 			j.add(int(s.frag), &s.vec)
 		}
 	}
-	codec, err := c.opt.Codecs.Codec(int(p.f.ent.k), int(p.f.ent.n)-int(p.f.ent.k))
+	codec, err := c.opt.Codecs.Codec(int(p.ent.k), int(p.ent.n)-int(p.ent.k))
 	if err != nil { // a policy that the manifest's Validate lets pass has a codec
 		rb.over(errs.Invalid)
 		return
@@ -199,12 +253,14 @@ func (rb *rebuild) decode() {
 		rb.decoded()
 		return
 	}
+	rb.decoding = true
 	c.jobs.start(c, rb)
 }
 
 // decoded goes on after the job.
 func (rb *rebuild) decoded() {
 	c, p, j := rb.c, rb.p, &rb.job
+	rb.decoding = false
 	fixed := uint64(bits.OnesCount64(j.fixed))
 	c.stats.RebuiltBlocks.Add(fixed)
 	for i := uint32(0); i < rb.n; i++ {
@@ -219,15 +275,11 @@ func (rb *rebuild) decoded() {
 	switch {
 	case rb.want == 0:
 		rb.over(errs.OK)
-	case c.closing:
-		rb.over(errs.Closed)
-	case rb.tried < len(rb.srcs):
+	default:
+		// All that there is is read and used. A block that is in none of their combinations may still be in one
+		// with a source that did not answer.
 		rb.need = len(rb.srcs)
 		rb.read()
-	default:
-		// Every source that could be read was used. A block that is in none of their combinations may still
-		// be in one with a source that did not answer.
-		rb.over(rb.mismatch())
 	}
 }
 
@@ -237,7 +289,7 @@ func (rb *rebuild) mismatch() errs.Kind { return worse(errs.Corrupt, worse(rb.p.
 
 // accuse reports the fragments in set, whose bytes contradict a result that matches.
 func (rb *rebuild) accuse(set uint64) {
-	e, p := rb.p.f.ent, rb.p
+	e, p := rb.p.ent, rb.p
 	for ; set != 0; set &= set - 1 {
 		frag := bits.TrailingZeros64(set)
 		rb.c.stats.Corrupt.Inc()
@@ -246,12 +298,19 @@ func (rb *rebuild) accuse(set uint64) {
 	}
 }
 
-// over ends the step: its pages and its slot go back, and the part goes on or ends. No source is under way.
+// over ends the step: its pages and its slot go back, and the part goes on or ends. Sources that are still under
+// way are let go of with their pages. If that is not allowed now, the step ends when they have, or sweep comes by.
 func (rb *rebuild) over(kind errs.Kind) {
 	c, p, rs := rb.c, rb.p, &rb.c.rebuild
-	rb.p = nil
+	if !rb.letGo() {
+		rb.ending, rb.result = true, kind
+		return
+	}
+	rb.p, p.step, rb.ending, rb.decoding = nil, nil, false, false
 	if rb.pages > 0 {
-		c.pool.ReleaseVec(&rb.scratch)
+		for i := range rb.srcs {
+			c.pool.ReleaseVec(&rb.srcs[i].vec)
+		}
 		rs.pages -= rb.pages
 	}
 	rb.scratch.Reset()
@@ -263,15 +322,61 @@ func (rb *rebuild) over(kind errs.Kind) {
 	switch {
 	case kind == errs.OK && slices.Max(p.bad[:]) == 0:
 		c.stats.Rebuilds.Inc()
-		p.f.Via = max(p.f.Via, block.FromRebuild)
+		p.rebuilt()
 		c.partOver(p, errs.OK)
-	case kind == errs.OK && !c.closing:
+	case c.closing || p.unwanted():
+		c.partOver(p, errs.Closed)
+	case kind == errs.OK:
 		c.stats.Rebuilds.Inc()
 		rs.push(p) // behind the others: a long part does not hold them up
-	case c.closing:
-		c.partOver(p, errs.Closed)
 	default:
 		c.stats.RebuildFailed.Inc()
-		c.partOver(p, toCaller(kind))
+		c.unbuilt(p, kind)
 	}
+}
+
+// giveUp ends the step although its reads do not: the Client is closing. A worker that has it ends it itself.
+func (rb *rebuild) giveUp() {
+	if !rb.decoding {
+		rb.over(errs.Closed)
+	}
+}
+
+// letGo abandons the sources that are still under way; false if they must be waited for.
+func (rb *rebuild) letGo() bool {
+	c := rb.c
+	each := int(rb.n)
+	if rb.flying == 0 {
+		return true
+	}
+	if !c.mayStick(rb.flying*each) && !c.forced || rb.pages == 0 && !c.rebuild.refloor(c, rb) {
+		return false
+	}
+	for i := range rb.srcs {
+		s := &rb.srcs[i]
+		if s.rr != nil {
+			s.rr.abandon()
+			s.rr, s.tard = nil, false
+			s.vec.Reset()
+		}
+	}
+	rb.flying, rb.late = 0, 0
+	return true
+}
+
+// refloor puts other pages in the place of those that rb's reads keep of the floor; false if the pool has none.
+func (rs *rebuilds) refloor(c *Client, rb *rebuild) bool {
+	if !c.pool.AllocReserved(&rb.scratch, rb.flying) {
+		return false
+	}
+	rs.floor.Reset()
+	subVec(&rs.floor, &rb.scratch, uint32(len(rb.srcs))*buf.PageSize, uint32(rb.scratch.Len()))
+	for i := range rb.srcs {
+		if s := &rb.srcs[i]; s.rr == nil {
+			for _, seg := range s.vec.Segs {
+				rs.floor.Add(seg)
+			}
+		}
+	}
+	return true
 }

@@ -4,7 +4,6 @@ import (
 	"syscall"
 
 	"vstor/dataplane/block"
-	"vstor/dataplane/buf"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
 	"vstor/dataplane/layout"
@@ -24,23 +23,17 @@ func (c *Client) reach(id ids.ASDID) (d Drive, rm Remote) {
 	return d, rm
 }
 
-// startRemote is start for an ASD that another process serves. It cannot fail: readDone follows.
-func (r *rangeRead) startRemote(rm Remote, id ids.ASDID, key layout.FragKey, off, n uint32, vec *buf.Vec) {
-	c := r.c
-	r.t = c.targetOf(id)
-	r.t.flying++
-	r.t.hopeless = false
-	r.remote, r.vec, r.kind, r.via = rm, vec, errs.OK, block.FromASD
-	r.voff, r.flying = n, 1
-	c.remotes.push(r)
-	r.token = rm.ReadRange(&r.ops[0], key, off, n, vec)
+// reachable reports whether an ASD can be read now.
+func (c *Client) reachable(id ids.ASDID) bool {
+	d, rm := c.reach(id)
+	return d != nil || rm != nil
 }
 
-// remoteDone is the end of what startRemote began.
-func (r *rangeRead) remoteDone(res int32) {
-	r.c.remotes.remove(r)
-	r.remote = nil
-	r.kind = r.remoteKind(res)
+// startRemote is the second half of read for an ASD that another process serves. It cannot fail: readDone follows.
+func (r *rangeRead) startRemote(rm Remote, key layout.FragKey, off, n uint32) {
+	r.t.hopeless = false
+	r.remote, r.via, r.voff, r.flying = rm, block.FromASD, n, 1
+	r.token = rm.ReadRange(&r.ops[0], key, off, n, &r.vec)
 }
 
 // remoteKind is the meaning of a result. Absent, Corrupt, Invalid and IO are answers of the ASD, about the
@@ -63,34 +56,4 @@ func (r *rangeRead) remoteKind(res int32) errs.Kind {
 		}
 	}
 	return errs.Unreachable
-}
-
-// remoteList is the reads under way at Remotes, to cancel them.
-type remoteList struct{ head *rangeRead }
-
-func (l *remoteList) push(r *rangeRead) {
-	r.prevRemote, r.nextRemote = nil, l.head
-	if l.head != nil {
-		l.head.prevRemote = r
-	}
-	l.head = r
-}
-
-func (l *remoteList) remove(r *rangeRead) {
-	if r.prevRemote == nil {
-		l.head = r.nextRemote
-	} else {
-		r.prevRemote.nextRemote = r.nextRemote
-	}
-	if r.nextRemote != nil {
-		r.nextRemote.prevRemote = r.prevRemote
-	}
-	r.prevRemote, r.nextRemote = nil, nil
-}
-
-// cancel asks for the end of all of them; their results come later.
-func (l *remoteList) cancel() {
-	for r := l.head; r != nil; r = r.nextRemote {
-		r.remote.Cancel(r.token)
-	}
 }

@@ -29,11 +29,8 @@ type fakeRemote struct {
 }
 
 type remoteRead struct {
-	r     *fakeRemote
-	op    *ring.Op
-	hold  uint64
+	*heldRead
 	token uint64
-	res   int32
 	timer ring.Timer
 }
 
@@ -41,12 +38,16 @@ func (r *fakeRemote) Ready() bool { return !r.unready && !r.d.gone }
 
 func (r *fakeRemote) ReadRange(op *ring.Op, key layout.FragKey, off, n uint32, v *buf.Vec) uint64 {
 	r.token++
-	res := r.read(key, off, n, v)
+	data, res := r.look(key, off, n)
 	if !r.hang && !r.d.file.stall {
+		for _, s := range v.Segs {
+			data = data[copy(r.w.loop.Pool().SegBytes(s), data):]
+		}
 		r.w.loop.Defer(op, res)
 		return r.token
 	}
-	q := &remoteRead{r: r, op: op, hold: r.w.loop.Hold(op), token: r.token, res: res}
+	q := &remoteRead{heldRead: r.w.hold(op, v.Segs, data, res, false), token: r.token}
+	q.v = v
 	r.held = append(r.held, q)
 	if r.patient > 0 {
 		q.timer.Fire = func() { r.end(q.token, -int32(syscall.ETIMEDOUT)) }
@@ -55,32 +56,28 @@ func (r *fakeRemote) ReadRange(op *ring.Op, key layout.FragKey, off, n uint32, v
 	return r.token
 }
 
-// read is the drive's answer, at once.
-func (r *fakeRemote) read(key layout.FragKey, off, n uint32, v *buf.Vec) int32 {
+// look is the drive's answer.
+func (r *fakeRemote) look(key layout.FragKey, off, n uint32) (all []byte, res int32) {
 	if r.answer != errs.OK {
-		return -int32(r.answer.Errno())
+		return nil, -int32(r.answer.Errno())
 	}
 	exts, pin, kind := r.d.Locate(key, off, n, nil)
 	if kind != errs.OK {
-		return -int32(kind.Errno())
+		return nil, -int32(kind.Errno())
 	}
 	defer r.d.Unpin(pin)
-	var all []byte
 	for _, e := range exts {
 		for b := e.Off / 4096; b < (e.Off+int64(e.Len))/4096; b++ {
 			if r.d.file.dead || r.d.file.eio[b] {
-				return -int32(syscall.EIO)
+				return nil, -int32(syscall.EIO)
 			}
 		}
 		all = append(all, r.d.file.mem[e.Off:e.Off+int64(e.Len)]...)
 	}
-	for _, s := range v.Segs {
-		all = all[copy(r.w.loop.Pool().SegBytes(s), all):]
-	}
 	if r.short {
-		return int32(n) - 4096
+		return all, int32(n) - 4096
 	}
-	return int32(n)
+	return all, int32(n)
 }
 
 func (r *fakeRemote) end(token uint64, res int32) {
@@ -90,9 +87,8 @@ func (r *fakeRemote) end(token uint64, res int32) {
 		}
 		r.held = append(r.held[:i:i], r.held[i+1:]...)
 		r.w.loop.StopTimer(&q.timer)
-		if r.w.loop.Unhold(q.op, q.hold) {
-			r.w.loop.Defer(q.op, res)
-		}
+		q.res = res
+		q.heldRead.end(r.w)
 		return
 	}
 }
@@ -315,7 +311,7 @@ func TestRemoteCloseAndStop(t *testing.T) {
 						t.Errorf("fetch %d: %d ends, %v", i, fl.ends, fl.Err)
 					}
 				}
-				if w.c.remotes.head != nil || w.pool.Free() != w.pages {
+				if w.c.reading != 0 || w.pool.Free() != w.pages {
 					t.Errorf("%d pages are held by the ended Client", w.pages-w.pool.Free())
 				}
 			})

@@ -46,7 +46,7 @@ func (c *Client) faulty(e *entry, chunk, frag int, kind errs.Kind) {
 		return
 	}
 	key := e.fragKey(chunk, frag)
-	slot, now := c.rotSlotOf(key), c.loop.Now()
+	slot, now := c.rotSlotOf(key), c.now()
 	if slot.key == key && now < slot.until {
 		return
 	}

@@ -12,6 +12,12 @@ type Stats struct {
 	Blocks  stat.Counter // given out, verified
 	Bytes   stat.Counter
 
+	Hedges      stat.Counter // late reads for which others were read too
+	HedgeWins   stat.Counter // parts whose own read was overtaken, by a hedge or because its ASD had left the fast set
+	HedgeDenied stat.Counter // late reads that were not hedged at once, as there were too many
+	Around      stat.Counter // reads that went round an ASD out of the fast set
+	Probes      stat.Counter // of such ASDs
+
 	Rebuilds      stat.Counter // steps of at most 64 blocks that were rebuilt from other fragments
 	RebuiltBlocks stat.Counter
 	RebuildFailed stat.Counter // steps for which no combination of fragments was left
@@ -32,6 +38,8 @@ type Stats struct {
 	RangesFlying  stat.Gauge
 	ScratchPages  stat.Gauge // held by rebuilds
 	RebuildsGoing stat.Gauge
+	StuckReads    stat.Gauge // under way though nobody waits for them
+	StuckPages    stat.Gauge // that they hold
 }
 
 // ASDStats are the counters of one ASD. The loop writes, anyone may Load.
@@ -41,6 +49,12 @@ type ASDStats struct {
 	Errors  stat.Counter // range reads that failed with anything but Absent
 	Absent  stat.Counter // fragments that the manifest names and the ASD does not have
 	Corrupt stat.Counter // blocks that came from it and did not match
+
+	Fast stat.Gauge   // 1 in the fast set, 0 out of it
+	Left stat.Counter // times that it left it
+	// How long its reads took, by size: all of them, and the quantiles of the last few hundred, in ns.
+	Latency  [sizeClasses]stat.Histogram
+	P50, P95 [sizeClasses]stat.Gauge
 }
 
 // Stats are the Client's counters; they live as long as it does. Any goroutine.

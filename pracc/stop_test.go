@@ -45,7 +45,7 @@ func TestClose(t *testing.T) {
 			w.loop.Call(func() { w.c.Close(func() { close(closed) }) })
 			w.loop.Call(func() {
 				for _, d := range w.drives {
-					d.file.resume(w.loop)
+					d.file.resume()
 				}
 			})
 			<-closed

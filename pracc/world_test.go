@@ -1,8 +1,11 @@
 package pracc
 
 import (
+	"bytes"
 	"context"
+	"math"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -31,6 +34,7 @@ type world struct {
 	codecs erasure.Registry
 	rng    *rand.Rand
 	rots   []rotReport // on the loop
+	stamp  byte        // of the last read that was held
 }
 
 type rotReport struct {
@@ -50,7 +54,7 @@ func newWorld(t testing.TB, drives int, poolBytes int64, change func(*Options)) 
 		t.Fatal(err)
 	}
 	for range drives {
-		w.drives = append(w.drives, &memDrive{frags: map[layout.FragKey][]layout.Extent{}, file: &memFile{}})
+		w.drives = append(w.drives, &memDrive{frags: map[layout.FragKey][]layout.Extent{}, file: &memFile{w: w}})
 	}
 	opt := Options{Manifests: w.auth, Codecs: &w.codecs,
 		Drives: func(id ids.ASDID) Drive {
@@ -102,9 +106,11 @@ func (w *world) checkLeaks() {
 		}
 	}
 	c := w.c
-	if c.live+c.flying+c.rebuild.going+c.rebuild.pages+c.jobs.busy != 0 {
-		w.t.Errorf("left over: live %d flying %d rebuilds %d pages %d jobs %d",
-			c.live, c.flying, c.rebuild.going, c.rebuild.pages, c.jobs.busy)
+	if c.live+c.flying+c.rebuild.going+c.rebuild.pages+c.jobs.busy+c.reading+c.shadows+c.shadowPages+c.stuckReads+
+		c.stuckPages != 0 {
+		w.t.Errorf("left over: live %d flying %d rebuilds %d pages %d jobs %d reads %d shadows %d of %d pages, stuck %d "+
+			"of %d pages", c.live, c.flying, c.rebuild.going, c.rebuild.pages, c.jobs.busy, c.reading, c.shadows,
+			c.shadowPages, c.stuckReads, c.stuckPages)
 	}
 }
 
@@ -233,52 +239,114 @@ func (d *memDrive) at(key layout.FragKey, off int) int64 {
 	panic("no such place")
 }
 
-// memFile is a drive's content. Reads come back in the same pass, or when a stall ends.
+// memFile is a drive's content. Reads come back in the same pass, or when a stall ends, or after a lag.
 type memFile struct {
+	w     *world
 	mem   []byte
 	eio   map[int64]bool // blocks (bytes / 4096) that cannot be read
 	dead  bool           // nothing can be read
 	stall bool
-	held  []heldRead
+	deaf  bool         // what is held cannot be called off, as in a kernel
+	lag   func() int64 // in the time of the Client; nil is none
+	held  []*heldRead
 	reads int
 }
 
+// heldRead is a read under way. Its pages bear a stamp meanwhile: if that is gone when the bytes come, somebody
+// else has the pages. In builds with invariants a page that is free bears none.
 type heldRead struct {
 	op    *ring.Op
 	token uint64
 	res   int32
+	due   int64
+	v     *buf.Vec // of a Remote: the list that it was given, which must stay as it is
+	segs  []buf.Seg
+	data  []byte
+	stamp byte
+}
+
+// hold keeps a read back that shall end with data.
+func (w *world) hold(op *ring.Op, segs []buf.Seg, data []byte, res int32, deaf bool) *heldRead {
+	w.stamp++
+	h := &heldRead{op: op, res: res, due: math.MaxInt64, segs: slices.Clone(segs), data: data, stamp: w.stamp}
+	for _, s := range h.segs {
+		for p := w.pool.SegBytes(s); len(p) > 0; p = p[4096:] {
+			p[0], p[4095] = h.stamp, ^h.stamp
+		}
+	}
+	if !deaf {
+		h.token = w.loop.Hold(op)
+	}
+	return h
+}
+
+// end brings the bytes, into pages that are nobody else's, unless the read was called off.
+func (h *heldRead) end(w *world) {
+	if h.token != 0 && !w.loop.Unhold(h.op, h.token) {
+		return
+	}
+	if h.v != nil && !slices.Equal(h.v.Segs, h.segs) {
+		w.t.Error("the list of a read under way was changed")
+	}
+	for _, s := range h.segs {
+		for p := w.pool.SegBytes(s); len(p) > 0; p = p[4096:] {
+			if p[0] != h.stamp || p[4095] != ^h.stamp {
+				w.t.Errorf("a late read writes into a page that somebody else has")
+			}
+		}
+		if h.res > 0 {
+			h.data = h.data[copy(w.pool.SegBytes(s), h.data):]
+		}
+	}
+	w.loop.Defer(h.op, h.res)
 }
 
 func (f *memFile) ReadV(l *ring.Loop, op *ring.Op, v *buf.Vec, off int64) {
 	f.reads++
-	res := int32(v.Len())
-	for b := off / 4096; b < (off+int64(res))/4096; b++ {
+	n := int64(v.Len())
+	res := int32(n)
+	for b := off / 4096; b < (off+n)/4096; b++ {
 		if f.dead || f.eio[b] {
 			res = -int32(syscall.EIO)
 			break
 		}
+	}
+	if f.stall || f.lag != nil {
+		h := f.w.hold(op, v.Segs, bytes.Clone(f.mem[off:off+n]), res, f.deaf)
+		if !f.stall {
+			h.due = f.w.c.now() + f.lag()
+		}
+		f.held = append(f.held, h)
+		return
 	}
 	if res > 0 {
 		for _, s := range v.Segs {
 			off += int64(copy(l.Pool().SegBytes(s), f.mem[off:]))
 		}
 	}
-	if f.stall {
-		f.held = append(f.held, heldRead{op, l.Hold(op), res})
-		return
-	}
 	l.Defer(op, res)
 }
 
 // resume ends a stall; on the loop.
-func (f *memFile) resume(l *ring.Loop) {
+func (f *memFile) resume() {
 	f.stall = false
 	for _, h := range f.held {
-		if l.Unhold(h.op, h.token) {
-			l.Defer(h.op, h.res)
-		}
+		h.end(f.w)
 	}
 	f.held = nil
+}
+
+// endDue ends the reads whose lag is over; on the loop.
+func (f *memFile) endDue(now int64) {
+	left := f.held[:0]
+	for _, h := range f.held {
+		if h.due <= now {
+			h.end(f.w)
+		} else {
+			left = append(left, h)
+		}
+	}
+	f.held = left
 }
 
 func (f *memFile) WriteV(*ring.Loop, *ring.Op, *buf.Vec, int64) { panic("read only") }

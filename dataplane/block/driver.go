@@ -106,14 +106,16 @@ type Fetch struct {
 	Off   uint32   // blocks from the object's start; Logged: a Pos
 	Count uint32   // blocks
 	Sums  []uint32 // Asked: zeros, the driver verifies on its own
-	Dst   *buf.Vec // Count whole pages of the loop's pool, filled
+	Dst   *buf.Vec // Count whole pages of the loop's pool, of which the caller has the one reference; filled
 	Via   Rung     // the last of those that gave the blocks; set with an OK
 	Err   errs.Kind
 	Done  FetchDone
 }
 
 // FetchDone is told of a Fetch's end: exactly once, on the loop, never from inside the call. With Err OK
-// every block was verified against Sums.
+// every block was verified against Sums. Dst may have other pages by then: those that it had may still be the
+// target of a read that was not waited for. The caller has the one reference to each page that is there now.
+// With another Err they are not to be written, as some may be pages of zeros.
 type FetchDone interface {
 	FetchDone(*Fetch)
 }

@@ -38,6 +38,7 @@ func (f *fetcher) Fetch(out *block.Fetch) {
 func (q *fetch) FetchDone(*pracc.Fetch) {
 	out := q.out
 	out.Err, out.Via = q.Err, q.Via
+	out.Dst.Segs = append(out.Dst.Segs[:0], q.Dst.Segs...) // pages may have been exchanged for others
 	q.out, q.Sums = nil, nil
 	q.next, q.f.free = q.f.free, q
 	out.Done.FetchDone(out)

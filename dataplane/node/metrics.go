@@ -4,6 +4,8 @@ import (
 	"strconv"
 
 	"vstor/dataplane/block"
+	"vstor/dataplane/buf"
+	"vstor/dataplane/ids"
 	"vstor/dataplane/nbd"
 	"vstor/dataplane/stat"
 	"vstor/pracc"
@@ -208,6 +210,16 @@ func (r *loopRig) metrics(p *stat.Page) {
 	p.Counter("vstor_pracc_failed_total", "reads of objects that failed", float64(q.Failed.Load()), l...)
 	p.Counter("vstor_pracc_bytes_total", "bytes read and verified", float64(q.Bytes.Load()), l...)
 	p.Counter("vstor_pracc_rebuilds_total", "ranges rebuilt from other fragments", float64(q.Rebuilds.Load()), l...)
+	p.Counter("vstor_pracc_hedges_total", "late reads for which other ASDs were read too", float64(q.Hedges.Load()), l...)
+	p.Counter("vstor_pracc_hedge_wins_total", "late reads that were overtaken by reads of other ASDs",
+		float64(q.HedgeWins.Load()), l...)
+	p.Counter("vstor_pracc_hedges_denied_total", "late reads that were not hedged at once, as there were too many",
+		float64(q.HedgeDenied.Load()), l...)
+	p.Counter("vstor_pracc_around_total", "reads that went round a slow or failing ASD", float64(q.Around.Load()), l...)
+	p.Counter("vstor_pracc_probes_total", "reads to find out whether an ASD is well again", float64(q.Probes.Load()), l...)
+	p.Gauge("vstor_pracc_stuck_reads", "reads under way that nobody waits for", float64(q.StuckReads.Load()), l...)
+	p.Gauge("vstor_pracc_stuck_bytes", "memory that such reads hold", float64(q.StuckPages.Load()*buf.PageSize), l...)
+	r.client.EachASD(func(id ids.ASDID, s *praccASD) { praccASDMetrics(p, id, s, l) })
 	p.Counter("vstor_pracc_manifest_misses_total", "reads whose manifest was not cached", float64(q.Misses.Load()), l...)
 	p.Counter("vstor_corrupt_blocks_total", "blocks that failed their checksum", float64(q.Corrupt.Load()), l...)
 	var jr struct{ records, entries, bytes, syncs, stalls float64 }
@@ -225,4 +237,20 @@ func (r *loopRig) metrics(p *stat.Page) {
 	p.Counter("vstor_journal_stalls_total", "times that writes waited for space", jr.stalls, l...)
 	p.Gauge("vstor_journal_segments", "segments", total, l...)
 	p.Gauge("vstor_journal_segments_free", "segments that are free", free, l...)
+}
+
+// praccASDMetrics is one ASD as a loop's PRACC sees it.
+func praccASDMetrics(p *stat.Page, id ids.ASDID, s *praccASD, loop []string) {
+	l := append([]string{"asd", strconv.Itoa(int(id))}, loop...)
+	p.Gauge("vstor_pracc_asd_fast", "1 while the ASD is read, 0 while others are in its place",
+		float64(s.Fast.Load()), l...)
+	p.Counter("vstor_pracc_asd_left_total", "times that the ASD was found slow or failing", float64(s.Left.Load()), l...)
+	for class, name := range pracc.SizeNames {
+		q := func(quantile string, g *stat.Gauge) {
+			p.Gauge("vstor_pracc_asd_latency_seconds", "quantiles of the last few hundred reads of the ASD",
+				float64(g.Load())/1e9, append(l, "size", name, "quantile", quantile)...)
+		}
+		q("0.5", &s.P50[class])
+		q("0.95", &s.P95[class])
+	}
 }

@@ -1,0 +1,287 @@
+package pracc
+
+import (
+	"time"
+
+	"vstor/dataplane/buf"
+	"vstor/dataplane/errs"
+	"vstor/dataplane/ids"
+)
+
+// A hedge is a second way to the bytes of a part, begun while its own read is under way: a shadow, which is a
+// part of its own, with pages of its own, that the rebuilds serve like any other. The first that has all blocks
+// verified wins.
+//
+//	part    own read ──────────────> caller's pages A
+//	shadow  rebuild from k others ─> pages B
+//
+//	own read first    the shadow is dropped: its step ends, B returns
+//	shadow first      A and B change places: B is the caller's now, and A the stuck read's, until it ends
+//	own read fails    the part waits for the shadow; if that fails too, it is rebuilt in the usual way
+//	shadow fails      B returns, the part goes on waiting for its own read
+//
+// The obvious way is to wait for the own read, or to copy B to A when the shadow wins. But A belongs to the kernel
+// as long as the read is under way, which may be for ever: whatever is copied there may be overwritten by bytes
+// that nobody has verified. It cannot be called off either: a drive that has begun does not let go. So A
+// must never reach the caller, and changing pages costs nothing. It is safe because every page is in one hand at
+// any time: A in the caller's Dst before, in the read's own list after; and only the end of the read gives it back.
+//
+// The price is pages, B for as long as A hangs: see mayStick. Beyond that bound a read is not hedged, and waits
+// for its drive as it did before there were hedges; sweep tries again until one of the others has returned.
+
+// A hedge costs hedgeCost, and each part read earns Options.HedgePercent: hedges stay under that part of all reads
+// whatever happens, and hedgesSaved of them can be saved up.
+const (
+	hedgeCost   = 100
+	hedgesSaved = 64
+)
+
+func (c *Client) earn() {
+	c.tokens = min(c.tokens+max(c.opt.HedgePercent, 0), hedgesSaved*hedgeCost)
+}
+
+// affords reports whether r may be hedged now.
+func (c *Client) affords(r *rangeRead, free bool) bool {
+	if free || c.tokens >= hedgeCost {
+		return true
+	}
+	if c.opt.HedgePercent > 0 {
+		c.deny(r)
+	}
+	return false
+}
+
+func (c *Client) deny(r *rangeRead) {
+	if !r.denied {
+		r.denied = true
+		c.stats.HedgeDenied.Inc()
+	}
+}
+
+// hedged books a hedge for r, or that it is gone round.
+func (c *Client) hedged(r *rangeRead, free bool) {
+	r.hedged = true
+	if free {
+		c.stats.Around.Inc()
+		return
+	}
+	c.tokens -= hedgeCost
+	c.stats.Hedges.Inc()
+}
+
+// sweepEvery is the least time between two looks at the reads under way. One timer for all of them, which fires
+// when the oldest might be late: a timer for each would cost more than the reads.
+const sweepEvery = int64(time.Millisecond)
+
+// sweepLate: a sweep that comes so much later than it should finds a loop that did not run itself. What has come
+// in the meantime has not been looked at, so it judges in the next pass.
+const sweepLate = int64(time.Millisecond)
+
+func (c *Client) sweepAt(in int64) {
+	c.sweepDue = c.loop.Now() + in
+	c.loop.After(&c.sweeper, time.Duration(in))
+}
+
+// sweepTimer is the timer's.
+func (c *Client) sweepTimer() {
+	if c.loop.Now()-c.sweepDue > sweepLate && !c.sweptLate {
+		c.sweptLate = true
+		c.loop.After(&c.sweeper, time.Microsecond)
+		return
+	}
+	c.sweptLate = false
+	c.sweep()
+	c.settle()
+}
+
+// sweep does something about reads that are late, and sees to the next sweep.
+func (c *Client) sweep() {
+	r, now := c.reads.head, c.now()
+	switch {
+	case r == nil || c.closing:
+		return
+	case now-r.since < c.hedgeLeast:
+		c.sweepAt(max(r.since+c.hedgeLeast-now, sweepEvery))
+		return
+	}
+	c.regroup(now)
+	c.markOverdue(now)
+	c.judge(now)
+	for c.walk = c.reads.head; c.walk != nil && now-c.walk.since >= c.hedgeLeast; {
+		r := c.walk
+		c.walk = r.nextRead // moved on by whoever ends that one meanwhile
+		c.lateRead(r, now)
+	}
+	c.walk = nil
+	c.sweepAt(sweepEvery)
+}
+
+// markOverdue finds the ASDs of which reads are old.
+func (c *Client) markOverdue(now int64) {
+	for _, t := range c.everyTarget() {
+		t.overdue, t.drags = false, false
+	}
+	for r := c.reads.head; r != nil && now-r.since >= c.hedgeLeast; r = r.nextRead {
+		if r.judged || r.off {
+			continue
+		}
+		age, limit := now-r.since, c.slowAfter(r.class)
+		r.t.overdue = r.t.overdue || age >= limit
+		r.t.drags = r.t.drags || 2*age >= limit
+	}
+}
+
+// lateRead does what can be done about one read.
+func (c *Client) lateRead(r *rangeRead, now int64) {
+	age := now - r.since
+	if r.drive != nil && age >= int64(c.opt.ReadTimeout) {
+		if p, ok := r.owner.(*part); ok && c.mayStick(r.vec.Len()/buf.PageSize) {
+			p.forsake(errs.Unreachable)
+			return
+		}
+	}
+	switch {
+	case r.t.out:
+		r.judged = true
+		r.owner.late(r, true)
+	case age >= r.t.hedgeAfter[r.class]:
+		r.owner.late(r, false)
+	}
+}
+
+// late implements readOwner: p's own read takes too long.
+func (p *part) late(r *rangeRead, free bool) {
+	c := r.c
+	if p.shadow != nil || r.off || c.quickOthers(p.ent, p.chunk, p.frag) < int(p.ent.k) || !c.affords(r, free) {
+		return
+	}
+	if free && r.remote != nil {
+		// The pages come back at once, and are rebuilt in place.
+		c.hedged(r, free)
+		r.callOff()
+		return
+	}
+	if !c.startShadow(p) {
+		c.deny(r)
+		return
+	}
+	c.hedged(r, free)
+}
+
+// quickOthers counts the other fragments of a chunk that can be read from the fast set.
+func (c *Client) quickOthers(e *entry, chunk, frag int) (n int) {
+	for other := range int(e.n) {
+		if other == frag {
+			continue
+		}
+		if ref := e.frag(chunk, other); ref.state == refASD && !c.isOut(ref.asd) && c.reachable(ref.asd) {
+			n++
+		}
+	}
+	return n
+}
+
+// startShadow begins a second way to p's bytes; false if there are no pages for it.
+func (c *Client) startShadow(p *part) bool {
+	n := int(p.n)
+	if !c.mayStick(n) || c.pool.Free() < n {
+		return false
+	}
+	h := c.freeShadows
+	if h != nil {
+		c.freeShadows, h.next = h.next, nil
+	} else {
+		h = &part{c: c}
+	}
+	h.dst.Reset()
+	c.pool.AllocReserved(&h.dst, n)
+	c.shadows++
+	c.shadowPages += n
+	h.begin(p.ent, p.chunk, p.frag, p.off, p.n)
+	h.of, h.isShadow, p.shadow = p, true, h
+	h.ownSums = append(h.ownSums[:0], p.sums...) // the caller's may be used again when the part is done
+	h.sums = h.ownSums
+	h.lost(errs.Unreachable)
+	c.rebuild.push(h)
+	return true
+}
+
+// shadowOver is the end of a shadow, one way or another.
+func (c *Client) shadowOver(h *part, kind errs.Kind) {
+	p := h.of
+	c.shadows--
+	c.shadowPages -= int(h.n)
+	if p != nil {
+		p.shadow = nil
+	}
+	switch {
+	case p == nil: // dropped
+		c.pool.ReleaseVec(&h.dst)
+	case kind == errs.OK:
+		c.stats.HedgeWins.Inc()
+		p.f.exchange(&c.sub, p.first, &h.dst)
+		h.dst.Reset()
+		if p.rr != nil {
+			p.rr.abandon()
+			p.rr = nil
+		} else {
+			c.pool.ReleaseVec(&p.dst)
+		}
+		c.partOver(p, errs.OK)
+	default:
+		c.pool.ReleaseVec(&h.dst)
+		switch {
+		case p.rr != nil:
+		case c.closing:
+			c.partOver(p, errs.Closed)
+		default:
+			c.rebuild.push(p)
+		}
+	}
+	h.of, h.ent, h.sums = nil, nil, nil
+	h.next, c.freeShadows = c.freeShadows, h
+}
+
+// drop ends p's shadow, which nobody needs any more.
+func (p *part) drop() {
+	h := p.shadow
+	if h == nil {
+		return
+	}
+	p.shadow, h.of = nil, nil
+	if h.step != nil {
+		h.step.read()
+	} else {
+		p.c.rebuild.unline(h)
+	}
+}
+
+// unwanted reports whether p is a shadow that was dropped.
+func (p *part) unwanted() bool { return p.isShadow && p.of == nil }
+
+// forsake ends p although its own read is under way and nothing takes its place. The fetch has failed with that: in
+// place of p's pages its Dst has zeros, which belong to nobody. REQUIRES: mayStick, or the Client is closing.
+func (p *part) forsake(kind errs.Kind) {
+	c := p.c
+	p.drop()
+	c.zeros.Reset()
+	c.pool.AddZeros(&c.zeros, int(p.n)*ids.BlockSize)
+	p.f.exchange(&c.sub, p.first, &c.zeros)
+	p.f.spoiled = true
+	p.rr.abandon()
+	p.rr = nil
+	c.partOver(p, kind)
+}
+
+// exchange puts v in the place of the pages of Dst from block first on.
+func (f *Fetch) exchange(tmp *buf.Vec, first uint32, v *buf.Vec) {
+	at, n, all := first*ids.BlockSize, uint32(v.Len()), uint32(f.Dst.Len())
+	tmp.Reset()
+	subVec(tmp, &f.Dst, 0, at)
+	for _, s := range v.Segs {
+		tmp.Add(s)
+	}
+	subVec(tmp, &f.Dst, at+n, all-at-n)
+	f.Dst.Segs = append(f.Dst.Segs[:0], tmp.Segs...)
+	f.seek()
+}
