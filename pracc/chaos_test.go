@@ -37,11 +37,14 @@ type chaosWorld struct {
 	objs []*object
 	lost []map[int]bool // of each object: fragments of chunk 0.. that are not well
 	fls  []*flight
+	time *fakeTime
+	deaf bool // drives that hang do not let go of what is called off
 }
 
 func chaos(t *testing.T, seed uint64, remote bool) {
 	change := func(o *Options) {
 		o.CacheBytes, o.Ranges, o.Rebuilds, o.ScratchBytes, o.Lookups = 4096, 3, 2, 256<<10, 2
+		o.StuckReads, o.StuckBytes = 4, 512<<10
 	}
 	cw := &chaosWorld{}
 	if remote { // but for two
@@ -50,6 +53,7 @@ func chaos(t *testing.T, seed uint64, remote bool) {
 		cw.world = newWorld(t, 8, 24<<20, change)
 	}
 	w := cw.world
+	cw.time, cw.deaf = w.freeze(), seed%4 == 0
 	w.rng = rand.New(rand.NewPCG(seed, 3))
 	for i := range 8 {
 		pol := layout.Policy{K: uint8(1 + w.rng.IntN(5)), M: uint8(1 + w.rng.IntN(3)), C: 5, X: 1}
@@ -129,9 +133,17 @@ func (w *chaosWorld) step() {
 	if w.rems != nil && w.rng.IntN(4) == 0 {
 		w.trouble(w.rems[w.rng.IntN(len(w.rems))])
 	}
-	switch w.rng.IntN(12) {
+	switch w.rng.IntN(14) {
 	case 0:
-		d.file.stall = true
+		d.file.stall, d.file.deaf = true, w.deaf
+	case 12: // with some hedges to be had, or none
+		w.c.tokens = w.rng.IntN(3) * 2 * hedgeCost
+		fallthrough
+	case 13:
+		w.time.now += w.rng.Int64N(int64(15 * time.Millisecond))
+		w.c.sweep()
+		w.c.probeAll()
+		w.c.settle()
 	case 1, 2, 3:
 		d.file.resume()
 		for _, r := range w.rems {

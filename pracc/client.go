@@ -49,6 +49,7 @@ type Client struct {
 	reading    int // all that are under way
 	stuckReads int
 	stuckPages int
+	watched    int // stuck reads for which their ASDs may still have to leave the fast set
 	freeReads  *rangeRead
 	sweeper    ring.Timer
 	sweepDue   int64

@@ -13,7 +13,7 @@ import (
 // fragments are rebuilt from others at once, and only probes find out whether it is well again.
 //
 //	          a read older than slowAfter, a median beyond the others' p95,
-//	          or failsMax failures in a row; most others being better off
+//	          or failures or lost races in a row; most others being better off
 //	in ───────────────────────────────────────────────────────────────────> out
 //	 ^                                                                       │ probe: 4 KiB of what was wanted last,
 //	 └────────────────── probesGood of them in a row in good time ───────────┘ one at a time, 10 ms to 1 s apart
@@ -24,6 +24,7 @@ import (
 const (
 	slowFactor = 4
 	failsMax   = 8
+	lossesMax  = 4
 	probesGood = 3
 	probeLeast = int64(10 * time.Millisecond)
 	probeMost  = int64(time.Second)
@@ -139,6 +140,18 @@ func (c *Client) judgeFails(t *target) {
 	}
 }
 
+// beaten counts a read of t that was overtaken by others. With little to do all of its reads may be, and none gets
+// old. It must have been silent for long, too: some lose a few races by chance.
+func (t *target) beaten() {
+	c := t.probe.c
+	now, limit := c.now(), c.slowAfter(sizeSmall)
+	t.losses = min(t.losses, lossesMax-1) + 1
+	if t.losses == lossesMax && !t.out && now-t.heard >= limit &&
+		c.mostOthers(t, func(o *target) bool { return now-o.heard < limit || o.flying == 0 }) {
+		c.leave(t, now)
+	}
+}
+
 // mostOthers reports whether f is true of at least half of the others in the fast set, and there are any.
 func (c *Client) mostOthers(t *target, f func(*target) bool) bool {
 	n, good := 0, 0
@@ -169,7 +182,7 @@ func (c *Client) leave(t *target, now int64) {
 
 // rejoin: what was known of its latency is of the time when it was ill.
 func (c *Client) rejoin(t *target, now int64) {
-	t.out, t.back, t.fails, t.troubled = false, now, 0, 0
+	t.out, t.back, t.fails, t.losses, t.troubled = false, now, 0, 0, 0
 	c.outs--
 	t.stats.Fast.Set(1)
 	t.lat = [sizeClasses]latency{}

@@ -98,9 +98,9 @@ func (c *Client) sweepTimer() {
 func (c *Client) sweep() {
 	r, now := c.reads.head, c.now()
 	switch {
-	case r == nil || c.closing:
+	case r == nil && c.watched == 0 || c.closing:
 		return
-	case now-r.since < c.hedgeLeast:
+	case c.watched == 0 && now-r.since < c.hedgeLeast:
 		c.sweepAt(max(r.since+c.hedgeLeast-now, sweepEvery))
 		return
 	}
@@ -116,18 +116,30 @@ func (c *Client) sweep() {
 	c.sweepAt(sweepEvery)
 }
 
-// markOverdue finds the ASDs of which reads are old.
+// markOverdue finds the ASDs of which reads are old, those included that were overtaken.
 func (c *Client) markOverdue(now int64) {
 	for _, t := range c.everyTarget() {
 		t.overdue, t.drags = false, false
 	}
-	for r := c.reads.head; r != nil && now-r.since >= c.hedgeLeast; r = r.nextRead {
+	mark := func(r *rangeRead) {
 		if r.judged || r.off {
-			continue
+			return
 		}
 		age, limit := now-r.since, c.slowAfter(r.class)
 		r.t.overdue = r.t.overdue || age >= limit
 		r.t.drags = r.t.drags || 2*age >= limit
+	}
+	for r := c.reads.head; r != nil && now-r.since >= c.hedgeLeast; r = r.nextRead {
+		mark(r)
+	}
+	if c.watched == 0 {
+		return
+	}
+	for r := c.stuck.head; r != nil; r = r.nextRead {
+		if mark(r); !r.judged && (r.t.out || now-r.since >= int64(c.opt.ReadTimeout)) {
+			r.judged = true
+			c.watched--
+		}
 	}
 }
 
@@ -222,6 +234,7 @@ func (c *Client) shadowOver(h *part, kind errs.Kind) {
 		p.f.exchange(&c.sub, p.first, &h.dst)
 		h.dst.Reset()
 		if p.rr != nil {
+			p.rr.t.beaten()
 			p.rr.abandon()
 			p.rr = nil
 		} else {

@@ -193,7 +193,7 @@ func (r *rangeRead) ended() {
 	case r.kind == errs.OK && (r.drive == nil || r.next == len(r.exts)):
 		t.stats.Reads.Inc()
 		t.stats.Bytes.Add(uint64(r.voff))
-		t.fails = 0
+		t.fails, t.losses, t.heard = 0, 0, c.now()
 		c.timed(t, r.class, ns)
 	case r.kind == errs.Closed || r.kind == errs.OK:
 	case r.off: // that it took at least so long is worth knowing
@@ -228,6 +228,9 @@ func (r *rangeRead) abandon() {
 	}
 	r.owner, r.alone = nil, false
 	c.stuck.push(r)
+	if r.judged = r.judged || r.remote != nil; !r.judged {
+		c.watched++
+	}
 	c.stuckReads++
 	c.stuckPages += r.vec.Len() / buf.PageSize
 	c.stuckChanged()
@@ -239,6 +242,9 @@ func (r *rangeRead) abandon() {
 // unstick is the end of an abandoned read.
 func (c *Client) unstick(r *rangeRead) {
 	c.stuck.remove(r)
+	if !r.judged {
+		c.watched--
+	}
 	c.stuckReads--
 	c.stuckPages -= r.vec.Len() / buf.PageSize
 	c.pool.ReleaseVec(&r.vec)

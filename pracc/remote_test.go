@@ -319,6 +319,56 @@ func TestRemoteCloseAndStop(t *testing.T) {
 	}
 }
 
+// A Remote that hangs is hedged, and called off when it is overtaken: its pages are back before it has answered. Out of
+// the fast set what it has is called off at once, and rebuilt in place.
+func TestRemoteHedge(t *testing.T) {
+	w, rs := newRemoteWorld(t, 6, 0, 16<<20, nil)
+	o := w.put(1, 64, pol42, 1<<20, 1<<20)
+	w.want(o, 0, 64)
+	ft := w.freeze()
+	w.rich()
+	var k *keeper
+	begin := func() { w.loop.Call(func() { k = w.keep(o, 2, 7) }) }
+	w.loop.Call(func() { rs[0].hang = true })
+	begin()
+	for range 5 {
+		ft.pass(3 * time.Millisecond)
+	}
+	<-k.done
+	k.check()
+	k.release()
+	s := &w.c.stats
+	if s.Hedges.Load() != 1 || s.HedgeWins.Load() != 1 || rs[0].cancels != 1 || s.StuckReads.Load() != 0 {
+		t.Errorf("hedges %d, won %d, called off %d, stuck %d", s.Hedges.Load(), s.HedgeWins.Load(), rs[0].cancels,
+			s.StuckReads.Load())
+	}
+	w.loop.Call(func() { w.c.tokens = 0 })
+	begin()
+	for range 20 {
+		ft.pass(3 * time.Millisecond)
+	}
+	<-k.done
+	k.check()
+	k.release()
+	if s.Hedges.Load() != 1 || s.HedgeWins.Load() != 1 || s.Around.Load() != 1 || w.fast(0) {
+		t.Errorf("hedges %d, won %d, around %d, fast %v", s.Hedges.Load(), s.HedgeWins.Load(), s.Around.Load(), w.fast(0))
+	}
+	begin() // without waiting for it now
+	<-k.done
+	k.check()
+	k.release()
+	w.loop.Call(func() {
+		rs[0].hang = false
+		rs[0].resume()
+	})
+	for range 20 {
+		ft.pass(10 * time.Millisecond)
+	}
+	if !w.fast(0) || s.Around.Load() != 2 {
+		t.Errorf("fast %v, around %d", w.fast(0), s.Around.Load())
+	}
+}
+
 // A 4 KiB fetch from a Remote allocates nothing.
 func TestRemoteAllocatesNothing(t *testing.T) {
 	w, rs := newRemoteWorld(t, 6, 0, 16<<20, nil)

@@ -1,6 +1,7 @@
 package pracc
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -139,4 +140,94 @@ func (r *restarter) FetchDone(f *Fetch) {
 	r.fetching = true
 	r.w.c.Fetch(f)
 	r.fetching = false
+}
+
+// Close and a stop while own reads and sources hang, hedges are under way, others have won, and probes are asked:
+// every fetch ends once, and all comes back. Where drives do not even let go of what is called off, Close ends without
+// them, and the rest comes back when they do.
+func TestEndWithHedges(t *testing.T) {
+	for _, how := range []string{"stop", "close", "close, deaf"} {
+		for _, remote := range []bool{false, true} {
+			if how == "close, deaf" && remote {
+				continue // a Remote ends in bounded time
+			}
+			t.Run(fmt.Sprintf("%s/remote=%v", how, remote), func(t *testing.T) { endWithHedges(t, how, remote) })
+		}
+	}
+}
+
+func endWithHedges(t *testing.T, how string, remote bool) {
+	local := 6
+	if remote {
+		local = 0
+	}
+	w, _ := newRemoteWorld(t, 6, local, 32<<20, func(o *Options) { o.StuckBytes = 1 << 20 })
+	o := w.put(1, 2000, pol42, 1<<20, 64<<10)
+	w.want(o, 0, 2000)
+	ft := w.freeze()
+	var ks []*keeper
+	begin := func(n int) {
+		w.loop.Call(func() {
+			for i := range n {
+				ks = append(ks, w.keep(o, 120*i, 1+i*9))
+			}
+		})
+		w.rich()
+		ft.pass(3 * time.Millisecond)
+	}
+	hang := func(some ...int) {
+		w.loop.Call(func() {
+			for _, i := range some {
+				w.drives[i].file.stall, w.drives[i].file.deaf = true, how == "close, deaf"
+			}
+		})
+	}
+	hang(0)
+	for range 8 {
+		begin(4)
+		ft.pass(10 * time.Millisecond)
+	}
+	hang(1, 2, 3)
+	begin(10)
+	begin(6)
+	s := &w.c.stats
+	if s.Hedges.Load() == 0 || s.HedgeWins.Load() == 0 && !remote || s.Around.Load() == 0 || w.c.shadows == 0 {
+		t.Errorf("hedges %d, won %d, around %d, under way %d: the test shows little", s.Hedges.Load(), s.HedgeWins.Load(),
+			s.Around.Load(), w.c.shadows)
+	}
+	if how == "stop" {
+		w.loop.Stop()
+	} else {
+		closed := make(chan struct{})
+		w.loop.Call(func() { w.c.Close(func() { close(closed) }) })
+		<-closed
+	}
+	for i, k := range ks {
+		<-k.done
+		if k.Err != errs.OK && k.Err != errs.Closed || k.Dst.Len() != int(k.Blocks)*4096 {
+			t.Errorf("fetch %d: %v, %d bytes", i, k.Err, k.Dst.Len())
+		}
+		if how == "stop" {
+			w.pool.ReleaseVec(&k.Dst)
+			continue
+		}
+		if k.Err == errs.OK {
+			k.check()
+		}
+		k.release()
+	}
+	if how == "close, deaf" {
+		if w.pool.Free() == w.pages {
+			t.Error("no read hangs on: the test shows nothing")
+		}
+		w.loop.Call(func() {
+			for _, d := range w.drives {
+				d.file.resume()
+			}
+		})
+		w.loop.Call(func() {})
+	}
+	if w.pool.Free() != w.pages {
+		t.Errorf("%d pages are still held", w.pages-w.pool.Free())
+	}
 }

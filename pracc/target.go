@@ -19,6 +19,9 @@ type target struct {
 	lat        [sizeClasses]latency
 	hedgeAfter [sizeClasses]int64 // how long its reads may take before something is done
 	fails      uint8              // reads in a row that failed, saturating
+	losses     uint8              // reads in a row that were overtaken, saturating
+
+	heard int64 // when it brought bytes last
 
 	out     bool // of the fast set
 	back    int64
