@@ -20,6 +20,7 @@ type fetch struct {
 	runs    *run       // planned, last first
 	left    int        // runs and waits that have not ended
 	err     errs.Kind
+	via     block.Rung
 	op      ring.Op
 	next    *fetch // free list
 }
@@ -38,7 +39,7 @@ func (c *Cache) fetch(t *Tenant, f *block.Fetch, asked bool) {
 		return
 	}
 	x := c.takeFetch()
-	x.t, x.f, x.asked, x.err = t, f, asked, errs.OK
+	x.t, x.f, x.asked, x.err, x.via = t, f, asked, errs.OK, block.FromBlockCache
 	x.swapped, x.left = false, 1
 	t.busy++
 	if !asked {
@@ -174,7 +175,7 @@ func (x *fetch) ended() {
 			f.Dst.Add(buf.Seg{Page: p, Len: ids.BlockSize})
 		}
 	}
-	f.Err = x.err
+	f.Err, f.Via = x.err, x.via
 	x.t.busy--
 	x.t, x.f = nil, nil
 	x.next, c.freeX = c.freeX, x

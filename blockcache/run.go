@@ -144,7 +144,21 @@ func (r *run) FetchDone(*block.Fetch) {
 	if now := c.now(); r.Err == errs.OK {
 		c.gate.class[classOf(int(r.Count))].below.add(now-r.began, now)
 	}
+	r.takeOver()
 	c.finish(r, r.Err)
+}
+
+// takeOver lists the pages that the backend left in r.vec: it may have exchanged some for others that hold the same.
+func (r *run) takeOver() {
+	x, i := r.x, r.first
+	for _, s := range r.vec.Segs {
+		for j := range s.Pages() {
+			if p := s.Page + buf.Page(j); x.pages[i] != p {
+				x.pages[i], x.swapped = p, true
+			}
+			i++
+		}
+	}
 }
 
 // finish ends a run: what came is kept, those who wait get it, and the fetch goes on.
@@ -152,6 +166,7 @@ func (c *Cache) finish(r *run, err errs.Kind) {
 	x := r.x
 	c.unclaim(r)
 	pages := x.pages[r.first : r.first+int(r.Count)]
+	x.via = max(x.via, r.Via)
 	if err == errs.OK {
 		c.fill(x.t, r.NS, r.SCO, r.Off, r.Sums, pages, x.asked)
 	} else {
@@ -167,6 +182,7 @@ func (c *Cache) finish(r *run, err errs.Kind) {
 				break
 			}
 			w.x.take(w.first+i, pages[w.at+i])
+			w.x.via = max(w.x.via, r.Via)
 		}
 	}
 	c.putRun(r)
@@ -244,6 +260,7 @@ func (r *run) RingDone(_ *ring.Op, res int32) {
 			c.tier.Policy().Touch(x.t.ssd, e, 1<<part)
 		}
 	}
+	r.Via = block.FromBlockSSD
 	c.finish(r, errs.OK)
 }
 
