@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"vstor/asd/link"
+	"vstor/asd/handshake"
 	"vstor/asd/proto"
 	"vstor/dataplane/buf"
 	"vstor/dataplane/dio"
@@ -253,8 +253,8 @@ func TestASDStartsAnew(t *testing.T) {
 func TestWrongDrives(t *testing.T) {
 	other := filepath.Join(t.TempDir(), "other")
 	must(t, os.WriteFile(other, make([]byte, 64<<20), 0o600))
-	open := func(path string, flags int) func(*dio.Disk) link.Sharer {
-		return func(d *dio.Disk) link.Sharer {
+	open := func(path string, flags int) func(*dio.Disk) handshake.Sharer {
+		return func(d *dio.Disk) handshake.Sharer {
 			return func() (int, dio.Shared, error) {
 				fd, is, err := d.Share()
 				if err != nil {
@@ -269,11 +269,11 @@ func TestWrongDrives(t *testing.T) {
 			}
 		}
 	}
-	for name, share := range map[string]func(*dio.Disk) link.Sharer{
+	for name, share := range map[string]func(*dio.Disk) handshake.Sharer{
 		"another file": open(other, unix.O_RDONLY|unix.O_DIRECT),
 		"writable":     open("", unix.O_RDWR|unix.O_DIRECT),
 		"buffered":     open("", unix.O_RDONLY),
-		"none": func(*dio.Disk) link.Sharer {
+		"none": func(*dio.Disk) handshake.Sharer {
 			return func() (int, dio.Shared, error) { return -1, dio.Shared{}, errs.New(errs.IO, "no") }
 		},
 	} {

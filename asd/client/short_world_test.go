@@ -11,7 +11,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
-	"vstor/asd/link"
+	"vstor/asd/handshake"
 	"vstor/asd/server"
 	"vstor/asd/store"
 	"vstor/dataplane/buf"
@@ -29,7 +29,7 @@ type shortWorld struct {
 	addr  string
 	opts  store.Options
 	lease time.Duration
-	share func(*dio.Disk) link.Sharer
+	share func(*dio.Disk) handshake.Sharer
 
 	disk  *dio.Disk
 	store *store.Store
@@ -41,7 +41,7 @@ type shortWorld struct {
 type shortSettings struct {
 	size, reserve int64
 	lease         time.Duration // and the rest of deleted space
-	share         func(*dio.Disk) link.Sharer
+	share         func(*dio.Disk) handshake.Sharer
 	client        func(*Options)
 }
 
