@@ -185,6 +185,11 @@ func (c *Client) Install(m *layout.Manifest) {
 	}
 }
 
+// Known reports whether the manifest of an object is in the cache.
+func (c *Client) Known(ns ids.NamespaceID, sco ids.SCONum) bool {
+	return c.cache.table[objKey{ns, sco}] != nil
+}
+
 // Forget drops what is known of a deleted object. Fetches under way go on with what they have.
 func (c *Client) Forget(ns ids.NamespaceID, sco ids.SCONum) {
 	k := objKey{ns, sco}

@@ -52,7 +52,22 @@ func (x exports) shows(name string) bool { return x.n.opts.Only == "" || x.n.opt
 
 // Open takes a vDisk for one connection. Without a name it is the only vDisk there is for this peer.
 func (x exports) Open(name string, p nbd.Peer) (nbd.Export, error) {
-	who := callerOf(p)
+	e, err := x.open(name, callerOf(p))
+	if err != nil {
+		return nil, err
+	}
+	if e.d.door != nil { // edges and this process exclude each other
+		if err := e.d.door.OpenLocal(x.n.ctx); err != nil {
+			x.n.mu.Lock()
+			delete(e.d.open, e)
+			x.n.mu.Unlock()
+			return nil, err
+		}
+	}
+	return e, nil
+}
+
+func (x exports) open(name string, who caller) (*export, error) {
 	x.n.settings.RLock() // what is being changed is judged by what it becomes
 	defer x.n.settings.RUnlock()
 	x.n.mu.Lock()
@@ -115,6 +130,9 @@ func (e *export) Device() block.Device { return e.d.disk }
 
 // Close gives the vDisk back.
 func (e *export) Close() {
+	if e.d.door != nil {
+		e.d.door.CloseLocal()
+	}
 	e.n.mu.Lock()
 	delete(e.d.open, e)
 	e.n.mu.Unlock()

@@ -25,6 +25,7 @@ type loopRig struct {
 	id     int
 	pool   *buf.Pool
 	loop   *ring.Loop
+	hub    *link.Hub
 	file   dio.File
 	jrn    *journal.Journal
 	keeper *volume.Keeper
@@ -105,7 +106,7 @@ func (n *Node) startLoop(i int) (*loopRig, error) {
 	if _, why := l.Plain(); why != nil {
 		n.log.Warn(noUring, "loop", opts.Name, "error", why)
 	}
-	r := &loopRig{n: n, id: i, pool: pool, loop: l}
+	r := &loopRig{n: n, id: i, pool: pool, loop: l, hub: link.NewHub(l, link.HubOptions{})}
 	l.Call(func() {
 		if err = r.openReaders(); err != nil {
 			return
@@ -164,9 +165,8 @@ func (r *loopRig) openReaders() error {
 	if !r.n.cfg.Processes {
 		return nil
 	}
-	hub := link.NewHub(r.loop, link.HubOptions{})
 	for _, d := range r.n.drives {
-		rd, err := d.remote.NewReader(r.loop, client.ReaderOptions{Hub: hub, ExtentBytes: r.n.plan.extents})
+		rd, err := d.remote.NewReader(r.loop, client.ReaderOptions{Hub: r.hub, ExtentBytes: r.n.plan.extents})
 		if err != nil {
 			return err
 		}

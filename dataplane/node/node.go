@@ -20,6 +20,7 @@ import (
 	"vstor/dataplane/meta"
 	"vstor/dataplane/nbd"
 	"vstor/dataplane/proxy"
+	"vstor/dataplane/router"
 	"vstor/dataplane/tlsconn"
 	"vstor/dataplane/units"
 	"vstor/dataplane/volume"
@@ -45,6 +46,8 @@ type Options struct {
 	Listeners     []net.Listener
 	OnlyListeners bool   // no other socket is opened
 	Only          string // the one vDisk that is served over NBD, also without a name; empty: all of them
+
+	Edges *EdgeOptions // nil: vDisks are not opened by edges in other processes
 }
 
 // Node is a running deployment in one process.
@@ -72,6 +75,7 @@ type Node struct {
 	returned chan ids.ASDID // that answer again
 	awaited  atomic.Bool    // the ASDs have had their time to start
 	nbd      *nbd.Server
+	edges    *router.Server  // nil: there are none
 	tls      *tlsconn.Server // nil: NBD has none
 
 	ctx    context.Context
@@ -132,6 +136,7 @@ func (n *Node) start() error {
 	if err := n.openRouter(); err != nil {
 		return err
 	}
+	n.openEdges()
 	if n.opts.NoNBD {
 		return nil
 	}
@@ -323,6 +328,11 @@ func (n *Node) Close() error {
 		}
 		cancel()
 	}
+	if n.edges != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
+		n.edges.Shutdown(ctx)
+		cancel()
+	}
 	if n.ownSocket != "" {
 		config.RemoveSocket(n.ownSocket)
 	}
@@ -335,6 +345,7 @@ func (n *Node) Close() error {
 	}
 	n.work.Wait()
 	for _, d := range n.vdisks {
+		d.closeDoor()
 		d.close()
 	}
 	for _, f := range n.failed {

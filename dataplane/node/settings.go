@@ -100,6 +100,7 @@ func (n *Node) changeVDisk(ctx context.Context, name string, s api.VDiskSettings
 	rules := rulesOf(r)
 	n.mu.Lock()
 	d.rules, d.NoCache, d.BlockCacheQuota = rules, r.NoCache, r.BlockCacheQuota
+	d.readOnly.Store(rules.readOnly)
 	n.mu.Unlock()
 	d.setCache(n, r)
 	return d, nil

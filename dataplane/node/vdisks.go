@@ -3,11 +3,13 @@ package node
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"vstor/dataplane/edge"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
+	"vstor/dataplane/router"
 	"vstor/dataplane/volume"
 	"vstor/dataplane/volume/pagemap"
 )
@@ -22,6 +24,9 @@ type vdisk struct {
 	share  *blockCache // of the loop's block cache; nil: there is none
 	epoch  ids.Epoch
 	before ids.Epoch // whose it was when it was opened
+
+	door     *router.VDisk // for edges; nil: there are none
+	readOnly *atomic.Bool  // rules.readOnly, for the door
 
 	// Guarded by Node.mu:
 	open     map[*export]struct{} // connections
@@ -46,14 +51,20 @@ func (n *Node) openVDisk(ctx context.Context, r record, log []volume.LogEntry) (
 	if err != nil {
 		return nil, errs.Wrap(errs.Of(err), err, "vDisk %s cannot be owned", r.Name)
 	}
-	d := &vdisk{record: r, rig: rig, epoch: epoch, before: before, open: map[*export]struct{}{}, rules: rulesOf(r)}
+	d := &vdisk{record: r, rig: rig, epoch: epoch, before: before, open: map[*export]struct{}{}, rules: rulesOf(r),
+		readOnly: new(atomic.Bool)}
+	d.readOnly.Store(r.ReadOnly)
+	former, err := n.formerHolder(ctx, r.ID)
+	if err != nil {
+		return nil, err
+	}
 	if err = n.openMap(ctx, d); err != nil {
 		return nil, errs.Wrap(errs.Of(err), err, "the map of vDisk %s cannot be opened", r.Name)
 	}
 	rig.loop.Call(func() {
 		d.vol = volume.New(volume.Options{ID: r.ID, Name: r.Name, Size: r.Size, Epoch: epoch, SCOSize: r.SCOSize,
 			Loop: rig.loop, Journal: rig.jrn, Map: d.m, Objects: n.objects, Reader: rig.client,
-			Sealer: n.sealer, Log: n.log, Hook: n.opts.Hook})
+			Sealer: n.sealer, Log: n.log, Hook: n.opts.Hook, Settle: d.settle})
 		rig.keeper.Add(d.vol)
 		d.share = rig.openTenant(d)
 		d.disk = edge.NewDisk(rig.loop, d.vol, rig.fetch, d.share.cache())
@@ -62,6 +73,7 @@ func (n *Node) openVDisk(ctx context.Context, r record, log []volume.LogEntry) (
 		d.close()
 		return nil, err
 	}
+	n.openDoor(d, former)
 	d.vol.StartCleaning(n.cleaners)
 	return d, nil
 }
@@ -162,8 +174,14 @@ func (n *Node) removeVDisk(ctx context.Context, name string) error {
 		n.mu.Unlock()
 		return errs.New(errs.Busy, "vDisk %s is in use by %d connections; disconnect them first", name, conns)
 	}
-	d.removing = true
+	d.removing = true // from here on no edge finds it
 	n.mu.Unlock()
+	if err := d.usedByEdges(); err != nil {
+		n.mu.Lock()
+		d.removing = false
+		n.mu.Unlock()
+		return err
+	}
 	if err := n.registry.remove(ctx, d.record); err != nil {
 		n.mu.Lock()
 		d.removing = false
@@ -173,6 +191,7 @@ func (n *Node) removeVDisk(ctx context.Context, name string) error {
 	n.mu.Lock()
 	delete(n.vdisks, name)
 	n.mu.Unlock()
+	d.closeDoor()
 	d.close()
 	d.rig.loop.Call(func() { d.rig.jrn.ForgetVolume(d.ID) })
 	n.background(func(ctx context.Context) { n.bury(ctx, d.record) })
@@ -206,6 +225,9 @@ func (n *Node) tryBury(ctx context.Context, r record) error {
 		return err
 	}
 	if err := n.objects.dropFloor(ctx, r.ID); err != nil {
+		return err
+	}
+	if err := (holders{n.meta}).drop(ctx, r.ID); err != nil {
 		return err
 	}
 	return n.registry.forget(ctx, r)

@@ -1,0 +1,354 @@
+package remote
+
+import (
+	"vstor/dataplane/block"
+	"vstor/dataplane/buf"
+	"vstor/dataplane/edge/proto"
+	"vstor/dataplane/errs"
+	"vstor/dataplane/ids"
+	"vstor/dataplane/link"
+	"vstor/dataplane/wire"
+)
+
+// call is one request until it was answered, however many connections that takes. It is pooled; one in steady state
+// allocates nothing.
+type call struct {
+	link.Frame
+	r          *Remote
+	index      uint32 // in Remote.calls
+	turn       uint32 // goes up each time it is used: an answer to an earlier use is told by it
+	state      callState
+	replied    bool // the answer came before the kernel gave the data back
+	prev, next *call
+
+	body  []byte
+	addr  ids.BlockAddr
+	count uint64
+	size  int64 // bytes of data that it carries or asks for
+	since int64 // loop time when it was asked
+
+	mut    *mutation // of a change or a flush
+	asked  *asked    // of a read
+	at     int       // where in its pages, in bytes
+	sums   []uint32
+	broken int // answers whose data was wrong
+
+	loaded  block.Loaded // of Extents and Warm
+	extents []block.Extent
+
+	life    uint32 // of a look-up
+	floor   ids.Seq
+	lo, hi  ids.BlockAddr // what changed meanwhile
+	spoiled bool
+
+	object proto.Object // of a manifest
+	data   buf.Vec
+	wanted *wanted // who waits for it; nil: it is fetched ahead
+}
+
+type callState uint8
+
+const (
+	callFree callState = iota
+	callWaiting
+	callReplay
+	callOut
+)
+
+// changes reports whether the call is one whose order counts and that is repeated.
+func (c *call) changes() bool {
+	return c.Type == proto.TWrite || c.Type == proto.TTrim || c.Type == proto.TZero
+}
+
+func (c *call) overlaps(addr ids.BlockAddr, count uint64) bool {
+	return c.addr < addr+ids.BlockAddr(count) && addr < c.addr+ids.BlockAddr(c.count)
+}
+
+// spoil notes that a range of what is looked up changes meanwhile.
+func (c *call) spoil(addr ids.BlockAddr, count uint64) {
+	end := addr + ids.BlockAddr(count)
+	if !c.spoiled {
+		c.lo, c.hi, c.spoiled = addr, end, true
+		c.r.Stats.LookupsSpoiled.Inc()
+		return
+	}
+	c.lo, c.hi = min(c.lo, addr), max(c.hi, end)
+}
+
+// newCall makes a call of n blocks from addr on.
+func (r *Remote) newCall(t uint8, addr ids.BlockAddr, n uint64) *call {
+	c := r.free
+	if c == nil {
+		c = &call{r: r, index: uint32(len(r.calls))}
+		c.Done = c
+		r.calls = append(r.calls, c)
+	} else {
+		r.free = c.next
+		c.next = nil
+	}
+	c.turn = (c.turn + 1) & 0x7fff_ffff // the highest bit is controlBit
+	c.Type, c.Arg, c.ID = t, 0, uint64(c.turn)<<32|uint64(c.index)
+	c.addr, c.count, c.size, c.since = addr, n, 0, r.loop.Now()
+	c.replied, c.broken = false, 0
+	c.body = c.body[:0]
+	return c
+}
+
+func (r *Remote) putCall(c *call) {
+	c.state, c.mut, c.asked, c.loaded, c.wanted = callFree, nil, nil, nil, nil
+	c.spoiled = false
+	c.next, r.free = r.free, c
+}
+
+// FrameSent: the kernel is done with it, or the connection is (link.Sent). What was not answered then waits for
+// the connection's end.
+func (c *call) FrameSent(*link.Frame, bool) {
+	if c.replied {
+		c.replied = false
+		c.r.acknowledged(c)
+	}
+}
+
+var _ link.Sent = (*call)(nil)
+
+// callList is a list through the calls' own links.
+type callList struct {
+	head, tail *call
+	n          int
+}
+
+func (l *callList) push(c *call) {
+	c.prev, c.next = l.tail, nil
+	if l.tail == nil {
+		l.head = c
+	} else {
+		l.tail.next = c
+	}
+	l.tail = c
+	l.n++
+}
+
+func (l *callList) pushFront(c *call) {
+	c.prev, c.next = nil, l.head
+	if l.head == nil {
+		l.tail = c
+	} else {
+		l.head.prev = c
+	}
+	l.head = c
+	l.n++
+}
+
+func (l *callList) remove(c *call) {
+	if c.prev == nil {
+		l.head = c.next
+	} else {
+		c.prev.next = c.next
+	}
+	if c.next == nil {
+		l.tail = c.prev
+	} else {
+		c.next.prev = c.prev
+	}
+	c.prev, c.next = nil, nil
+	l.n--
+}
+
+// enqueue puts a call in line.
+func (r *Remote) enqueue(c *call) {
+	c.state = callWaiting
+	r.waiting.push(c)
+	r.sendNext()
+}
+
+// sendNext sends what waits, as far as the bounds and the session allow: first what is repeated, and nothing else until
+// all of that is acknowledged.
+func (r *Remote) sendNext() {
+	for r.conn != nil && !r.conn.Ended() {
+		var c *call
+		switch {
+		case r.state == replaying && r.replay.head != nil:
+			c = r.replay.head
+		case r.state == replaying && r.outChanges > 0:
+			return
+		case r.state == replaying:
+			r.state = up
+			continue
+		case r.state == up:
+			c = r.waiting.head
+		}
+		if c == nil || r.out.n > 0 && (r.out.n >= r.limit || r.bytes+c.size > r.room) || !r.mayChange(c) {
+			break
+		}
+		r.send(c)
+	}
+	r.Stats.Waiting.Set(int64(r.waiting.n + r.replay.n))
+}
+
+// mayChange: a passive opener asks to become exclusive before its first change is sent.
+func (r *Remote) mayChange(c *call) bool {
+	switch {
+	case !c.changes() || r.mode == proto.Exclusive && !r.yielding:
+		return true
+	case !r.yielding:
+		r.acquire()
+	}
+	return false
+}
+
+func (r *Remote) send(c *call) {
+	if c.state == callReplay {
+		r.replay.remove(c)
+		r.Stats.Replayed.Inc()
+	} else {
+		r.waiting.remove(c)
+	}
+	c.state = callOut
+	r.out.push(c)
+	r.bytes += c.size
+	if c.changes() {
+		r.outChanges++
+	}
+	c.Body = c.body
+	r.conn.Send(&c.Frame)
+}
+
+// unsend takes a call off the connection: it is answered, or the connection is gone.
+func (r *Remote) unsend(c *call) {
+	r.out.remove(c)
+	r.bytes -= c.size
+	if c.changes() {
+		r.outChanges--
+	}
+}
+
+// requeue puts what was sent and not answered back in line, before what waits: changes to be repeated, the rest as if
+// it had not been sent. Look-ups are given up: nobody waits for them. REQUIRES: the connection has given all frames
+// back.
+func (r *Remote) requeue() {
+	for c := r.out.tail; c != nil; c = r.out.tail {
+		r.unsend(c)
+		c.replied = false
+		switch {
+		case c.changes():
+			c.state = callReplay
+			r.replay.pushFront(c)
+		case c.Type == proto.TLocations || c.Type == proto.TManifest && c.wanted == nil:
+			r.dropAhead(c)
+		default:
+			c.state = callWaiting
+			r.waiting.pushFront(c)
+		}
+	}
+}
+
+// FrameIn takes an answer, or what the router pushes (link.Handler).
+func (r *Remote) FrameIn(h *wire.Header, body []byte, in *buf.Vec) link.Verdict {
+	r.heard = r.loop.Now()
+	if h.Type&wire.Reply == 0 {
+		return r.pushed(h, body)
+	}
+	if h.ID&controlBit != 0 {
+		return r.controlled(h, body)
+	}
+	i := uint32(h.ID)
+	if int(i) >= len(r.calls) {
+		return r.nonsense("an answer to nothing")
+	}
+	c := r.calls[i]
+	if c.ID != h.ID || c.state != callOut || c.replied || h.Type != c.Type|wire.Reply {
+		return r.nonsense("a %s came as the answer to a %s", proto.TypeName(h.Type), proto.TypeName(c.Type))
+	}
+	switch k := h.Kind(); {
+	case k == errs.OK:
+		return r.answered(c, h, body, in)
+	case h.Data != 0:
+		return r.nonsense("a failed %s with %d bytes of data", proto.TypeName(c.Type), h.Data)
+	case r.fenced != nil: // the last word is on its way out; then the connection ends, and this with it
+	case k == errs.Refused || k == errs.Closed || k == errs.Canceled:
+		// The session is over, or the router stops. What comes of that the next Open says.
+		r.conn.Abort(errs.New(k, "the router says: %s", link.Printable(body)))
+	case c.Queued(): // refused before all of it had left: it ends with the connection
+		return r.nonsense("a %s was answered before it was there", proto.TypeName(c.Type))
+	default:
+		r.unsend(c)
+		r.failed(c, k)
+		r.sendNext()
+	}
+	return link.Skip
+}
+
+// answered takes an answer that is OK.
+func (r *Remote) answered(c *call, h *wire.Header, body []byte, in *buf.Vec) link.Verdict {
+	if data := c.Type == proto.TRead || c.Type == proto.TManifest; !data && h.Data != 0 {
+		return r.nonsense("a %s with %d bytes of data", proto.TypeName(h.Type), h.Data)
+	}
+	var err error
+	switch c.Type {
+	case proto.TRead:
+		return r.readAnswered(c, h, body, in)
+	case proto.TManifest:
+		return r.manifestAnswered(c, h, in)
+	case proto.TLocations:
+		err = r.located(c, body)
+	case proto.TExtents:
+		err = r.extentsAnswered(c, body)
+	default:
+		var seq ids.Seq
+		if seq, err = proto.DecodeAck(c.Type, body); err == nil {
+			r.acked = max(r.acked, seq)
+			if c.Queued() {
+				c.replied = true // FrameSent goes on
+			} else {
+				r.acknowledged(c)
+			}
+		}
+	}
+	if err != nil {
+		return r.nonsense("%v", err)
+	}
+	return link.Skip
+}
+
+// nonsense ends a connection on which something came that should not.
+func (r *Remote) nonsense(format string, args ...any) link.Verdict {
+	err := errs.New(errs.Corrupt, "edge: the router does not keep to the protocol: "+format, args...)
+	r.opt.Log.Warn("the connection to the router is given up", "vdisk", r.opt.VDisk, "error", err)
+	r.conn.Abort(err)
+	return link.Skip
+}
+
+// acknowledged ends a call whose answer is an Ack.
+func (r *Remote) acknowledged(c *call) {
+	r.unsend(c)
+	if c.Type == proto.TWarm {
+		l := c.loaded
+		r.putCall(c)
+		l.MapLoaded(errs.OK)
+	} else {
+		r.changed(c, errs.OK)
+	}
+	r.yieldIfIdle()
+	r.sendNext()
+}
+
+// failed ends a call that has no good answer. It is in no list.
+func (r *Remote) failed(c *call, k errs.Kind) {
+	switch c.Type {
+	case proto.TRead:
+		r.readEnded(c, k)
+	case proto.TLocations:
+		r.dropAhead(c)
+	case proto.TManifest:
+		r.manifestEnded(c, nil, k)
+	case proto.TExtents, proto.TWarm:
+		l := c.loaded
+		r.putCall(c)
+		if k != errs.Busy {
+			k = errs.Closed // whoever asks knows what that is
+		}
+		l.MapLoaded(k)
+	default:
+		r.changed(c, k)
+	}
+}

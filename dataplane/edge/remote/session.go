@@ -1,0 +1,429 @@
+package remote
+
+import (
+	"context"
+	"time"
+
+	"vstor/dataplane/block"
+	"vstor/dataplane/buf"
+	"vstor/dataplane/edge/proto"
+	"vstor/dataplane/errs"
+	"vstor/dataplane/ids"
+	"vstor/dataplane/link"
+	"vstor/dataplane/ring"
+	"vstor/dataplane/wire"
+)
+
+// Remote is a vDisk that a router has. See the package comment.
+//
+//	down ─ dial ─► opening ─ Opened ─► replaying ─ all acknowledged ─► up
+//	  ▲               │                    │                           │
+//	  └── lost ───────┴────────────────────┴───────────────────────────┘
+//
+// and fenced, for ever, once a router said that another opener has had the vDisk.
+type Remote struct {
+	opt  Options
+	loop *ring.Loop
+	pool *buf.Pool
+
+	conn    *link.Conn // nil: none
+	state   state
+	dialing bool
+	addr    string        // where the vDisk is; empty: where the options say
+	again   time.Duration // before dialing again
+	opened  int64         // loop time of the last Opened
+	heard   int64         // loop time of the last frame
+	limit   int           // requests that may be out
+	room    int64         // bytes that they may carry or ask for
+	arrive  arrival
+
+	// The session.
+	size     int64
+	epoch    ids.Epoch
+	session  uint64 // in which it is or was exclusive; 0: none
+	mode     proto.Mode
+	wish     proto.Mode // to be opened with
+	takeover bool
+	until    int64 // boot time at which the lease runs out; 0: there is none
+	life     uint32
+	spaces   []ids.NamespaceID
+	acked    ids.Seq // highest sequence of an acknowledgement
+	yielding bool
+	yieldID  uint64
+	fenced   error
+
+	open, renewal, acquiring, closer, report control
+	tick                                     ring.Timer
+	cut                                      ring.Timer
+
+	// Calls.
+	calls      []*call
+	free       *call
+	waiting    callList
+	replay     callList // changes to be sent again
+	out        callList // sent, in that order
+	bytes      int64
+	outChanges int
+	muts       *mutation // under way
+	freeMuts   *mutation
+	freeAsked  *asked
+	lookups    []*call
+	fetching   []*call // manifests fetched ahead
+	landing    *call   // whose data is being received
+	answer     *call   // of extents, while it is handed over
+	recent     [recentMax]recent
+	ahead      group
+	locs       proto.Locations
+	scratch    buf.Vec
+	drops      []drop
+	dropping   ring.Timer
+
+	ready   chan struct{} // closed when the first Open is decided
+	openErr error
+	decided bool
+
+	anchor  ring.Op // held: the loop's end comes by it
+	token   uint64
+	closing bool
+	stopped bool
+	ended   bool
+	onDone  []func()
+	ctx     context.Context // of dialing
+	cancel  context.CancelFunc
+
+	Stats Stats
+}
+
+type state uint8
+
+const (
+	down state = iota
+	opening
+	replaying
+	up
+)
+
+// Open opens a vDisk. It blocks until a router has decided, which may take a lease's length where another edge went
+// away without a word, or until ctx ends; not for loops. Errors: Busy (open elsewhere), Refused (another secret or
+// deployment), Absent (no such vDisk), Version, Unreachable.
+func Open(ctx context.Context, o Options) (*Remote, error) {
+	o.EnsureDefaults()
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	r := &Remote{opt: o, loop: o.Loop, pool: o.Loop.Pool(), wish: o.Mode, takeover: o.Takeover,
+		ready: make(chan struct{}), ahead: ^group(0) - 1}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	if !r.loop.Call(r.begin) {
+		return nil, errs.New(errs.Closed, "edge: the loop has stopped")
+	}
+	select {
+	case <-r.ready:
+	case <-ctx.Done():
+		last := r.Trouble()
+		r.Shut()
+		if last == nil {
+			last = ctx.Err()
+		}
+		return nil, errs.Wrap(errs.Unreachable, last, "vDisk %s cannot be opened: the router does not answer", o.VDisk)
+	}
+	if r.openErr != nil {
+		r.Shut()
+		return nil, r.openErr
+	}
+	return r, nil
+}
+
+func (r *Remote) begin() {
+	r.arrive.r = r
+	r.anchor.Done = (*anchor)(r)
+	r.token = r.loop.Hold(&r.anchor)
+	r.life = r.opt.Cache.newLife()
+	r.tick.Fire, r.cut.Fire, r.dropping.Fire = r.look, r.cutOff, r.dropSome
+	for i, c := range []*control{&r.open, &r.renewal, &r.acquiring, &r.closer, &r.report} {
+		c.r, c.ID, c.Done = r, controlBit|uint64(i), c
+	}
+	r.open.Type, r.renewal.Type, r.acquiring.Type, r.closer.Type, r.report.Type = proto.TOpen, proto.TRenew,
+		proto.TAcquire, proto.TClose, proto.TStats
+	r.loop.After(&r.tick, r.opt.RenewEvery/looks)
+	r.dial()
+}
+
+// control is a request that concerns the session; there is one of each, and they do not wait in line.
+type control struct {
+	link.Frame
+	r       *Remote
+	pending bool
+	sent    int64 // boot time before it was
+}
+
+// controlBit marks the ids of those.
+const controlBit = 1 << 63
+
+// FrameSent needs nothing done (link.Sent).
+func (c *control) FrameSent(*link.Frame, bool) {}
+
+func (r *Remote) sendControl(c *control, body []byte) {
+	if c.pending || c.Queued() || r.conn == nil || r.conn.Ended() {
+		return
+	}
+	c.pending, c.sent, c.Body = true, r.opt.Clock(), body
+	r.conn.Send(&c.Frame)
+}
+
+// started begins a session on a new connection.
+func (r *Remote) started() {
+	r.state = opening
+	r.heard = r.loop.Now()
+	m := proto.Open{Mode: r.wish, Takeover: r.takeover, Former: r.session}
+	r.sendControl(&r.open, m.Append(nil))
+}
+
+func (r *Remote) acquire() { r.sendControl(&r.acquiring, nil) }
+
+// controlled takes the answer to one of those requests.
+func (r *Remote) controlled(h *wire.Header, body []byte) link.Verdict {
+	for _, c := range []*control{&r.open, &r.renewal, &r.acquiring, &r.closer, &r.report} {
+		if c.ID == h.ID && c.pending && h.Type == c.Type|wire.Reply && h.Data == 0 {
+			c.pending = false
+			r.decide(c, h.Kind(), body)
+			return link.Skip
+		}
+	}
+	return r.nonsense("an answer to nothing")
+}
+
+func (r *Remote) decide(c *control, k errs.Kind, body []byte) {
+	why := errs.New(k, "%s", link.Printable(body))
+	switch {
+	case c == &r.open && k != errs.OK:
+		r.notOpened(why)
+	case c == &r.acquiring && k != errs.OK:
+		r.notAcquired(why)
+	case c == &r.open || c == &r.acquiring:
+		var m proto.Opened
+		if err := m.Decode(body); err != nil {
+			r.nonsense("%v", err)
+			return
+		}
+		r.isOpen(&m, c.sent)
+	case c == &r.closer:
+		r.conn.Abort(errs.New(errs.Closed, "closed"))
+	case k != errs.OK:
+		r.conn.Abort(why)
+	case c == &r.renewal:
+		var m proto.Renewed
+		if err := m.Decode(body); err != nil {
+			r.nonsense("%v", err)
+			return
+		}
+		if r.mode == proto.Exclusive {
+			r.Holds() // what was kept under a lease that has run out is not good again
+			r.until = max(r.until, c.sent+int64(m.Lease))
+		}
+	}
+}
+
+// isOpen begins or goes on with a session. What was kept is good in another session of the same number and epoch:
+// nobody else had the vDisk since.
+func (r *Remote) isOpen(m *proto.Opened, sent int64) {
+	if m.Epoch != r.epoch || m.Session != r.session || m.Mode != proto.Exclusive {
+		r.forget()
+		r.acked = m.Seq
+	}
+	r.size, r.epoch, r.mode, r.wish = m.Size, m.Epoch, m.Mode, m.Mode
+	r.acked = max(r.acked, m.Seq)
+	r.takeover = false
+	r.opened = r.loop.Now()
+	r.Stats.Connected.Set(1)
+	if m.Mode == proto.Exclusive {
+		r.session = m.Session
+		r.until = max(r.until, sent+int64(m.Lease)) // it may have waited long: then this is past, and the next renewal counts
+		r.sendControl(&r.renewal, nil)
+	}
+	if r.state == opening {
+		r.state = replaying
+	}
+	r.settle(nil)
+	r.sendNext()
+}
+
+// notOpened: who asks for the first time is told; who was there before is over if another has been, and else tries on.
+func (r *Remote) notOpened(why error) {
+	switch k := errs.Of(why); {
+	case !r.decided && k != errs.Closed && k != errs.Canceled:
+		r.settle(why)
+		r.conn.Abort(why)
+	case r.decided && k == errs.Refused:
+		r.fence(why)
+	default:
+		r.conn.Abort(why)
+	}
+}
+
+// notAcquired: the changes that wait for it fail.
+func (r *Remote) notAcquired(why error) {
+	if errs.Of(why) == errs.Closed {
+		r.conn.Abort(why)
+		return
+	}
+	r.opt.Log.Warn("the vDisk is passive here and cannot be changed", "vdisk", r.opt.VDisk, "error", why)
+	for c := r.waiting.head; c != nil; {
+		next := c.next
+		if c.changes() {
+			r.waiting.remove(c)
+			r.failed(c, errs.Refused)
+		}
+		c = next
+	}
+	r.sendNext()
+}
+
+// settle tells whoever opened it for the first time.
+func (r *Remote) settle(err error) {
+	if !r.decided {
+		r.decided, r.openErr = true, err
+		close(r.ready)
+	}
+}
+
+// fence ends it for good: nothing is answered any more but that.
+func (r *Remote) fence(why error) {
+	if r.fenced != nil {
+		return
+	}
+	r.fenced = why
+	r.forget()
+	r.Stats.Fenced.Set(1)
+	r.opt.Log.Error("the vDisk is lost to this edge: open it anew", "vdisk", r.opt.VDisk, "error", why)
+	r.cancel()
+	if r.conn == nil {
+		r.failAll(errs.IO)
+		return
+	}
+	r.loop.After(&r.cut, cutAfter)
+}
+
+// cutAfter is what a last word may take.
+const cutAfter = 50 * time.Millisecond
+
+func (r *Remote) cutOff() {
+	if r.conn != nil {
+		r.conn.Abort(errs.New(errs.Closed, "this session is over"))
+	}
+}
+
+// failAll ends all that waits. Nothing is out.
+func (r *Remote) failAll(k errs.Kind) {
+	for _, l := range []*callList{&r.replay, &r.waiting} {
+		for c := l.head; c != nil; c = l.head {
+			l.remove(c)
+			r.failed(c, k)
+		}
+	}
+	r.Stats.Waiting.Set(0)
+}
+
+// looks is how often in RenewEvery the tick comes.
+const looks = 5
+
+// look is what time wants done.
+func (r *Remote) look() {
+	if r.closing || r.stopped || r.fenced != nil {
+		return
+	}
+	r.loop.After(&r.tick, r.opt.RenewEvery/looks)
+	now := r.loop.Now()
+	if r.conn != nil && r.state >= replaying {
+		if r.mode == proto.Exclusive && r.opt.Clock()-r.renewal.sent >= int64(r.opt.RenewEvery) {
+			r.sendControl(&r.renewal, nil)
+		}
+		if r.opt.Clock()-r.report.sent >= int64(r.opt.RenewEvery) {
+			s := proto.Stats{Located: r.Stats.Located.Load() + r.Stats.Zeros.Load(), Asked: r.Stats.Asked.Load(),
+				Cached: uint64(r.opt.Cache.blocks)}
+			s.Reads = s.Located + s.Asked
+			r.sendControl(&r.report, s.Append(nil))
+		}
+		if now-r.heard >= int64(silence*r.opt.RenewEvery) { // perhaps nobody is there any more to close it
+			r.conn.Abort(errs.New(errs.Unreachable, "the router is silent"))
+		}
+	}
+	r.stall(now)
+}
+
+// silence is how many renewals may go unanswered, one behind the other, before another connection is tried.
+const silence = 6
+
+// stall fails what has waited for a router longer than it may.
+func (r *Remote) stall(now int64) {
+	if r.opt.StallTimeout == 0 || r.state == up && now-r.heard < int64(2*r.opt.RenewEvery) {
+		return
+	}
+	old := now - int64(r.opt.StallTimeout)
+	if c := r.out.head; c != nil && c.since <= old && r.conn != nil {
+		r.conn.Abort(errs.New(errs.Unreachable, "requests have waited for the router for %v", r.opt.StallTimeout))
+		return // they come back, and the next look finds them
+	}
+	for _, l := range []*callList{&r.replay, &r.waiting} {
+		for c := l.head; c != nil; {
+			next := c.next
+			if c.since <= old {
+				l.remove(c)
+				r.Stats.Stalled.Inc()
+				r.failed(c, errs.IO)
+			}
+			c = next
+		}
+	}
+}
+
+// Ended: the connection is of no use any more (link.Handler). Its frames and pages come back before Closed.
+func (r *Remote) Ended(reason error) {
+	if r.state >= replaying {
+		r.opt.Log.Info("the connection to the router is lost", "vdisk", r.opt.VDisk, "reason", reason)
+	}
+	r.state = down
+	r.yielding, r.drops = false, r.drops[:0] // the router asks again
+	r.Stats.Connected.Set(0)
+	r.conn.Abort(reason)
+}
+
+// Closed: all frames and pages are back (link.Handler).
+func (r *Remote) Closed() {
+	r.conn = nil
+	for _, c := range []*control{&r.open, &r.renewal, &r.acquiring, &r.closer, &r.report} {
+		c.pending = false
+	}
+	r.requeue()
+	switch k := r.over(); {
+	case k != errs.OK:
+		r.failAll(k)
+	case r.openErr == nil:
+		if r.loop.Now()-r.opened > int64(time.Second) {
+			r.again = 0
+		}
+		r.dial()
+	}
+	r.finish()
+}
+
+// Info is what is known of the session, for people. Any goroutine but the loop.
+type Info struct {
+	Size      int64
+	Exclusive bool
+	Connected bool
+	Fenced    error
+}
+
+// Info tells of the session.
+func (r *Remote) Info() (i Info) {
+	r.loop.Call(func() {
+		i = Info{Size: r.size, Exclusive: r.mode == proto.Exclusive, Connected: r.state == up, Fenced: r.fenced}
+	})
+	return i
+}
+
+var _ interface {
+	Mutate(*block.Mutation)
+	link.Handler
+} = (*Remote)(nil)

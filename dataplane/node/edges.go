@@ -1,0 +1,172 @@
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"net"
+	"time"
+
+	"vstor/dataplane/edge/proto"
+	"vstor/dataplane/errs"
+	"vstor/dataplane/ids"
+	"vstor/dataplane/link"
+	"vstor/dataplane/meta"
+	"vstor/dataplane/router"
+)
+
+// EdgeOptions say how edges in other processes are served.
+type EdgeOptions struct {
+	Secret        []byte
+	TLS           *tls.Config   // for TCP; nil is none
+	Connections   int           // 0: the router's default
+	Lease, Margin time.Duration // 0: the router's defaults
+	Clock         func() int64  // of leases; nil: the boot-time clock
+}
+
+// Who may have a lease of a vDisk, in the metadata store: durable before that edge is told a location.
+//
+//	vdisk/holder/ID    -> holder, as JSON
+const holderKeys = "vdisk/holder/"
+
+func holderKey(id ids.VolumeID) []byte { return []byte(holderKeys + id.String()) }
+
+// holder is a router.Record as it is kept.
+type holder struct {
+	Opener []byte `json:"opener,omitempty"` // none: nobody
+	Tenure uint64 `json:"tenure"`
+}
+
+// holders keeps them.
+type holders struct{ meta meta.Store }
+
+// KeepHolder implements router.Keeper.
+func (h holders) KeepHolder(ctx context.Context, id ids.VolumeID, r router.Record) error {
+	k := holder{Tenure: r.Tenure}
+	if r.Holder != (proto.Opener{}) {
+		k.Opener = r.Holder[:]
+	}
+	value, err := json.Marshal(k)
+	if err != nil {
+		return err
+	}
+	var t meta.Txn
+	return h.meta.Apply(ctx, t.Put(holderKey(id), value))
+}
+
+// read is what was kept last.
+func (h holders) read(ctx context.Context, id ids.VolumeID) (r router.Record, err error) {
+	value, _, err := h.meta.Get(ctx, holderKey(id))
+	if errs.Of(err) == errs.Absent {
+		return r, nil
+	}
+	if err != nil {
+		return r, err
+	}
+	var k holder
+	if err := json.Unmarshal(value, &k); err != nil || len(k.Opener) != 0 && len(k.Opener) != len(r.Holder) {
+		return r, errs.New(errs.Corrupt, "who holds vDisk %d is kept as %.60q", id, value)
+	}
+	copy(r.Holder[:], k.Opener)
+	r.Tenure = k.Tenure
+	return r, nil
+}
+
+func (h holders) drop(ctx context.Context, id ids.VolumeID) error {
+	var t meta.Txn
+	return h.meta.Apply(ctx, t.Delete(holderKey(id)))
+}
+
+// formerHolder is who may have had a vDisk when the router ended.
+func (n *Node) formerHolder(ctx context.Context, id ids.VolumeID) (router.Record, error) {
+	if n.opts.Edges == nil {
+		return router.Record{}, nil
+	}
+	return holders{n.meta}.read(ctx, id)
+}
+
+// openDoor lets edges open a vDisk, once the server finds it. It is there before the vDisk's cleaner, which must
+// delete nothing that an edge of before a restart may still read.
+func (n *Node) openDoor(d *vdisk, former router.Record) {
+	o := n.opts.Edges
+	if o == nil {
+		return
+	}
+	d.rig.loop.Call(func() {
+		d.door = router.NewVDisk(router.Options{ID: d.ID, Name: d.Name, Epoch: d.epoch, Loop: d.rig.loop, Hub: d.rig.hub,
+			ReadOnly: d.readOnly.Load, Device: d.disk, Driver: d.vol, Objects: n.objects, Keeper: holders{n.meta},
+			Former: former, Lease: o.Lease, Margin: o.Margin, Clock: o.Clock, Log: n.log})
+	})
+}
+
+// settle waits until no edge reads from an object any more.
+func (d *vdisk) settle(ctx context.Context, ns ids.NamespaceID, sco ids.SCONum) error {
+	if d.door == nil {
+		return nil
+	}
+	return d.door.Settle(ctx, ns, sco)
+}
+
+// closeDoor ends the sessions of edges.
+func (d *vdisk) closeDoor() {
+	if d.door == nil {
+		return
+	}
+	done := make(chan struct{})
+	if d.rig.loop.Call(func() { d.door.Close(func() { close(done) }) }) {
+		<-done
+	}
+}
+
+// usedByEdges says who keeps a vDisk from being removed, or nothing.
+func (d *vdisk) usedByEdges() error {
+	if d.door == nil {
+		return nil
+	}
+	names, held := d.door.Edges()
+	switch {
+	case len(names) > 0:
+		return errs.New(errs.Busy, "vDisk %s is open at %s; close it there first", d.Name, names[0])
+	case held:
+		return errs.New(errs.Busy, "vDisk %s was open at an edge that went away without a word; its lease runs out within "+
+			"half a minute", d.Name)
+	}
+	return nil
+}
+
+// openEdges makes the server for edges. It listens once ServeEdges is called.
+func (n *Node) openEdges() {
+	o := n.opts.Edges
+	if o == nil {
+		return
+	}
+	n.edges = router.NewServer(router.ServerOptions{Secret: o.Secret, Deployment: n.ident.UUID, Find: n.findDoor,
+		TLS: o.TLS, Connections: o.Connections, Link: link.Options{}, Log: n.log})
+}
+
+// findDoor is the vDisk that an edge wants.
+func (n *Node) findDoor(name string) (*router.VDisk, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	d, f := n.vdisks[name], n.failed[name]
+	switch {
+	case n.stopping:
+		return nil, errs.New(errs.Closed, "the router is stopping")
+	case f != nil:
+		return nil, errs.New(errs.Busy, "vDisk %s does not open: %v", name, f.err)
+	case d == nil || d.removing:
+		return nil, noSuchVDisk(name)
+	}
+	return d.door, nil
+}
+
+// ServeEdges serves edges that connect to l, until Close.
+func (n *Node) ServeEdges(l net.Listener) {
+	n.work.Add(1)
+	go func() {
+		defer n.work.Done()
+		if err := n.edges.Serve(l); err != nil {
+			n.log.Error("edges are not served any more", "address", l.Addr(), "error", err)
+		}
+	}()
+}
