@@ -28,7 +28,8 @@ const (
 	aheadAfter = 3
 	windowMin  = 128 << 10 >> ids.BlockShift
 	windowMax  = 2 << 20 >> ids.BlockShift
-	aheadSlack = 32 // blocks by which reads may come out of order
+	aheadSlack = 32  // blocks by which reads may come out of order
+	aheadIdle  = 256 // reads of others after which a stream has probably ended
 )
 
 // Step takes a read of count blocks from addr on and returns which blocks to read ahead, count 0 for none. The caller
@@ -93,11 +94,18 @@ func (r *ReadAhead) find(addr ids.BlockAddr) (s *stream, jumped bool) {
 	return s, jumped
 }
 
-// oldest is a free place, or the stream read longest ago.
+// oldest is a free place, or the stream read longest ago of those that have no window: random reads do not push out
+// streams. A stream that nobody read for a while stands back like one without.
 func (r *ReadAhead) oldest() *stream {
+	age := func(s *stream) uint64 {
+		if s.window > 0 && r.step-s.used < aheadIdle {
+			return s.used + r.step
+		}
+		return s.used
+	}
 	s := &r.streams[0]
 	for i := range r.streams {
-		if r.streams[i].used < s.used {
+		if age(&r.streams[i]) < age(s) {
 			s = &r.streams[i]
 		}
 	}

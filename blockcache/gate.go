@@ -59,20 +59,21 @@ const (
 	useSSD     verdict = iota
 	probeSSD           // the SSD is slow: look whether it still is
 	skipSSD            // the SSD is slow
-	probeBelow         // the SSD is fast, but the backend's figure is old
+	probeBelow         // the SSD is fast as far as is known, but the backend's figure is old or missing
 )
 
 // ask decides about a read of a class. The SSD is slow once its mean is a quarter above the backend's, and fast again
 // once it is not above it.
 func (g *gate) ask(class int, now int64) verdict {
 	c := &g.class[class]
-	switch known := c.ssd.known(now) && c.below.known(now); {
-	case !known:
+	below := g.below(class, now)
+	switch {
+	case !c.ssd.known(now) || below == 0:
 		c.slow = false
 	case c.slow:
-		c.slow = c.ssd.ns > c.below.ns
+		c.slow = c.ssd.ns > below
 	default:
-		c.slow = c.ssd.ns > c.below.ns+c.below.ns/4
+		c.slow = c.ssd.ns > below+below/4
 	}
 	due := now-c.probed >= probeEvery
 	switch {
@@ -81,11 +82,21 @@ func (g *gate) ask(class int, now int64) verdict {
 		return probeSSD
 	case c.slow:
 		return skipSSD
-	case due && c.below.n > 0 && now-c.below.at > refresh:
+	case due && c.ssd.known(now) && (!c.below.known(now) || now-c.below.at > refresh):
 		c.probed = now
 		return probeBelow
 	}
 	return useSSD
+}
+
+// below is what the backend takes for a class, or for a larger one, which is more; 0 = not known.
+func (g *gate) below(class int, now int64) int64 {
+	for ; class < classes; class++ {
+		if b := &g.class[class].below; b.known(now) {
+			return b.ns
+		}
+	}
+	return 0
 }
 
 // slow reports whether the SSD is slow for any size: then it is not written to either.

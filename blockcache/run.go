@@ -96,7 +96,7 @@ func (x *fetch) start() {
 	}
 }
 
-// admit decides whether a run may ask the SSD.
+// admit decides whether a run may ask the SSD, and counts it among those that do.
 func (c *Cache) admit(x *fetch, r *run) bool {
 	n := uint64(r.Count)
 	if c.ssdReads >= c.opts.SSDReads {
@@ -106,9 +106,11 @@ func (c *Cache) admit(x *fetch, r *run) bool {
 	}
 	switch c.gate.ask(classOf(int(n)), c.now()) {
 	case useSSD:
+		c.ssdReads++
 		return true
 	case probeSSD:
 		c.Stats.Probes.Inc()
+		c.ssdReads++
 		return true
 	case probeBelow:
 		c.Stats.Probes.Inc()
@@ -207,7 +209,6 @@ func (c *Cache) readSSD(r *run) {
 		c.reading.oldest = r
 	}
 	c.reading.newest = r
-	c.ssdReads++
 	if !c.late.Armed() {
 		c.loop.After(&c.late, time.Duration(c.gate.late(classOf(int(r.Count)))))
 	}

@@ -22,6 +22,7 @@ type account struct {
 	share   int64 // of the whole, in proportion to the quota, if all want theirs
 	used    int64
 	entries int
+	held    bool // Insert makes room for it
 	queues  [2]queue
 	ghosts  line
 }
@@ -75,7 +76,7 @@ func (p *Policy) Close(a Account) {
 // for an account and put nothing into it calls it.
 func (p *Policy) Retire(a Account) {
 	acct := &p.accounts[a]
-	if !acct.gone || acct.entries > 0 {
+	if !acct.gone || acct.entries > 0 || acct.held {
 		return
 	}
 	p.ghosts.orphan(&acct.ghosts)

@@ -172,7 +172,10 @@ func (p *Policy) Insert(a Account, k Key, bytes uint32, parts uint64) Entry {
 	if p.ghosts.take(h) {
 		q = main
 	}
-	if !p.makeRoom(a, q, int64(bytes), 0, true) {
+	p.accounts[a].held = true // it may have to give its last entry for this one
+	ok := p.makeRoom(a, q, int64(bytes), 0, true)
+	p.accounts[a].held = false
+	if !ok {
 		return 0
 	}
 	e := p.newEntry()

@@ -1,0 +1,10 @@
+package blockcache
+
+import (
+	"testing"
+
+	"vstor/dataplane/leaktest"
+	"vstor/dataplane/ring"
+)
+
+func TestMain(m *testing.M) { leaktest.Main(m, ring.Probe) }
