@@ -206,8 +206,10 @@ func TestOff(t *testing.T) {
 	v := w.tenant(1, everything)
 	w.read(v, at{1, 1, 0}, 8)
 	w.loop.Call(func() { v.SetOff(true) })
-	if w.read(v, at{1, 1, 0}, 8) != 0 || w.read(v, at{1, 1, 0}, 8) != 0 {
-		t.Error("served although it is off")
+	for range 2 {
+		if w.read(v, at{1, 1, 0}, 8) != 0 {
+			t.Error("served although it is off")
+		}
 	}
 	w.check()
 	w.loop.Call(func() { v.SetOff(false) })
@@ -264,8 +266,8 @@ func TestScanBesideWorkingSet(t *testing.T) {
 		}
 		w.check()
 		w.loop.Call(w.c.Publish)
-		if s := &b.Stats.RAM; s.Hits.Load() < uint64(hits) || s.Used.Load() < int64(set)*ids.BlockSize || s.Size.Load() != ram ||
-			s.Quota.Load() != q[1] {
+		if s := &b.Stats.RAM; s.Hits.Load() < uint64(hits) || s.Used.Load() < int64(set)*ids.BlockSize ||
+			s.Size.Load() != ram || s.Quota.Load() != q[1] {
 			t.Errorf("%s: statistics say hits %d, used %d, size %d, quota %d", name, s.Hits.Load(), s.Used.Load(),
 				s.Size.Load(), s.Quota.Load())
 		}

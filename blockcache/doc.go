@@ -14,14 +14,15 @@
 // size. The content of a location never changes and its number is never used again, so nothing here can be stale:
 // no write, trim, rollback or takeover drops anything, clones share what they have in common, and the file is as good
 // after a crash as before. What is overwritten is never asked for again and ages out. The price is that a
-// block rewritten by cleaning is read once more. Readers bring the checksum their map has for each block; RAM compares
-// it with the one the block was read under, the SSD tier with the bytes, and a mismatch is a miss, counted, never served.
+// block rewritten by cleaning is read once more. Readers bring the checksum their map has for each block; RAM
+// compares it with the one the block was read under, the SSD tier with the bytes, and a mismatch is a miss, counted,
+// never served.
 //
 // # RAM
 //
-// An entry is a cache block of 32 to 256 KiB of which any 4 KiB parts may be there: a read of 4 KiB fills 4 KiB. A part
-// is a page of the loop's pool that the cache retains, so that filling and serving both are a count in a table. An entry
-// costs 88 bytes and 8 for each part it could have: with 64 KiB blocks 216 bytes, between 0.3 % of full entries and 5 %
+// An entry is a cache block of 32 to 256 KiB of which any 4 KiB parts may be there: a read of 4 KiB fills 4 KiB. A
+// part is a page of the loop's pool that the cache retains, so that filling and serving both are a count in a table.
+// An entry costs 88 bytes and 8 for each part it could have: with 64 KiB blocks 216 bytes, between 0.3 % of full entries and 5 %
 // of those that hold one part. That is charged against the bound as the pages are. When the loop runs short of pages
 // its owner calls Shrink; and below the pool's reserve nothing is filled.
 //

@@ -27,8 +27,8 @@ func (w *world) asked(f func()) int {
 	return w.back.blocks - before
 }
 
-// A working set that RAM cannot hold and the SSD can comes from the SSD after a few rounds, also after a restart; a scan
-// is not written.
+// A working set that RAM cannot hold and the SSD can comes from the SSD after a few rounds, also after a restart; a
+// scan is not written.
 func TestWorkingSetOnSSD(t *testing.T) {
 	w := newWorld(t, 256<<10, 60, nil) // 64 blocks of RAM, 855 of SSD
 	v := w.tenant(1, everything)
@@ -171,8 +171,8 @@ func TestSlowSSDIsBypassed(t *testing.T) {
 	w.loop.Call(w.c.Publish)
 	s := &w.c.Stats
 	if v.Stats.Bypassed.Load() < 5*set || s.Probes.Load() == 0 || s.Slow.Load() != 1 || s.WritesSkipped.Load() == 0 {
-		t.Errorf("bypassed %d, probes %d, slow %d, writes skipped %d", v.Stats.Bypassed.Load(), s.Probes.Load(), s.Slow.Load(),
-			s.WritesSkipped.Load())
+		t.Errorf("bypassed %d, probes %d, slow %d, writes skipped %d", v.Stats.Bypassed.Load(), s.Probes.Load(),
+			s.Slow.Load(), s.WritesSkipped.Load())
 	}
 	if n := w.c.tier.Stats.Written.Load(); n > written {
 		t.Errorf("%d regions written to a drive that is too slow already", n-written)

@@ -96,8 +96,8 @@ func (t *Tenant) bound() Quota {
 // Quota is what SetQuota or Open said.
 func (t *Tenant) Quota() Quota { return t.quota }
 
-// SetQuota changes what the vDisk may have. What is too much goes at once, in steps of a bounded number of entries a pass,
-// and until it is gone the vDisk keeps nothing new that it does not make room for itself.
+// SetQuota changes what the vDisk may have. What is too much goes at once, in steps of a bounded number of entries a
+// pass, and until it is gone the vDisk keeps nothing new that it does not make room for itself.
 func (t *Tenant) SetQuota(q Quota) {
 	t.quota = q
 	t.apply()

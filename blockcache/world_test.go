@@ -78,7 +78,8 @@ func (w *world) open() {
 	var err error
 	w.opts.SSD = nil
 	if w.file != nil {
-		w.opts.SSD, err = ssd.Open(w.file, ssd.Options{UUID: [16]byte{1}, BlockBytes: w.opts.BlockBytes, RegionBytes: testRegion})
+		o := ssd.Options{UUID: [16]byte{1}, BlockBytes: w.opts.BlockBytes, RegionBytes: testRegion}
+		w.opts.SSD, err = ssd.Open(w.file, o)
 		if err != nil {
 			w.t.Fatal(err)
 		}

@@ -191,8 +191,8 @@ func TestRandomOperations(t *testing.T) {
 	}
 }
 
-// above reports whether an account is above its quota for good: one that was opened anew with a lower quota than it left
-// with is brought below it by Trim.
+// above reports whether an account is above its quota for good: one that was opened anew with a lower quota than it
+// left with is brought below it by Trim.
 func above(w *world, a Account, q int64) bool {
 	for !w.p.Trim(a, 7) {
 	}

@@ -40,7 +40,8 @@ func (t *Tier) Append(a policy.Account, k policy.Key, part int, page buf.Page, s
 	if s.n%RecordsMax == 0 {
 		begin(hdr, headerMagic)
 	}
-	putRecord(hdr, s.n%RecordsMax, Record{NS: k.NS, Owner: t.pol.ID(t.pol.AccountOf(e)), SCO: k.SCO, Off: uint16(off), Sum: sum})
+	owner := t.pol.ID(t.pol.AccountOf(e))
+	putRecord(hdr, s.n%RecordsMax, Record{NS: k.NS, Owner: owner, SCO: k.SCO, Off: uint16(off), Sum: sum})
 	s.n++
 	t.Stats.Stored.Inc()
 	if s.n == t.shape.blocks && t.flying == nil {
@@ -73,8 +74,8 @@ func (t *Tier) room() bool {
 	return true
 }
 
-// searchMax is how many regions are looked at for the one with the most holes. Of many regions the best of a thousand is
-// about as empty as the best of all, and takes a few microseconds to find.
+// searchMax is how many regions are looked at for the one with the most holes. Of many regions the best of a thousand
+// is about as empty as the best of all, and takes a few microseconds to find.
 const searchMax = 1024
 
 // choose takes the region that is to be overwritten next, and drops what is left in it. One that is all holes is

@@ -14,8 +14,8 @@
 //
 // Which region is overwritten next is not a matter of age: entries leave by policy (S3-FIFO, quotas), and leave
 // holes in regions; the region with the most holes is taken, and loses what is left in it. A tenth of the file
-// is never promised to anyone, so that there are holes. The obvious ring of regions, oldest first, needs no search, but a
-// vDisk that churns within its quota would wash out everybody else's blocks with every lap.
+// is never promised to anyone, so that there are holes. The obvious ring of regions, oldest first, needs no search,
+// but a vDisk that churns within its quota would wash out everybody else's blocks with every lap.
 //
 // # Why nothing here is ever synced
 //

@@ -18,8 +18,8 @@ func Dump(w io.Writer, f io.ReaderAt) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "cache file of %d bytes, deployment %x, incarnation %016x: %d regions of %d bytes, blocks of %d bytes\n",
-		sb.Size, sb.UUID, sb.Incarnation, sb.Regions, sb.RegionBytes, sb.BlockBytes)
+	fmt.Fprintf(w, "cache file of %d bytes, deployment %x, incarnation %016x: %d regions of %d bytes, "+
+		"blocks of %d bytes\n", sb.Size, sb.UUID, sb.Incarnation, sb.Regions, sb.RegionBytes, sb.BlockBytes)
 	o := Options{BlockBytes: int(sb.BlockBytes), RegionBytes: int(sb.RegionBytes)}
 	if err := o.validate(sb.Size); err != nil {
 		return err

@@ -24,6 +24,7 @@ func (a *app) benchCommand() *cobra.Command {
 		Args: takes(),
 	}
 	f := cmd.Flags()
+	cmd.AddCommand(a.cacheSimCommand())
 	f.StringVar(&opt.JSON, "out", "", "file for the results, as JSON")
 	f.BoolVar(&opt.Quick, "quick", false, "one round of short runs: to see that it works")
 	f.BoolVar(&opt.Keep, "keep", false, "leave volumes and logs in place")
