@@ -52,7 +52,7 @@ unit:
 SHORT ?= -short
 race:
 	$(call STEP,race detector)
-	CGO_ENABLED=1 go test -race $(SHORT) -tags invariants -timeout 30m ./dataplane/... ./pracc/... ./asd/...
+	CGO_ENABLED=1 go test -race $(SHORT) -tags invariants -timeout 30m ./dataplane/... ./pracc/... ./asd/... ./blockcache/...
 
 e2e: build
 	$(call STEP,end to end)

@@ -32,7 +32,7 @@ func (c *Cache) Get(t *Tenant, ns ids.NamespaceID, sco ids.SCONum, off uint32, s
 		}
 		got := c.give(e, part, sums[n:n+want], dst)
 		if got > 0 {
-			c.pol.Touch(t.ram, e, partsMask(part, got))
+			c.pol.Touch(t.ram, e, partsMask(part, want))
 		}
 		n += got
 		if got < want {

@@ -49,8 +49,9 @@
 //	supervise                        child processes
 //	node                             composition root: joins all of them
 //
-// and beside the trunk: pracc (partial reads); asd (store: one drive's fragments; proto, handshake, server, client: the
-// protocol, how it begins, and its two ends; faults: how to break all that); bench; tools.
+// and beside the trunk: pracc (partial reads); blockcache (the read cache; policy: what stays, ssd: the file of its
+// second tier); asd (store: one drive's fragments; proto, handshake, server, client: the protocol, how it begins, and
+// its two ends; faults: how to break all that); bench; tools.
 //
 // Reading order for a newcomer: block, then nbd/receive.go, edge/disk.go, volume/doc.go and what it names,
 // proxy/doc.go, asd/store/doc.go, pracc/doc.go, asd/proto/doc.go, node/node.go.

@@ -44,7 +44,7 @@ func (o *ours) access(object, parts uint64) uint64 {
 	}
 	found := o.parts[e] & parts
 	if found != 0 {
-		o.pol.Touch(o.acct, e, found)
+		o.pol.Touch(o.acct, e, parts)
 	}
 	fresh := parts &^ found
 	if fresh != 0 && o.pol.Grow(e, uint32(int64(popcount(fresh))*o.part), fresh) {

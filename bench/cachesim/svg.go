@@ -30,9 +30,9 @@ type curve struct {
 // SVG draws a result.
 func (r *Result) SVG() []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %.0f %.0f" font-family="sans-serif" font-size="11">`,
-		2*plotWidth, plotHeight)
-	fmt.Fprintf(&b, "\n<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n")
+	fmt.Fprintf(&b, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %.0f %.0f\" font-family=\"sans-serif\" "+
+		"font-size=\"11\">\n", 2*plotWidth, plotHeight)
+	fmt.Fprintf(&b, "<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n")
 	var policies, blocks []curve
 	for _, p := range Policies {
 		policies = append(policies, curve{p, r.line(p, 64<<10)})
@@ -61,12 +61,12 @@ func panel(b *bytes.Buffer, x float64, title string, curves []curve) {
 	fmt.Fprintf(b, "<text x=\"%.0f\" y=\"18\" font-size=\"13\">%s</text>\n", x+plotLeft, escape(title))
 	for i := range 6 {
 		y := py(float64(i) / 5)
-		fmt.Fprintf(b, "<path d=\"M%.0f %.1fh%.0f\" stroke=\"#ddd\"/><text x=\"%.0f\" y=\"%.1f\" text-anchor=\"end\">%d %%</text>\n",
-			x+plotLeft, y, panelWidth, x+plotLeft-5, y+4, i*20)
+		fmt.Fprintf(b, "<path d=\"M%.0f %.1fh%.0f\" stroke=\"#ddd\"/>", x+plotLeft, y, panelWidth)
+		fmt.Fprintf(b, "<text x=\"%.0f\" y=\"%.1f\" text-anchor=\"end\">%d %%</text>\n", x+plotLeft-5, y+4, i*20)
 	}
 	for i := range cells {
-		fmt.Fprintf(b, "<text x=\"%.1f\" y=\"%.0f\" text-anchor=\"middle\">%s</text>\n", px(&cells[i]), plotTop+panelHeight+16,
-			mib(cells[i].CacheBytes))
+		fmt.Fprintf(b, "<text x=\"%.1f\" y=\"%.0f\" text-anchor=\"middle\">%s</text>\n", px(&cells[i]),
+			plotTop+panelHeight+16, mib(cells[i].CacheBytes))
 	}
 	for i, c := range curves {
 		colour := plotColours[i%len(plotColours)]

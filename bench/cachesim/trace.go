@@ -29,7 +29,8 @@ const (
 	logStart  = uint64(1) << 62
 )
 
-// NewTrace turns requests into a trace: next returns false at the end. Writes append to one log, as a Volume Driver's do.
+// NewTrace turns requests into a trace: next returns false at the end. Writes append to one log, as a Volume Driver's
+// do.
 func NewTrace(name string, next func(*Access) bool) *Trace {
 	t := &Trace{Name: name}
 	moved := map[uint64]uint64{}

@@ -238,6 +238,25 @@ func TestPassesCountNotReads(t *testing.T) {
 	}
 }
 
+// A stream whose reads are not aligned meets a part of each read again with the next: that alone brings nothing into
+// main.
+func TestUnalignedStreamIsOnePass(t *testing.T) {
+	w := newWorld(t, 1000, 100)
+	a := w.p.Open(1, Unlimited)
+	e := w.p.Insert(a, Key{SCO: 1}, 16, 7)
+	for part := 2; part < 16; part += 2 {
+		w.p.Touch(a, e, 7<<part&0xffff)
+	}
+	w.p.Touch(a, e, 1<<15) // the last read ends in the next block
+	if f := w.p.entries[e].freq; f > 1 {
+		t.Errorf("one pass was %d hits", f)
+	}
+	w.p.Touch(a, e, 1<<15)
+	if f := w.p.entries[e].freq; f != 2 {
+		t.Errorf("a part read again and again was hit %d times", f)
+	}
+}
+
 // Shares: with quotas of 3 to 1 and more wanted than there is, used settles at 3 to 1; what one does not want the
 // other has; and it comes back when it is wanted.
 func TestShares(t *testing.T) {

@@ -17,7 +17,7 @@
 // is never promised to anyone, so that there are holes. The obvious ring of regions, oldest first, needs no search,
 // but a vDisk that churns within its quota would wash out everybody else's blocks with every lap.
 //
-// # Why nothing here is ever synced
+// # Why nothing but a new superblock is ever synced
 //
 // A block is keyed by its location, and the content of a location never changes: a block from before a crash is as good
 // as any. Whoever asks brings the checksum that its map has for the block, and what was read is served only if it

@@ -45,7 +45,10 @@ func Open(f dio.File, o Options) (*Tier, error) {
 	}
 	want.Incarnation = rand.Uint64()
 	want.Encode(b)
-	if err := f.WriteAt(b, 0); err != nil {
+	if err = f.WriteAt(b, 0); err == nil {
+		err = f.Sync()
+	}
+	if err != nil {
 		t.Free()
 		return nil, errs.Wrap(errs.IO, err, "blockcache: cannot write the superblock of the cache file")
 	}

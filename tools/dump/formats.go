@@ -10,6 +10,7 @@ import (
 
 	"vstor/asd/proto"
 	"vstor/asd/store"
+	"vstor/blockcache/ssd"
 	"vstor/dataplane/dio"
 	edge "vstor/dataplane/edge/proto"
 	"vstor/dataplane/errs"
@@ -47,6 +48,8 @@ func formats() []format {
 		{"fragment", "a fragment's header", dumpFragment},
 		{"frames", "what one side of a connection to an ASD sent: its frames", frames(proto.Print)},
 		{"edge-frames", "what one side of a connection between an edge and a router sent", frames(printEdge)},
+		{"cachesuper", "the superblock of a block cache's file", decoded(ssd.DecodeSuperblock)},
+		{"cache", "a block cache's file: superblock, and every block that is named in it", dumpCache},
 		{"asd", "an ASD's data file: superblocks, and every fragment header on it", dumpASD},
 		{"hex", "anything, in hex", dumpHex},
 	}
@@ -280,6 +283,15 @@ func dumpFragment(s source, w io.Writer) error {
 	printFields(w, d.Object)
 	printFields(w, d)
 	return nil
+}
+
+func dumpCache(s source, w io.Writer) error {
+	f, err := os.Open(s.path)
+	if err != nil {
+		return errs.Wrap(errs.IO, err, "cannot open the file")
+	}
+	defer f.Close()
+	return ssd.Dump(w, f)
 }
 
 // dumpASD looks at every block, as a rebuild of the index does: it also finds what the index forgot.

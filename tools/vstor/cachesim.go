@@ -33,7 +33,8 @@ func (a *app) cacheSimCommand() *cobra.Command {
 	f.StringVar(&trace, "trace", "", "file with a trace")
 	f.StringVar(&format, "format", "", "how it is written: msr (MSR Cambridge), ali (Alibaba) or tencent")
 	f.StringVar(&svg, "svg", "", "folder to draw the plots into")
-	f.IntVar(&limit, "limit", 0, fmt.Sprintf("requests of a trace; default %d made up, at most %d of a file", simReads, simLimit))
+	f.IntVar(&limit, "limit", 0,
+		fmt.Sprintf("requests of a trace; default %d made up, at most %d of a file", simReads, simLimit))
 	cmd.RunE = func(*cobra.Command, []string) error {
 		if limit < 0 || (trace == "") != (format == "") {
 			return usageError{fmt.Errorf("--trace and --format go together, and --limit is a positive number")}
