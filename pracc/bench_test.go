@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -105,7 +106,9 @@ func loopCPU(w *world) (d time.Duration) {
 }
 
 func benchFetch(b *testing.B, blocks, depth int, direct, raw, lost bool) {
-	w := newWorld(b, 6, 64<<20, nil)
+	w := newWorld(b, 6, 64<<20, func(o *Options) {
+		o.HedgePercent, _ = strconv.Atoi(os.Getenv("VSTOR_BENCH_HEDGES"))
+	})
 	w.drives[1].gone = lost
 	o := w.put(1, 16384, pol42, 4<<20, 1<<30)
 	if direct {
@@ -113,7 +116,7 @@ func benchFetch(b *testing.B, blocks, depth int, direct, raw, lost bool) {
 	}
 	w.loop.Call(func() { w.c.Install(o.m) })
 	left, live, done := b.N, depth, make(chan struct{})
-	var pages buf.Vec
+	var lanes []*rawLane
 	before := loopCPU(w)
 	b.ResetTimer()
 	w.loop.Call(func() {
@@ -121,7 +124,7 @@ func benchFetch(b *testing.B, blocks, depth int, direct, raw, lost bool) {
 			l := &rawLane{lane: lane{c: w.c, o: o, rng: rand.New(rand.NewPCG(uint64(i), 7)), n: blocks,
 				left: &left, live: &live, done: done}, w: w}
 			w.pool.Alloc(&l.f.Dst, blocks)
-			pages.Segs = append(pages.Segs, l.f.Dst.Segs...)
+			lanes = append(lanes, l)
 			if l.op.Done = l; raw {
 				l.start()
 			} else {
@@ -133,7 +136,12 @@ func benchFetch(b *testing.B, blocks, depth int, direct, raw, lost bool) {
 	b.StopTimer()
 	b.ReportMetric(float64(loopCPU(w)-before)/float64(b.N+depth), "cpu-ns/op")
 	b.SetBytes(int64(blocks) * 4096)
-	w.loop.Call(func() { w.pool.ReleaseVec(&pages) })
+	b.ReportMetric(100*float64(w.c.stats.Hedges.Load())/float64(b.N+depth), "%hedged")
+	w.loop.Call(func() {
+		for _, l := range lanes {
+			w.pool.ReleaseVec(&l.f.Dst)
+		}
+	})
 }
 
 func BenchmarkFetch(b *testing.B) {

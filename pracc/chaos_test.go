@@ -137,7 +137,7 @@ func (w *chaosWorld) step() {
 	case 0:
 		d.file.stall, d.file.deaf = true, w.deaf
 	case 12: // with some hedges to be had, or none
-		w.c.tokens = w.rng.IntN(3) * 2 * hedgeCost
+		w.c.pacing.allowed = w.rng.IntN(3) * 2 * hedgeCost
 		fallthrough
 	case 13:
 		w.time.now += w.rng.Int64N(int64(15 * time.Millisecond))

@@ -57,7 +57,7 @@ type Client struct {
 	walk       *rangeRead // sweep's next
 	hedgeLeast int64      // the least age at which a read may be late
 
-	tokens      int // for hedges
+	pacing      pacing
 	shadows     int
 	shadowPages int
 	freeShadows *part
@@ -103,6 +103,7 @@ func New(loop *ring.Loop, opt Options) (*Client, error) {
 		p.c = c
 		p.next, c.free = c.free, p
 	}
+	c.pacing.init(c.opt.HedgePercent)
 	c.hedgeLeast = max(coldNanos, int64(c.opt.HedgeAfter))
 	c.sweeper.Fire, c.prober.Fire, c.grace.Fire = c.sweepTimer, c.probeAll, c.force
 	c.ctx, c.cancel = context.WithCancel(context.Background())

@@ -100,7 +100,9 @@ func (k *keeper) check() {
 func (k *keeper) release() { k.w.loop.Call(func() { k.w.pool.ReleaseVec(&k.Dst) }) }
 
 // rich lets hedges be had.
-func (w *world) rich() { w.loop.Call(func() { w.c.tokens = hedgesSaved * hedgeCost }) }
+func (w *world) rich() {
+	w.loop.Call(func() { w.c.pacing.allowed, w.c.pacing.hope = purseMost, purseMost })
+}
 
 // patient Clients take no ASD out of the fast set.
 func patient(o *Options) { o.SlowAfter = time.Hour }

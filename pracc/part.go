@@ -38,6 +38,7 @@ type part struct {
 
 	shadow   *part // the second way to its bytes
 	isShadow bool
+	paid     bool     // of a shadow: it is a hedge
 	of       *part    // of a shadow: whose; nil once it is not needed any more
 	ownSums  []uint32 // of a shadow
 }
@@ -93,7 +94,7 @@ func (c *Client) startPart(f *Fetch) {
 	f.cursor += n
 	f.flying++
 	c.flying++
-	c.earn()
+	c.pacing.earn()
 
 	kind := errs.Unreachable
 	ref := e.frag(chunk, frag)

@@ -105,6 +105,7 @@ type source struct {
 	good bool
 	slow bool   // its ASD is out of the fast set
 	tard bool   // it counts in rebuild.late
+	paid bool   // its being late has cost a hedge
 	rank uint64 // smaller is better
 	vec  buf.Vec
 }
@@ -217,7 +218,7 @@ func (s *source) late(r *rangeRead, free bool) {
 	case s.tard || rb.decoding || rb.tried == len(rb.srcs) || rb.srcs[rb.tried].slow || !c.affords(r, free):
 	default:
 		c.hedged(r, free)
-		s.tard = true
+		s.tard, s.paid = true, !free
 		rb.late++
 		rb.read()
 	}
@@ -355,6 +356,9 @@ func (rb *rebuild) letGo() bool {
 	for i := range rb.srcs {
 		s := &rb.srcs[i]
 		if s.rr != nil {
+			if s.tard && !rb.p.unwanted() {
+				c.won(s.paid)
+			}
 			s.rr.abandon()
 			s.rr, s.tard = nil, false
 			s.vec.Reset()

@@ -342,7 +342,7 @@ func TestRemoteHedge(t *testing.T) {
 		t.Errorf("hedges %d, won %d, called off %d, stuck %d", s.Hedges.Load(), s.HedgeWins.Load(), rs[0].cancels,
 			s.StuckReads.Load())
 	}
-	w.loop.Call(func() { w.c.tokens = 0 })
+	w.loop.Call(func() { w.c.pacing.allowed = 0 })
 	begin()
 	for range 20 {
 		ft.pass(3 * time.Millisecond)
