@@ -54,9 +54,10 @@ race:
 	$(call STEP,race detector)
 	CGO_ENABLED=1 go test -race $(SHORT) -tags invariants -timeout 30m ./dataplane/... ./pracc/... ./asd/... ./blockcache/...
 
+E2E_PARALLEL ?= 3
 e2e: build
 	$(call STEP,end to end)
-	VSTOR=$(CURDIR)/bin/vstor go test -count=1 -timeout 60m -tags e2e -v ./tools/e2e
+	VSTOR=$(CURDIR)/bin/vstor go test -count=1 -timeout 60m -tags e2e -parallel $(E2E_PARALLEL) -v ./tools/e2e
 
 model:
 	go test -tags invariants -run TestModel -timeout 24h ./dataplane/node -model.time $(or $(MODEL_TIME),10m)

@@ -44,7 +44,7 @@ func run(t *testing.T, stdin string, tool string, args ...string) (string, error
 	defer cancel()
 	cmd := exec.CommandContext(ctx, tool, args...)
 	cmd.Stdin = strings.NewReader(stdin)
-	cmd.WaitDelay = time.Second
+	cmd.WaitDelay = time.Minute
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
@@ -328,7 +328,7 @@ func TestKeyUpdateTools(t *testing.T) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "openssl", "s_client", "-connect", "127.0.0.1:"+d.port(), "-tls1_3", "-psk_identity",
 		"alice", "-psk", testKey)
-	cmd.Stdin, cmd.WaitDelay = r, time.Second
+	cmd.Stdin, cmd.WaitDelay = r, time.Minute
 	out, err := cmd.StdoutPipe()
 	must(t, err)
 	must(t, cmd.Start())

@@ -4,13 +4,7 @@ package e2e
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
 	"net"
 	"os"
 	"os/exec"
@@ -19,24 +13,15 @@ import (
 	"syscall"
 	"testing"
 	"time"
-)
 
-// freePort is a TCP address that nobody listens on now.
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
+	"vstor/dataplane/tlsconn/tlstest"
+)
 
 // asked runs a client that may be refused, and must not hang.
 func asked(t *testing.T, name string, args ...string) (out string, ok bool) {
 	t.Helper()
 	need(t, name)
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	b, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
 	if ctx.Err() != nil {
@@ -47,6 +32,7 @@ func asked(t *testing.T, name string, args ...string) (out string, ok bool) {
 
 // A read-only vDisk: clients see it, and what they write all the same is refused.
 func TestReadOnlyVDisk(t *testing.T) {
+	t.Parallel()
 	d := newDeployment(t, small...)
 	d.start()
 	d.vstor("vdisk", "create", "demo", "--size", "16M")
@@ -61,7 +47,7 @@ func TestReadOnlyVDisk(t *testing.T) {
 		t.Errorf("while it is in use: %d %s", code, stderr)
 	}
 	held.Close()
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		if code, _, stderr := d.try("vdisk", "set", "demo", "--read-only"); code == 0 {
 			break
 		} else if time.Now().After(end) {
@@ -97,7 +83,7 @@ func TestReadOnlyVDisk(t *testing.T) {
 	d.kill()
 	d.start()
 	check()
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		if code, _, stderr := d.try("vdisk", "set", "demo", "--read-only=false"); code == 0 {
 			break
 		} else if time.Now().After(end) {
@@ -110,6 +96,7 @@ func TestReadOnlyVDisk(t *testing.T) {
 
 // Who is not on a vDisk's list does not see it and cannot open it; who is connected and falls off the list is out.
 func TestAccessList(t *testing.T) {
+	t.Parallel()
 	tcp := freePort(t)
 	d := newDeployment(t, append(small, "--nbd-listen", tcp)...)
 	d.start()
@@ -181,68 +168,30 @@ func TestAccessList(t *testing.T) {
 
 // authority signs certificates in a test.
 type authority struct {
-	t    *testing.T
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
+	t  *testing.T
+	ca *tlstest.Cert
 }
 
 func newAuthority(t *testing.T) *authority {
-	a := &authority{t: t}
-	a.cert, a.key = a.sign(&x509.Certificate{Subject: pkix.Name{CommonName: "authority"}, IsCA: true,
-		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, NotAfter: time.Now().AddDate(1, 0, 0)})
-	return a
-}
-
-func (a *authority) sign(c *x509.Certificate) (*x509.Certificate, *ecdsa.PrivateKey) {
-	a.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	c.SerialNumber, c.NotBefore = big.NewInt(time.Now().UnixNano()), time.Now().AddDate(-1, 0, 0)
-	parent, signer := a.cert, a.key
-	if parent == nil {
-		parent, signer = c, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, c, parent, key.Public(), signer)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	out, err := x509.ParseCertificate(der)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return out, key
+	return &authority{t, tlstest.Issue(t, nil, func(c *x509.Certificate) { c.NotAfter = time.Now().AddDate(1, 0, 0) })}
 }
 
 // issue puts a certificate of one side ("server", "client") into a folder, with the authority that it trusts.
 func (a *authority) issue(dir, side, name string, end time.Time, trusts *authority) string {
 	a.t.Helper()
-	cert, key := a.sign(&x509.Certificate{Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, NotAfter: end,
-		KeyUsage:    x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}})
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		a.t.Fatal(err)
-	}
-	for file, block := range map[string]*pem.Block{
-		side + "-cert.pem": {Type: "CERTIFICATE", Bytes: cert.Raw},
-		side + "-key.pem":  {Type: "PRIVATE KEY", Bytes: der},
-		"ca-cert.pem":      {Type: "CERTIFICATE", Bytes: trusts.cert.Raw},
-	} {
-		if err := os.WriteFile(filepath.Join(dir, file), pem.EncodeToMemory(block), 0o600); err != nil {
-			a.t.Fatal(err)
-		}
-	}
+	tlstest.Issue(a.t, a.ca, func(c *x509.Certificate) {
+		c.Subject.CommonName, c.DNSNames = name, []string{name}
+		c.NotBefore, c.NotAfter = time.Now().AddDate(-1, 0, 0), end
+		c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+	}).Write(a.t, dir, side, true)
+	trusts.ca.Write(a.t, dir, "ca", false)
 	return dir
 }
 
 // TLS: the right certificate in; wrong, expired and none out, as those who come without TLS. Lists go by
 // certificates' names; a certificate that ends is told of, and a new one counts without a restart.
 func TestTLS(t *testing.T) {
+	t.Parallel()
 	tcp, dir := freePort(t), t.TempDir()
 	ours, theirs := newAuthority(t), newAuthority(t)
 	soon, later := time.Now().Add(5*24*time.Hour), time.Now().Add(100*24*time.Hour)
@@ -306,7 +255,7 @@ func TestTLS(t *testing.T) {
 	}
 	ours.issue(server, "server", "localhost", later, ours)
 	d.cmd.Process.Signal(syscall.SIGHUP)
-	for end := time.Now().Add(20 * time.Second); len(d.status().Warnings) > 0; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); len(d.status().Warnings) > 0; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("SIGHUP does not have the certificate read again")
 		}
@@ -350,6 +299,7 @@ func onlyCA(t *testing.T, dir, like string) string {
 
 // With a pre-shared key there is neither certificate nor authority.
 func TestTLSWithKeys(t *testing.T) {
+	t.Parallel()
 	tcp, dir := freePort(t), t.TempDir()
 	keys := func(name, text string) string {
 		path := filepath.Join(dir, name)

@@ -72,7 +72,7 @@ func (u *unit) command(args ...string) *exec.Cmd {
 func heard(t *testing.T, l *net.UnixConn, want string) {
 	t.Helper()
 	b := make([]byte, 1024)
-	l.SetReadDeadline(time.Now().Add(time.Minute))
+	l.SetReadDeadline(time.Now().Add(3 * time.Minute))
 	for {
 		n, err := l.Read(b)
 		if err != nil {
@@ -87,6 +87,7 @@ func heard(t *testing.T, l *net.UnixConn, want string) {
 // Sockets that somebody else opened are served, beside the deployment's own, and stay when it ends: who connects
 // while it is down is served by the next start. The service manager hears when. Children inherit none of it.
 func TestInheritedSockets(t *testing.T) {
+	t.Parallel()
 	need(t, "nbdinfo")
 	d := newDeployment(t)
 	u := newUnit(t, d)
@@ -195,6 +196,7 @@ func inheritsNothing(t *testing.T, d *deployment) {
 
 // What is wrong with what was passed is said, and nothing is made.
 func TestBadActivation(t *testing.T) {
+	t.Parallel()
 	d := newDeployment(t)
 	for _, c := range []struct{ fds, names, says string }{
 		{"many", "", `LISTEN_FDS is "many"`},
@@ -218,11 +220,11 @@ func TestBadActivation(t *testing.T) {
 func bounded(t *testing.T, env []string, name string, args ...string) (string, error) {
 	t.Helper()
 	need(t, name)
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Env = append(os.Environ(), env...)
-	cmd.WaitDelay = time.Second
+	cmd.WaitDelay = time.Minute // the client may be gone before its vstor has stopped and says why
 	out, err := cmd.CombinedOutput()
 	if ctx.Err() != nil {
 		t.Fatalf("%s %v hangs: %s", name, args, out)
@@ -232,6 +234,7 @@ func bounded(t *testing.T, env []string, name string, args ...string) (string, e
 
 // NBD clients run vstor themselves on a vDisk of a deployment that does not run.
 func TestServeOneVDisk(t *testing.T) {
+	t.Parallel()
 	d := newDeployment(t, small...)
 	vstor, env := binary(t), []string{"VSTOR_DIR=" + d.dir}
 	d.start()
@@ -279,6 +282,7 @@ func TestServeOneVDisk(t *testing.T) {
 
 // Without a socket of somebody else, it has the deployment's.
 func TestServeByHand(t *testing.T) {
+	t.Parallel()
 	d := newDeployment(t, small...)
 	d.start()
 	d.vstor("vdisk", "create", "demo", "--size", "16M")
@@ -289,7 +293,7 @@ func TestServeByHand(t *testing.T) {
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(3 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		if _, err := os.Stat(d.socket()); err == nil || time.Now().After(end) {
 			break
 		}
@@ -309,6 +313,7 @@ func TestServeByHand(t *testing.T) {
 
 // A temporary vDisk needs nothing and leaves nothing, however its client or itself ends.
 func TestServeTemporary(t *testing.T) {
+	t.Parallel()
 	need(t, "nbdcopy")
 	dir, err := os.MkdirTemp("/var/tmp", "vstor-e2e-")
 	if err != nil {
@@ -318,7 +323,7 @@ func TestServeTemporary(t *testing.T) {
 	vstor, env := binary(t), []string{"TMPDIR=" + dir, "VSTOR_DIR="}
 	empty := func(when string) {
 		t.Helper()
-		for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		for end := time.Now().Add(3 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
 			if list, err := os.ReadDir(dir); err == nil && len(list) == 0 {
 				return
 			} else if time.Now().After(end) {

@@ -14,7 +14,7 @@ import (
 // try runs a command on the deployment that may fail.
 func (d *deployment) try(args ...string) (code int, stdout, stderr string) {
 	d.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary(d.t), args...)
 	cmd.Env = append(cmd.Environ(), "VSTOR_DIR="+d.dir)

@@ -198,7 +198,7 @@ func (a *attack) slow(start []byte, do func(nc net.Conn, step int) error) int {
 			}
 		})
 	}
-	time.Sleep(2 * attackSpan) // beyond the time after which silence is not borne any more
+	time.Sleep(a.slowFor)
 	close(stop)
 	hangUp(conns)
 	wg.Wait()

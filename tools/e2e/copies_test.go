@@ -52,6 +52,7 @@ func holedImage(t *testing.T, size int64) (file string, model blockModel) {
 
 // nbdcopy with eight connections, and qemu-img, copy in and out, byte for byte and hole for hole.
 func TestCopies(t *testing.T) {
+	t.Parallel()
 	need(t, "qemu-img", "nbdcopy", "nbdinfo")
 	const size = 96<<20 + 4096
 	d := newDeployment(t, small...)
@@ -109,6 +110,7 @@ func zeros(list []extent) (out []extent) {
 
 // What nbdinfo and qemu-img say of a vDisk is true.
 func TestInfoTellsTheTruth(t *testing.T) {
+	t.Parallel()
 	need(t, "nbdinfo", "qemu-io")
 	const size = 5<<40 + 4096 // 5 TiB: thin, and too long for one answer of 32 bits
 	d := newDeployment(t, small...)
@@ -192,6 +194,7 @@ func TestInfoTellsTheTruth(t *testing.T) {
 
 // qemu-nbd passes a vDisk on, to clients that write, trim and ask what is allocated through it.
 func TestQEMUNBDBetween(t *testing.T) {
+	t.Parallel()
 	need(t, "qemu-nbd", "nbdcopy", "qemu-img")
 	d := newDeployment(t, small...)
 	d.start()

@@ -17,13 +17,11 @@ import (
 // The process is killed again and again, at random moments under load, with a journal so small that
 // sealing, committing, trimming and cleaning are all hit: what was acknowledged is there, and nothing is torn.
 // VSTOR_KILLS sets how often.
-func TestKilledUnderLoad(t *testing.T) { killedUnderLoad(t, 30) }
+func TestKilledUnderLoad(t *testing.T) { t.Parallel(); killedUnderLoad(t, 30) }
 
 func killedUnderLoad(t *testing.T, kills int, args ...string) {
 	const diskSize = 256 << 20
-	if n, err := strconv.Atoi(os.Getenv("VSTOR_KILLS")); err == nil {
-		kills = n
-	}
+	kills = number("VSTOR_KILLS", kills)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 1))
@@ -71,6 +69,7 @@ func killedUnderLoad(t *testing.T, kills int, args ...string) {
 // Any two of the six stores go while the deployment is stopped: all reads, and writes go on under the
 // second policy. When the stores come back all is well.
 func TestTwoStoresGone(t *testing.T) {
+	t.Parallel()
 	const diskSize = 128 << 20
 	d := newDeployment(t, append(small, "--policy", "4,2,5,1", "--policy", "2,2,3,1")...)
 	d.start()
@@ -82,9 +81,7 @@ func TestTwoStoresGone(t *testing.T) {
 	}
 	load := func(when string) {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-		defer cancel()
-		st, err := c.Run(ctx)
+		st, err := stamps(c, 2*time.Second)
 		if err == nil {
 			err = c.Verify()
 		}

@@ -5,9 +5,13 @@ package e2e
 import (
 	"bufio"
 	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -26,6 +30,28 @@ type deployment struct {
 	cmd  *exec.Cmd
 	mu   sync.Mutex
 	errs bytes.Buffer
+}
+
+// number is a setting of the environment, or what it is without.
+func number(env string, otherwise int) int {
+	if n, err := strconv.Atoi(os.Getenv(env)); err == nil {
+		return n
+	}
+	return otherwise
+}
+
+// freePort is a TCP address that nobody listens on now.
+func freePort(t *testing.T) string {
+	t.Helper()
+	for range 100 { // not from where the kernel takes ports: it would give this one to the next who asks
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(10000)))
+		if err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
+	}
+	t.Fatal("no port is free")
+	return ""
 }
 
 func binary(t *testing.T) string {
@@ -102,8 +128,8 @@ func (d *deployment) start() {
 			d.cmd.Wait()
 			d.t.Fatal("vstor ended before it was ready")
 		}
-	case <-time.After(60 * time.Second):
-		d.t.Fatal("vstor is not ready after a minute")
+	case <-time.After(5 * time.Minute):
+		d.t.Fatal("vstor is not ready after five minutes")
 	}
 }
 

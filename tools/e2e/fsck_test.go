@@ -3,16 +3,17 @@
 package e2e
 
 import (
-	"context"
 	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"vstor/bench/stamp"
+	"vstor/dataplane/api"
 	"vstor/dataplane/node"
 )
 
@@ -33,9 +34,7 @@ func stamped(t *testing.T, volume uint64) (*deployment, func()) {
 		if err := c.Verify(); err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), 800*time.Millisecond)
-		defer cancel()
-		if st, err := c.Run(ctx); err != nil || st.Refused+st.Lost > 0 || st.Acked == 0 {
+		if st, err := stamps(c, 800*time.Millisecond); err != nil || st.Refused+st.Lost > 0 || st.Acked == 0 {
 			t.Fatalf("%+v: %v", st, err)
 		}
 		if err := c.Verify(); err != nil {
@@ -71,7 +70,7 @@ func (d *deployment) saidWithin(limit time.Duration, words string) {
 // healed stops the deployment once no fragment is missing any more.
 func (d *deployment) healed() {
 	d.t.Helper()
-	for range 20 {
+	for range 100 {
 		time.Sleep(500 * time.Millisecond)
 		d.stop()
 		code, out, errs := d.try("fsck", "--manifests", "--data", "--json")
@@ -87,9 +86,29 @@ func (d *deployment) healed() {
 	d.t.Fatal("fragments stay missing")
 }
 
+// untilStored loads until an ASD holds more than before: on a busy machine one load may not be enough for a SCO.
+func (d *deployment) untilStored(asd int, load func()) {
+	d.t.Helper()
+	held := func() int {
+		d.t.Helper()
+		var a api.ASD
+		if err := json.Unmarshal([]byte(d.vstor("asd", "show", strconv.Itoa(asd), "--json")), &a); err != nil {
+			d.t.Fatal(err)
+		}
+		return int(a.Fragments)
+	}
+	had := held()
+	for end := time.Now().Add(5 * time.Minute); held() <= had; load() {
+		if time.Now().After(end) {
+			d.t.Fatalf("ASD %d held %d fragments and gets no more", asd, had)
+		}
+	}
+}
+
 // The metadata store is lost, with a crash: no start goes on without it, a check says so and changes nothing,
 // and a repair brings all back.
 func TestMetadataLost(t *testing.T) {
+	t.Parallel()
 	d, load := stamped(t, 11)
 	load()
 	d.vstor("vdisk", "create", "other", "--size", "1G")
@@ -129,6 +148,7 @@ func TestMetadataLost(t *testing.T) {
 // ASD folders swapped, an old copy put back, an index lost, a drive truncated: refused or recovered, each with a
 // sentence, and the data is there all the while.
 func TestASDMixups(t *testing.T) {
+	t.Parallel()
 	d, load := stamped(t, 12)
 	load()
 	asd := func(id string, rest ...string) string {
@@ -166,7 +186,7 @@ func TestASDMixups(t *testing.T) {
 	must(exec.Command("cp", "-a", asd("4"), asd("4")+".copy").Run())
 
 	d.start()
-	load()
+	d.untilStored(4, load)
 	d.healed()
 	must(os.RemoveAll(asd("3", "index")))
 	d.start()
@@ -182,7 +202,7 @@ func TestASDMixups(t *testing.T) {
 	must(os.RemoveAll(asd("4")))
 	must(os.Rename(asd("4")+".copy", asd("4")))
 	d.start()
-	d.saidWithin(20*time.Second, "ASD 4 lacks ")
+	d.saidWithin(2*time.Minute, "ASD 4 lacks ")
 	load()
 	d.healed()
 

@@ -31,6 +31,7 @@ func built(t *testing.T, pkg string) string {
 // of writes, and restarted after a while: the client waits and goes on, no request fails. Then the guest's power
 // is cut: what was synced is there, the file systems are clean.
 func TestGuestKernelClient(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t, "vstor/tools/recipes/nbdkeep")
 	addr := freePort(t)
 	_, port, err := net.SplitHostPort(addr)
@@ -41,7 +42,8 @@ func TestGuestKernelClient(t *testing.T) {
 	attach := fmt.Sprintf(`nbd-client -N disk -C 4 -timeout 3 10.0.2.2 %[1]s /dev/nbd0
 		nbdkeep -connections 4 /dev/nbd0 10.0.2.2:%[1]s disk >/run/nbdkeep 2>&1 &
 		echo $! >/run/nbdkeep.pid
-		sleep 1; grep -q 'requests wait' /run/nbdkeep || { cat /run/nbdkeep; false; }`, port)
+		for i in $(seq 100); do grep -q 'requests wait' /run/nbdkeep && break; sleep 1; done
+		grep -q 'requests wait' /run/nbdkeep || { cat /run/nbdkeep; false; }`, port)
 	m.boot(userNet...)
 	m.run(attach)
 	k := m.disk("/dev/nbd0", "p")

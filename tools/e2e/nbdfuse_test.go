@@ -60,6 +60,7 @@ func mountFile(t *testing.T, uri string) (file string, umount func()) {
 // A vDisk is a file, where the kernel has no NBD client: mke2fs makes a file system on it, debugfs puts files in, and
 // where there are loop devices it is mounted as well.
 func TestNBDFuse(t *testing.T) {
+	t.Parallel()
 	need(t, "nbdfuse", "fusermount3", "mke2fs", "debugfs", "e2fsck")
 	if _, err := os.Stat("/dev/fuse"); err != nil {
 		t.Skip("SKIPPED: this machine has no FUSE")

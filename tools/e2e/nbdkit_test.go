@@ -79,6 +79,7 @@ func same(t *testing.T, file string, uris ...string) {
 // nbdkit stands between client and server and delays, cuts up, fails and retries what they say. Whatever it does,
 // clients get all of it right or the error that was put in, and what they wrote is there.
 func TestNBDKitBetween(t *testing.T) {
+	t.Parallel()
 	need(t, "nbdkit", "fio", "qemu-io", "qemu-img", "nbdcopy")
 	d := newDeployment(t, small...)
 	d.start()

@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"context"
 	"encoding/json"
 	"path/filepath"
 	"strings"
@@ -31,6 +30,7 @@ func (d *deployment) fragments() (out []int) {
 // An old copy of the metadata store is put back, and the ASDs are processes of their own: the vDisk that was
 // written since is refused, nothing on the ASDs is deleted, and a repair brings all back.
 func TestOldMetadataOfProcesses(t *testing.T) {
+	t.Parallel()
 	const diskSize = 48 << 20
 	d := newDeployment(t, append(small, "--processes")...)
 	d.start()
@@ -42,9 +42,7 @@ func TestOldMetadataOfProcesses(t *testing.T) {
 	}
 	load := func() {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-		defer cancel()
-		if st, err := c.Run(ctx); err != nil || st.Refused+st.Lost > 0 || st.Acked == 0 {
+		if st, err := stamps(c, 2*time.Second); err != nil || st.Refused+st.Lost > 0 || st.Acked == 0 {
 			t.Fatalf("%+v: %v", st, err)
 		}
 	}
@@ -54,14 +52,14 @@ func TestOldMetadataOfProcesses(t *testing.T) {
 	copyDir(t, meta, meta+".before")
 	d.start()
 	d.untilUp(6)
-	load()
+	d.untilStored(0, load)
 	d.stop()
 	had := d.fragments()
 	copyDir(t, meta+".before", meta)
 
 	if refusal := d.startOr(); refusal == "" {
 		d.untilUp(6)
-		d.saidWithin(20*time.Second, "has seen epoch")
+		d.saidWithin(2*time.Minute, "has seen epoch")
 		if ls := d.vstor("vdisk", "ls"); !strings.Contains(ls, "does not open") {
 			t.Errorf("the vDisk that lost its newest records is not refused:\n%s", ls)
 		}

@@ -41,12 +41,12 @@ func (d *deployment) signal(asd int, sig syscall.Signal) {
 // untilUp waits until n ASDs are up.
 func (d *deployment) untilUp(n int) {
 	d.t.Helper()
-	for begin := time.Now(); time.Since(begin) < time.Minute; time.Sleep(50 * time.Millisecond) {
+	for begin := time.Now(); time.Since(begin) < 3*time.Minute; time.Sleep(50 * time.Millisecond) {
 		if d.status().ASDsUp == n {
 			return
 		}
 	}
-	d.t.Fatalf("after a minute %d ASDs are up, not %d", d.status().ASDsUp, n)
+	d.t.Fatalf("after three minutes %d ASDs are up, not %d", d.status().ASDsUp, n)
 }
 
 // chaos kills, stops and continues ASDs at random, never more than two at once, until ctx ends; all are well
@@ -105,6 +105,7 @@ type fioReport struct {
 // fio verifies what it writes while ASDs are killed, stopped and continued: no error, no wrong byte, and
 // nobody waits long. VSTOR_CHAOS is for how long, like 10m.
 func TestASDsComeAndGo(t *testing.T) {
+	t.Parallel()
 	need(t, "fio")
 	span := 30 * time.Second
 	if v, err := time.ParseDuration(os.Getenv("VSTOR_CHAOS")); err == nil {
@@ -145,7 +146,7 @@ func TestASDsComeAndGo(t *testing.T) {
 	if ferr != nil || j.Error != 0 || j.Write.TotalIOs == 0 || j.Read.TotalIOs == 0 {
 		t.Fatalf("fio: %v, error %d", ferr, j.Error)
 	}
-	if worst := max(j.Write.Lat.Max, j.Read.Lat.Max); worst > 20e9 { // a second where nothing else runs
+	if worst := max(j.Write.Lat.Max, j.Read.Lat.Max); worst > 45e9 { // a second where nothing else runs
 		t.Errorf("a request took %.1f s", worst/1e9)
 	}
 	for i := range 6 {
@@ -159,8 +160,9 @@ func TestASDsComeAndGo(t *testing.T) {
 // what cannot be rebuilt gives errors in bounded time, writes go on as far as the journal has room, and all
 // is well once they are back.
 func TestASDsDie(t *testing.T) {
+	t.Parallel()
 	const diskSize = 128 << 20
-	d := newDeployment(t, append(small, "--processes", "--no-restart", "--stall-timeout", "5s")...)
+	d := newDeployment(t, append(small, "--processes", "--no-restart", "--stall-timeout", "20s")...)
 	d.start()
 	d.vstor("vdisk", "create", "stamped", "--size", strconv.Itoa(diskSize))
 	c, err := stamp.New(stamp.Options{Dial: d.dial("stamped"), Blocks: diskSize / stamp.BlockSize, MaxRun: 64, Volume: 3,
@@ -170,12 +172,10 @@ func TestASDsDie(t *testing.T) {
 	}
 	load := func(when string, during func()) {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
-		defer cancel()
 		if during != nil {
 			time.AfterFunc(time.Second, during)
 		}
-		st, err := c.Run(ctx)
+		st, err := stamps(c, 3*time.Second)
 		if err == nil {
 			err = c.Verify()
 		}
@@ -219,6 +219,7 @@ func TestASDsDie(t *testing.T) {
 
 // The secret is the owner's alone, and a file that is none is refused.
 func TestSecret(t *testing.T) {
+	t.Parallel()
 	d := newDeployment(t, append(small, "--processes")...)
 	d.start()
 	st, err := os.Stat(filepath.Join(d.dir, "secret"))

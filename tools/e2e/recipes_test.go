@@ -48,6 +48,7 @@ func setting(t *testing.T, unit, key string) string {
 
 // The unit files are right as far as systemd can tell.
 func TestUnitFiles(t *testing.T) {
+	t.Parallel()
 	if _, err := exec.LookPath("systemd-analyze"); err != nil {
 		t.Skip("SKIPPED: this machine has no systemd")
 	}
@@ -82,6 +83,7 @@ func TestUnitFiles(t *testing.T) {
 // What the units say works: systemd opens the socket, the first client starts vstor, and the socket is still there when
 // vstor was stopped and started again.
 func TestSocketActivation(t *testing.T) {
+	t.Parallel()
 	if _, err := exec.LookPath("systemd-socket-activate"); err != nil {
 		t.Skip("SKIPPED: this machine has no systemd")
 	}
@@ -190,6 +192,7 @@ func libvirtArgs(t *testing.T, domain string) []string {
 
 // The domains are valid for libvirt's own schema.
 func TestLibvirtXML(t *testing.T) {
+	t.Parallel()
 	need(t, "virt-xml-validate")
 	for _, name := range []string{"domain.xml", "domain-tcp.xml"} {
 		client(t, "virt-xml-validate", filepath.Join(recipes, "libvirt", name), "domain")

@@ -15,6 +15,7 @@ import (
 
 // README's steps for a drive that died: an empty one takes its place, and gets what it lacks.
 func TestReplaceDrive(t *testing.T) {
+	t.Parallel()
 	need(t, "nbdcopy")
 	d := newDeployment(t, small...)
 	d.start()
@@ -63,7 +64,7 @@ func TestReplaceDrive(t *testing.T) {
 	d.start()
 	client(t, "nbdcopy", d.uri("demo"), image+"3")
 	client(t, "cmp", image, image+"3")
-	for end := time.Now().Add(time.Minute); show().Fragments == 0 || d.status().State != api.StateUp; {
+	for end := time.Now().Add(5 * time.Minute); show().Fragments == 0 || d.status().State != api.StateUp; {
 		time.Sleep(50 * time.Millisecond)
 		if time.Now().After(end) {
 			t.Fatalf("the new drive has %+v", asd)
@@ -71,7 +72,7 @@ func TestReplaceDrive(t *testing.T) {
 	}
 	d.stop()
 	// Stopped in the middle, it goes on at the next start: at the end nothing is missing.
-	for end := time.Now().Add(time.Minute); ; {
+	for end := time.Now().Add(5 * time.Minute); ; {
 		code, stdout, stderr := d.try("fsck", "--manifests", "--data")
 		if code == 0 {
 			break

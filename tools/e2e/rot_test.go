@@ -290,7 +290,7 @@ func (r *rotTest) heal(b *rotBase, l *rotLine, found int, fail func(string, ...a
 	if found == 0 {
 		return
 	}
-	for end := time.Now().Add(60 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(5 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		if lost, shut := r.survey(b, fail); lost > 0 || shut != "" {
 			fail("%d blocks are lost while it heals (%s)", lost, shut)
 		}
@@ -300,7 +300,7 @@ func (r *rotTest) heal(b *rotBase, l *rotLine, found int, fail func(string, ...a
 			return
 		}
 		if found = now; time.Now().After(end) {
-			fail("it has not healed after a minute; %d pieces were found by now", found)
+			fail("it has not healed after five minutes; %d pieces were found by now", found)
 		}
 	}
 }
@@ -323,10 +323,8 @@ func (r *rotTest) stop(fail func(string, ...any)) {
 // but what was written last is served, everything else is an error; what two ASDs lost is healed.
 // VSTOR_ROT_FLIPS sets how many bits.
 func TestRot(t *testing.T) {
-	flips := 2000
-	if n, err := strconv.Atoi(os.Getenv("VSTOR_ROT_FLIPS")); err == nil {
-		flips = n
-	}
+	t.Parallel()
+	flips := number("VSTOR_ROT_FLIPS", 2000)
 	seed := uint64(time.Now().UnixNano())
 	if n, err := strconv.ParseUint(os.Getenv("VSTOR_ROT_SEED"), 10, 64); err == nil {
 		seed = n

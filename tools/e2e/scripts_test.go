@@ -260,6 +260,7 @@ func (s *scripter) compare(thorough bool) {
 // they did, block for block; also after an orderly restart and after kill -9. VSTOR_SCRIPTS is how many,
 // VSTOR_SCRIPTS_SEED repeats a run.
 func TestRandomScripts(t *testing.T) {
+	t.Parallel()
 	need(t, "qemu-io", "qemu-img", "nbdinfo", "nbdcopy")
 	scripts, seed := 60, uint64(time.Now().UnixNano())
 	if n, err := strconv.Atoi(os.Getenv("VSTOR_SCRIPTS")); err == nil {
