@@ -15,7 +15,8 @@
 //	READ    a ladder; the first rung that answers wins                               edge
 //	          1 overlay: the page itself is sent, without a copy                     volume/overlay
 //	          2 map: where each block lies and what it must hash to                  volume/pagemap
-//	          3 PRACC: one range read on the one drive that has it, verified         pracc
+//	          3 the fragment cache, if there is one, else
+//	            PRACC: one range read on the one drive that has it, verified         fragcache pracc
 //	          4 that drive is dead, slow or rotten: rebuilt from k others            pracc erasure
 //
 // With a process per drive, an ASD in another process is asked over a socket instead of reading its drive:
@@ -49,9 +50,10 @@
 //	supervise                        child processes
 //	node                             composition root: joins all of them
 //
-// and beside the trunk: pracc (partial reads); blockcache (the read cache; policy: what stays, ssd: the file of its
-// second tier); asd (store: one drive's fragments; proto, handshake, server, client: the protocol, how it begins, and
-// its two ends; faults: how to break all that); bench; tools.
+// and beside the trunk: pracc (partial reads); blockcache (blocks that were read; policy: what stays, ssd: the file of
+// its second tier); fragcache (whole fragments on an SSD, asked before the ASDs); asd (store: one drive's fragments;
+// proto, handshake, server, client: the protocol, how it begins, and its two ends; faults: how to break all that);
+// bench; tools.
 //
 // Reading order for a newcomer: block, then nbd/receive.go, edge/disk.go, volume/doc.go and what it names,
 // proxy/doc.go, asd/store/doc.go, pracc/doc.go, asd/proto/doc.go, node/node.go.

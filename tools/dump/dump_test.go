@@ -10,6 +10,7 @@ import (
 	"vstor/asd/proto"
 	"vstor/dataplane/layout"
 	"vstor/dataplane/wire"
+	"vstor/fragcache"
 )
 
 func dump(stdin []byte, args ...string) (int, string, string) {
@@ -36,6 +37,15 @@ func forget(key layout.FragKey) []byte {
 	return b
 }
 
+// cached is the header of a fragment in the cache.
+func cached() []byte {
+	b := make([]byte, layout.FragHeaderSize)
+	h := fragcache.Header{Key: layout.FragKey{Namespace: 1, SCO: 2, Put: 3, Chunk: 4, Frag: 5, Version: 6}, Len: 4096,
+		Place: fragcache.Place{Seq: 1}, Sums: []uint64{1}}
+	h.Encode(b)
+	return b
+}
+
 func TestDump(t *testing.T) {
 	key := layout.FragKey{Namespace: 7, SCO: 8, Put: 9, Chunk: 1, Frag: 2, Version: 3}.Append(nil)
 	path := filepath.Join(t.TempDir(), "key")
@@ -53,6 +63,7 @@ func TestDump(t *testing.T) {
 		{forget(layout.FragKey{Namespace: 77}), "frames -", 0, "told of 3 deletes"},
 		{frame(t, 31), "frames -", 1, "cut off after 31 bytes"},
 		{frame(t, 32), "edge-frames -", 0, "open id 7"},
+		{cached(), "cached -", 0, "1/2/3/4/5.6"},
 		{[]byte("abc"), "hex -", 0, "|abc|"},
 		{[]byte("abc"), "hex - 1", 0, "|bc|"},
 		{[]byte("abc"), "location -", 1, "12 bytes"},
@@ -72,7 +83,8 @@ func TestDump(t *testing.T) {
 // Garbage of any length is refused by every type but hex, with one line.
 func TestGarbageIsRefused(t *testing.T) {
 	for _, f := range formats() {
-		if f.name == "hex" || f.name == "location" || f.name == "key" || f.name == "asd" || f.name == "journal" {
+		if f.name == "hex" || f.name == "location" || f.name == "key" || f.name == "asd" || f.name == "journal" ||
+			f.name == "fragcache" {
 			continue
 		}
 		for _, n := range []int{0, 1, 16, 100, 4096, 9000} {

@@ -20,6 +20,7 @@ import (
 	"vstor/dataplane/volume/pagemap"
 	"vstor/dataplane/volume/sco"
 	"vstor/dataplane/wire"
+	"vstor/fragcache"
 )
 
 // format is one type of thing that can be printed.
@@ -51,6 +52,8 @@ func formats() []format {
 		{"cachesuper", "the superblock of a block cache's file", decoded(ssd.DecodeSuperblock)},
 		{"cache", "a block cache's file: superblock, and every block that is named in it", dumpCache},
 		{"asd", "an ASD's data file: superblocks, and every fragment header on it", dumpASD},
+		{"fragcache", "a fragment cache: its superblock, and what lies in each segment", dumpFragcache},
+		{"cached", "the header of a fragment in the cache", dumpCached},
 		{"hex", "anything, in hex", dumpHex},
 	}
 }
@@ -184,6 +187,28 @@ func dumpJournal(s source, w io.Writer) error {
 	}
 	defer f.Close()
 	return journal.Dump(w, f)
+}
+
+func dumpFragcache(s source, w io.Writer) error {
+	f, err := dio.Open(s.path, dio.Options{ReadOnly: true})
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return fragcache.Dump(w, f)
+}
+
+func dumpCached(s source, w io.Writer) error {
+	b, err := s.read(layout.FragHeaderSize)
+	if err != nil {
+		return err
+	}
+	var h fragcache.Header
+	if err := h.Decode(b); err != nil {
+		return err
+	}
+	printFields(w, h)
+	return nil
 }
 
 func dumpMap(s source, w io.Writer) error {

@@ -1,0 +1,5 @@
+//go:build race
+
+package fragcache
+
+const raceEnabled = true
