@@ -23,6 +23,7 @@ type Client struct {
 	cache cache
 
 	targets map[ids.ASDID]*target
+	near    target                    // stands for Options.Cache
 	asds    atomic.Pointer[[]*target] // the same, for EachASD
 	outs    int                       // of them, out of the fast set
 	group   group
@@ -107,6 +108,7 @@ func New(loop *ring.Loop, opt Options) (*Client, error) {
 	c.hedgeLeast = max(coldNanos, int64(c.opt.HedgeAfter))
 	c.sweeper.Fire, c.prober.Fire, c.grace.Fire = c.sweepTimer, c.probeAll, c.force
 	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.near.hedgeAfter = [sizeClasses]int64{nearLate, nearLate}
 	c.unpark.Fire = c.unparkAll
 	c.wake.Done = (*waker)(c)
 	c.anchor.Done = (*anchor)(c)

@@ -5,6 +5,7 @@
 //	  │ yes                             │
 //	  v                                 v
 //	parts: the pieces of the range that lie in one fragment, at most 1 MiB each
+//	  │  the Cache, if there is one and it has the fragment; if what it gives is no good, go on as without it
 //	  │  rangeRead, straight into the caller's pages > verify
 //	  │    drive here     Locate (RAM) > one read per extent
 //	  │    another process  Remote.ReadRange, where the ASD is ready; else it is unreachable at once

@@ -17,6 +17,8 @@ type Options struct {
 	// Remotes finds, in the same way, the process of an ASD that Drives does not know, or whose Drive does not
 	// know all. One of the two must be set.
 	Remotes func(ids.ASDID) Remote
+	// Cache, if set, is asked before an ASD.
+	Cache Cache
 	// Manifests is asked where the cache does not know an object.
 	Manifests Manifests
 

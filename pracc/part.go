@@ -95,12 +95,17 @@ func (c *Client) startPart(f *Fetch) {
 	f.flying++
 	c.flying++
 	c.pacing.earn()
+	if !c.readCached(p) {
+		c.readPart(p)
+	}
+}
 
-	kind := errs.Unreachable
-	ref := e.frag(chunk, frag)
+// readPart reads p from the ASD that holds its fragment, or puts it in line for a rebuild.
+func (c *Client) readPart(p *part) {
+	kind, ref := errs.Unreachable, p.ent.frag(p.chunk, p.frag)
 	if ref.state == refASD && c.isOut(ref.asd) {
-		c.wanted(ref.asd, e, chunk, frag, p.off)
-		p.around = c.quickOthers(e, chunk, frag) >= int(e.k)
+		c.wanted(ref.asd, p.ent, p.chunk, p.frag, p.off)
+		p.around = c.quickOthers(p.ent, p.chunk, p.frag) >= int(p.ent.k)
 	}
 	if p.around {
 		c.stats.Around.Inc()
@@ -162,6 +167,9 @@ func (p *part) readDone(r *rangeRead) {
 	c := r.c
 	p.rr = nil
 	switch {
+	case r.cached:
+		c.cachedDone(p, r)
+		return
 	case c.closing && r.kind != errs.OK:
 		p.drop()
 		c.partOver(p, errs.Closed)
@@ -170,6 +178,7 @@ func (p *part) readDone(r *rangeRead) {
 		p.lost(r.kind)
 	case c.verify(p):
 		p.f.Via = max(p.f.Via, r.via)
+		c.passed(p, r)
 		p.drop()
 		c.partOver(p, errs.OK)
 		return

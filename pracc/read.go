@@ -51,10 +51,11 @@ type rangeRead struct {
 	voff   uint32 // bytes of vec that were started
 	ops    [extentsFlying]ring.Op
 
-	drive Drive
-	pin   uint64
-	exts  []layout.Extent
-	next  int // extents started
+	cached bool // drive is Options.Cache, and t stands for it
+	drive  Drive
+	pin    uint64
+	exts   []layout.Extent
+	next   int // extents started
 
 	remote Remote // instead of drive, pin, exts and next
 	token  uint64
@@ -96,15 +97,21 @@ func (c *Client) read(owner readOwner, id ids.ASDID, key layout.FragKey, off, n 
 		return nil, kind
 	}
 	r.launch()
-	r.drive, r.pin, r.via = drive, pin, block.FromDrive
+	r.via = block.FromDrive
 	if c.opt.Remotes != nil {
 		r.via = block.FromShortCircuit
 	}
+	r.startDrive(drive, pin)
+	return r, errs.OK
+}
+
+// startDrive begins to read r.exts.
+func (r *rangeRead) startDrive(drive Drive, pin uint64) {
+	r.drive, r.pin = drive, pin
 	r.next, r.voff, r.flying = 0, 0, 0
 	for i := 0; i < extentsFlying && r.next < len(r.exts); i++ {
 		r.startExtent(&r.ops[i])
 	}
-	return r, errs.OK
 }
 
 // launch books a read that begins.
@@ -134,7 +141,7 @@ func (c *Client) getRead() *rangeRead {
 }
 
 func (c *Client) putRead(r *rangeRead) {
-	r.owner, r.t, r.drive, r.remote = nil, nil, nil, nil
+	r.owner, r.t, r.drive, r.remote, r.cached = nil, nil, nil, nil, false
 	r.vec.Reset()
 	r.nextRead, c.freeReads = c.freeReads, r
 }
@@ -190,6 +197,7 @@ func (r *rangeRead) ended() {
 	c.reading--
 	ns := c.now() - r.since
 	switch {
+	case r.cached: // cachedDone tells the Cache
 	case r.kind == errs.OK && (r.drive == nil || r.next == len(r.exts)):
 		t.stats.Reads.Inc()
 		t.stats.Bytes.Add(uint64(r.voff))

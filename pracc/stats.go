@@ -21,6 +21,8 @@ type Stats struct {
 	Rebuilds      stat.Counter // steps of at most 64 blocks that were rebuilt from other fragments
 	RebuiltBlocks stat.Counter
 	RebuildFailed stat.Counter // steps for which no combination of fragments was left
+	Cached        stat.Counter // parts that the Cache served
+	CacheFailed   stat.Counter // parts that the Cache gave out and that did not match or could not be read
 	Waited        stat.Counter // steps that stood in line for a slot or for scratch pages
 	Corrupt       stat.Counter // blocks that did not match; by ASD in ASDStats
 
