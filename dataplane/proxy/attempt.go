@@ -164,6 +164,7 @@ func (p *Pending) write(l *lease, t *codeTask) {
 		go func() {
 			defer p.px.done()
 			err := p.writeOne(s.asd, t.chunk, f, fb)
+			p.offer(t.chunk, f, fb)
 			p.landed(t.chunk, f, s, fb, err)
 		}()
 	}
@@ -175,13 +176,18 @@ func (p *Pending) writeOne(a *ASD, i, f int, fb *fragBuf) error {
 	n := int(p.geo.FragLen)
 	end := layout.FragHeaderSize + n
 	return a.Store.Put(ctx, &layout.FragPut{
-		Key:   layout.FragKey{Namespace: p.spec.Namespace, SCO: p.spec.SCO, Put: p.man.Put, Chunk: uint16(i), Frag: uint8(f)},
+		Key:   p.fragKey(i, f),
 		Epoch: p.spec.Epoch,
 		Class: p.spec.Class,
 		Buf:   fb.mem[:end:end],
 		Sums:  fb.sums[:layout.Regions(n)],
 		Desc:  fb.desc,
 	})
+}
+
+// fragKey names a fragment of this attempt.
+func (p *Pending) fragKey(i, f int) layout.FragKey {
+	return layout.FragKey{Namespace: p.spec.Namespace, SCO: p.spec.SCO, Put: p.man.Put, Chunk: uint16(i), Frag: uint8(f)}
 }
 
 // landed notes the end of a fragment's write.

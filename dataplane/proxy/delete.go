@@ -117,6 +117,7 @@ func (px *Proxy) DeleteObject(ctx context.Context, ns ids.NamespaceID, epoch ids
 
 // finishDelete deletes an object's fragments and then its delete record.
 func (px *Proxy) finishDelete(ctx context.Context, dk []byte, m *layout.Manifest) error {
+	px.forget(m)
 	if err := px.deleteFragments(ctx, px.keysByASD(m)); err != nil {
 		return err
 	}

@@ -108,7 +108,7 @@ func (px *Proxy) readOne(ctx context.Context, m *layout.Manifest, chunk, frag in
 }
 
 func (px *Proxy) readRange(ctx context.Context, m *layout.Manifest, chunk, frag int, off int64, dst []byte) error {
-	err := px.readOne(ctx, m, chunk, frag, off, dst)
+	err := px.readNear(ctx, m, chunk, frag, off, dst)
 	if err == nil {
 		return nil
 	}
@@ -225,7 +225,7 @@ func (s *sources) read(ctx context.Context, off int64, n int) error {
 		var wg sync.WaitGroup
 		for i := fresh; i < len(s.have); i++ {
 			wg.Go(func() {
-				failed[i] = s.px.readOne(ctx, s.m, s.chunk, s.have[i], off, s.bufs[i][:n])
+				failed[i] = s.px.readNear(ctx, s.m, s.chunk, s.have[i], off, s.bufs[i][:n])
 			})
 		}
 		wg.Wait()

@@ -57,6 +57,8 @@ type Options struct {
 	ASDs func() []ASD
 	// Preset is how objects are stored.
 	Preset layout.Preset
+	// Cache is filled with data fragments as they are put, and asked before an ASD; nil: there is none.
+	Cache FragmentCache
 	// Workers code, each on a thread of its own at nice 10. Default: number of CPUs.
 	Workers int
 	// ChunkBuffers is how many chunks may be coded or written at once, over all puts; a put that finds
