@@ -95,10 +95,11 @@ func (r *Reader) Locate(key layout.FragKey, off, n uint32, dst []layout.Extent) 
 	return append(dst, layout.Extent{Off: c.at(at.Segment, at.Block+1) + int64(off), Len: n}), uint64(at.Segment), errs.OK
 }
 
-// Unpin gives back what Locate pinned.
-func (r *Reader) Unpin(pin uint64) {
+// Unpin gives back what Locate pinned; true: a pin keeps what it names.
+func (r *Reader) Unpin(pin uint64) bool {
 	r.ended.Inc()
 	r.c.unpin(uint32(pin))
+	return true
 }
 
 // pin finds a fragment, marks it as read, and keeps its segment from being written until unpin. The generation of

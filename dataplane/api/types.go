@@ -202,7 +202,7 @@ type Status struct {
 	Connections    int      `json:"connections"`
 	MaxConnections int      `json:"max_connections"`
 	CorruptBlocks  uint64   `json:"corrupt_blocks_total"`
-	// CorruptPlaces says where damage was met: data, index, journal, map, meta.
+	// CorruptPlaces says where damage was met: data, cache, index, journal, map, meta.
 	CorruptPlaces map[string]uint64 `json:"corrupt_places,omitempty"`
 	// Warnings are sentences on what will go wrong if nobody acts; they do not count in State.
 	Warnings []string `json:"warnings,omitempty"`

@@ -44,6 +44,10 @@ type Config struct {
 	ShortCircuit   string        // ShortOn or ShortOff: whether drives of child processes are read here
 	PlainIO        bool          // no io_uring
 	AllowFaults    bool          // faults may be set by hand
+
+	FragmentCache       int64 // size of the fragment cache; 0: none
+	FragmentCacheOnRead bool  // it is filled by reads too
+	FragmentCacheQuota  int64 // of each vDisk; 0: no limit
 }
 
 // What --nbd-tls may be. Required concerns TCP: who may open a unix socket is what its file's mode is for.
@@ -95,6 +99,7 @@ const (
 	minJournal    = 64 << 20
 	journalUnit   = 32 << 20
 	maxLoops      = 256
+	minFragCache  = 16 << 20
 	maxConns      = 30000    // a ring has 65536 slots
 	autoASDSize   = 64 << 30 // the most an ASD takes by itself
 	autoMemory    = 1 << 30
@@ -181,6 +186,7 @@ func (c *Config) Validate() error {
 		{"memory", c.Memory, minMemory, 1 << 50, true},
 		{"asd-memory", c.ASDMemory, minASDMemory, 1 << 50, true},
 		{"journal", c.Journal, minJournal, 1 << 50, true},
+		{"fragment-cache", c.FragmentCache, leastFragCache(c.FragmentCache), maxASDSize, true},
 		{"max-connections", int64(c.MaxConnections), 1, maxConns, false},
 		{"loops", int64(c.Loops), 1, maxLoops, false},
 	}
@@ -216,6 +222,14 @@ func (c *Config) Validate() error {
 	}
 	c.round()
 	return c.validatePolicies()
+}
+
+// leastFragCache is how small a cache may be: none at all is fine.
+func leastFragCache(size int64) int64 {
+	if size == 0 {
+		return 0
+	}
+	return minFragCache
 }
 
 // TLSOn reports whether NBD has TLS at all.
@@ -258,6 +272,7 @@ func (c *Config) validateTLS() error {
 
 func (c *Config) round() {
 	c.ASDSize = c.ASDSize / asdSizeUnit * asdSizeUnit
+	c.FragmentCache -= c.FragmentCache % ids.BlockSize
 	c.Journal = (c.Journal + journalUnit - 1) / journalUnit * journalUnit
 }
 

@@ -119,6 +119,7 @@ func TestKeysRoundTrip(t *testing.T) {
 		"asd-memory":        {"96M"}, "no-restart": {"true"}, "allow-faults": {"true"}, "plain-io": {"true"},
 		"short-circuit": {"off"},
 		"nbd-tls":       {"optional"}, "nbd-tls-dir": {"/etc/vstor/tls"}, "nbd-tls-verify-peer": {"true"}, "loop-cpus": {"1,2"},
+		"fragment-cache": {"10G"}, "fragment-cache-on-read": {"true"}, "fragment-cache-quota": {"1G"},
 	}
 	for _, k := range Keys() {
 		if given[k.Name] == nil || k.Help == "" || (k.Arg == "" && k.Shape != Bool) {

@@ -15,11 +15,14 @@ import (
 
 // openProxy joins the drives to a backend.
 func (n *Node) openProxy() error {
-	var err error
-	n.proxy, err = proxy.New(proxy.Options{Meta: n.meta, ASDs: n.proxyASDs, Preset: n.preset(), Workers: coderWorkers(),
+	o := proxy.Options{Meta: n.meta, ASDs: n.proxyASDs, Preset: n.preset(), Workers: coderWorkers(),
 		ChunkBuffers: chunkBuffers(), Grace: n.opts.Grace, StallTimeout: n.opts.Stall,
-		Log: func(format string, args ...any) { n.log.Warn(fmt.Sprintf(format, args...)) }})
-	if err != nil {
+		Log: func(format string, args ...any) { n.log.Warn(fmt.Sprintf(format, args...)) }}
+	if n.frag.cache != nil {
+		o.Cache = n.frag.cache
+	}
+	var err error
+	if n.proxy, err = proxy.New(o); err != nil {
 		return err
 	}
 	n.objects = &objects{n.proxy, n.meta}

@@ -13,12 +13,13 @@ import (
 // corruption is how often damage was met since the start, by place. One piece counts as often as it is met.
 //
 //	data     blocks and regions of fragments that failed their checksum
+//	cache    fragments in the fragment cache that failed a checksum
 //	index    indexes and superblocks of ASDs that do not open for it
 //	journal  blocks found rotten when the journal was replayed or they were sealed
 //	map      tables and records of the maps' database
 //	meta     tables and records of the metadata store
 func (n *Node) corruption() map[string]uint64 {
-	c := map[string]uint64{"data": 0, "index": 0, "journal": 0, "map": n.mapDamage, "meta": 0}
+	c := map[string]uint64{"data": 0, "cache": 0, "index": 0, "journal": 0, "map": n.mapDamage, "meta": 0}
 	for _, r := range n.rigs {
 		c["data"] += r.client.Stats().Corrupt.Load()
 	}
@@ -28,6 +29,9 @@ func (n *Node) corruption() map[string]uint64 {
 		if errs.Of(err) == errs.Corrupt {
 			c["index"]++
 		}
+	}
+	if n.frag.cache != nil {
+		c["cache"] = n.frag.cache.Stats().Corrupt
 	}
 	n.mu.Lock()
 	for _, d := range n.vdisks {

@@ -157,6 +157,9 @@ func (r *loopRig) praccOptions() pracc.Options {
 	} else {
 		o.Drives = r.n.praccDrives()
 	}
+	if c := r.n.frag.cache; c != nil {
+		o.Cache = c.NewReader()
+	}
 	return o
 }
 

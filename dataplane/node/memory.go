@@ -34,6 +34,7 @@ type memoryPlan struct {
 	sealing  int64 // indexes of SCOs in the making and on their way into the map, blocks read back for them
 	overlay  int64 // entries and tables of the overlays
 	stores   int64 // scratch buffers of the ASDs
+	frag     int64 // fragment cache: buffers and index
 	loops    int
 }
 
@@ -53,6 +54,7 @@ const (
 func planMemory(cfg *config.Config, coders int64) (memoryPlan, error) {
 	p := memoryPlan{
 		loops: cfg.Loops, manifest: manifestMem, coders: coders,
+		frag: fragCacheBytes(cfg),
 		recv: ringOptions(cfg, nil).Memory(), conns: nbdLimits(cfg).Memory(cfg.Loops, cfg.TLSOn()),
 		maps: min(max(cfg.Memory/12, 8<<20), 64<<20), cache: min(max(cfg.Memory/24, 8<<20), 32<<20),
 		tables:   int64(cfg.ASDs+2) * 2 * memTable,
@@ -76,7 +78,7 @@ func planMemory(cfg *config.Config, coders int64) (memoryPlan, error) {
 	p.sealing = sealers * (blocks*128 + volume.SealBytes)
 	p.overlay = (cfg.Journal>>12)*44 + blocks*44
 	fixed := p.maps + p.cache + p.tables + p.coders + p.cleaning + p.stores + p.sealing + p.overlay +
-		p.conns + int64(cfg.Loops)*(p.recv+p.manifest+p.blocks+p.cacheIdx+int64(cfg.ASDs)*p.extents)
+		p.conns + p.frag + int64(cfg.Loops)*(p.recv+p.manifest+p.blocks+p.cacheIdx+int64(cfg.ASDs)*p.extents)
 	p.pages = (cfg.Memory - fixed) / int64(cfg.Loops) / buf.PageSize * buf.PageSize
 	p.reserve = min(p.pages/4, 64<<20)
 	if p.pages < pagesMin {
@@ -138,6 +140,9 @@ func (n *Node) memory() api.Memory {
 		m.ResidentBytes = resident + api.ResidentBytes()
 	} else {
 		add("stores", "verified reads of fragments", p.stores, p.stores)
+	}
+	if p.frag > 0 {
+		add("fragment cache", "fragments on their way into the cache, and its index", p.frag, p.frag)
 	}
 	add("databases", "Pebble's block cache, shared by all databases", p.cache, n.cache.Metrics().Size)
 	add("memtables", "Pebble's memtables, two for each database", p.tables, 0)

@@ -29,6 +29,7 @@ func (n *Node) WriteMetrics(p *stat.Page) {
 		r.metrics(p)
 	}
 	n.cacheMetrics(p)
+	n.fragCacheMetrics(p)
 	n.corruptionMetrics(p)
 }
 
@@ -220,6 +221,9 @@ func (r *loopRig) metrics(p *stat.Page) {
 	p.Gauge("vstor_pracc_stuck_reads", "reads under way that nobody waits for", float64(q.StuckReads.Load()), l...)
 	p.Gauge("vstor_pracc_stuck_bytes", "memory that such reads hold", float64(q.StuckPages.Load()*buf.PageSize), l...)
 	r.client.EachASD(func(id ids.ASDID, s *praccASD) { praccASDMetrics(p, id, s, l) })
+	p.Counter("vstor_pracc_cached_total", "ranges that the fragment cache served", float64(q.Cached.Load()), l...)
+	p.Counter("vstor_pracc_cache_failed_total", "ranges that the fragment cache gave out and that were no good",
+		float64(q.CacheFailed.Load()), l...)
 	p.Counter("vstor_pracc_manifest_misses_total", "reads whose manifest was not cached", float64(q.Misses.Load()), l...)
 	p.Counter("vstor_corrupt_blocks_total", "blocks that failed their checksum", float64(q.Corrupt.Load()), l...)
 	var jr struct{ records, entries, bytes, syncs, stalls float64 }

@@ -47,6 +47,7 @@ type model struct {
 	lives           uint64
 	weak            [2]int // the drives that get pulled and rot: no chunk loses more than two fragments
 	cache, cacheSSD int64  // of blocks, in bytes
+	fragCache       int64  // of fragments
 	power           bool   // power may be cut: what no flush covered may then be lost
 	log             io.Writer
 }
@@ -70,10 +71,13 @@ func (m *model) say(format string, args ...any) {
 }
 
 func (m *model) config() config.Config {
-	return config.Config{Dir: "/d", ASDs: 6, ASDSize: 48 << 20, Nodes: 6,
+	c := config.Config{Dir: "/d", ASDs: 6, ASDSize: 48 << 20, Nodes: 6,
 		Policies: []layout.Policy{{K: 4, M: 2, C: 5, X: 1}, {K: 2, M: 2, C: 3, X: 1}},
 		SCOSize:  1 << 20, FragmentSize: 128 << 10, Memory: 320 << 20, Journal: 8 << 20, MaxConnections: 16, Loops: 1,
-		StallTimeout: patience, BlockCache: m.cache, BlockCacheSSD: m.cacheSSD, BlockCacheBlock: 32 << 10}
+		StallTimeout: patience, BlockCache: m.cache, BlockCacheSSD: m.cacheSSD, BlockCacheBlock: 32 << 10,
+		FragmentCache: m.fragCache, FragmentCacheOnRead: true}
+	c.Memory += fragCacheBytes(&c)
+	return c
 }
 
 // chooseCache: none, as small as it goes, or larger than the vDisk; with a second tier or not.
@@ -402,8 +406,19 @@ func (m *model) prepare() {
 			m.flip(m.host.files[filepath.Join("/d", fmt.Sprintf("asd-%d", i), "data")])
 		}
 		m.say("bits of %d and %d are flipped", a, b)
+	case 2:
+		m.flipCaches()
 	}
 	m.say("pulled: %v", m.pulled())
+}
+
+// flipCaches turns bits of the caches' files, as far as there are any.
+func (m *model) flipCaches() {
+	for _, path := range []string{"/d/cache/fragments", "/d/cache/blocks-0"} {
+		if g := m.host.files[path]; g != nil {
+			m.flip(g)
+		}
+	}
 }
 
 // flip turns bits of a drive behind its superblocks.
@@ -434,6 +449,9 @@ func runModel(t *testing.T, seed uint64, lives int) {
 	m := &model{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 3)), host: newMemHost(), log: new(tail)}
 	if *seedFlag != 0 {
 		m.log = os.Stderr
+	}
+	if seed%2 == 0 {
+		m.fragCache = 16 << 20
 	}
 	m.power = m.rng.IntN(3) == 0
 	m.weak = [2]int{m.rng.IntN(6), m.rng.IntN(6)}

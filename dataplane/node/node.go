@@ -65,6 +65,7 @@ type Node struct {
 	registry registry
 	drives   []*drive
 	proxy    *proxy.Proxy
+	frag     fragCache
 	objects  *objects
 	budget   *pagemap.Budget
 	mapDB    *pagemap.DB
@@ -115,7 +116,10 @@ func Start(opts Options) (*Node, error) {
 }
 
 func (n *Node) start() error {
-	var err error
+	err := checkFragCache(&n.cfg)
+	if err != nil {
+		return err
+	}
 	if n.plan, err = planMemory(&n.cfg, n.coderBytes()); err != nil {
 		return err
 	}
@@ -173,7 +177,7 @@ func (n *Node) checkSpace() error {
 	if err != nil {
 		return err
 	}
-	need := int64(n.cfg.ASDs)*n.cfg.ASDSize + n.cfg.Journal + spaceAllowance
+	need := int64(n.cfg.ASDs)*n.cfg.ASDSize + n.cfg.Journal + n.cfg.FragmentCache + spaceAllowance
 	if need > m.FreeSpace {
 		return errs.New(errs.Full, "%d ASDs of %s and a journal of %s need %s, and %s has %s free: give a smaller --asd-size",
 			n.cfg.ASDs, units.HumanSize(n.cfg.ASDSize), units.HumanSize(n.cfg.Journal), units.HumanSize(need),
@@ -231,6 +235,9 @@ func (n *Node) openBackend() error {
 	if err := n.openDrives(); err != nil {
 		return err
 	}
+	if err := n.openFragCache(); err != nil {
+		return err
+	}
 	return n.openProxy()
 }
 
@@ -263,6 +270,9 @@ func (n *Node) openRouter() error {
 	for _, r := range gone {
 		n.background(func(ctx context.Context) { n.bury(ctx, r) })
 	}
+	if n.frag.cache != nil {
+		n.background(n.fetchWanted)
+	}
 	n.background(n.maintain)
 	n.background(n.reopen)
 	return nil
@@ -275,6 +285,7 @@ func (n *Node) openVDisks(logs []map[ids.VolumeID][]volume.LogEntry) error {
 	if err != nil {
 		return err
 	}
+	n.pruneFragCache(list)
 	for _, r := range list {
 		if r.Loop >= len(n.rigs) {
 			return errs.New(errs.Invalid, "vDisk %s lives on loop %d, there are %d; start with as many loops as before",
@@ -376,6 +387,7 @@ func (n *Node) closeBackend() {
 		warn("the proxy", n.proxy.Close(ctx))
 		cancel()
 	}
+	n.closeFragCache()
 	n.closeDrives()
 	if n.meta != nil {
 		warn("the metadata store", n.meta.Close())

@@ -190,6 +190,7 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 		NBD: n.NBDURIs(), Unprotected: []string{api.OneCopy}}
 	n.statusTLS(&s)
 	n.statusIO(&s)
+	n.statusFragCache(&s)
 	for _, p := range n.cfg.Policies {
 		s.Policies = append(s.Policies, fmt.Sprintf("%d,%d,%d,%d", p.K, p.M, p.C, p.X))
 	}

@@ -221,6 +221,7 @@ func (n *Node) tryBury(ctx context.Context, r record) error {
 	if err := n.proxy.DeleteNamespace(ctx, r.ID); err != nil {
 		return err
 	}
+	n.dropFragCache(r.ID)
 	if err := n.mapDB.DropMap(pagemap.MapID(r.ID)); err != nil {
 		return err
 	}

@@ -352,7 +352,7 @@ func (w *world) open(name byte, change func(*Options)) (*host, error) {
 		return nil, err
 	}
 	e.r = r
-	e.loop.Call(func() { e.disk = edge.NewDisk(e.loop, r, fetcher{w.v, e}) })
+	e.loop.Call(func() { e.disk = edge.NewDisk(e.loop, r, fetcher{w.v, e}, nil) })
 	w.t.Cleanup(r.Shut)
 	return e, nil
 }
