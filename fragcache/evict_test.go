@@ -18,6 +18,9 @@ func TestEvictionKeepsUp(t *testing.T) {
 			defer c.Close()
 			slab := len(c.index.slab)
 			count := 10 * (8 << 20) / (n + 4096)
+			if raceEnabled {
+				count /= 4
+			}
 			for i := range count {
 				fill(t, c, fragKey(1, i), n)
 			}
@@ -70,7 +73,7 @@ func TestSecondChance(t *testing.T) {
 	for i := range hot {
 		fill(t, c, fragKey(1, i), 64<<10)
 	}
-	for i := range 1000 {
+	for i := range 300 {
 		fill(t, c, fragKey(1, 100+i), 64<<10)
 		for h := range hot {
 			if !has(t, c, fragKey(1, h), 64<<10) {

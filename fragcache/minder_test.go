@@ -9,6 +9,12 @@ import (
 	"vstor/dataplane/errs"
 )
 
+func mindedOptions(f dio.File) Options {
+	o := testOptions(f)
+	o.Tick = 0
+	return o
+}
+
 // traffic reads as PRACC does, from the cache or from an ASD that takes a millisecond, for some virtual time, and
 // counts what came from where.
 type traffic struct {
@@ -41,7 +47,7 @@ func (tr *traffic) run(d time.Duration) {
 func TestSlowCacheIsBypassed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := dio.NewMem(8 << 20)
-		c := open(t, testOptions(f))
+		c := open(t, mindedOptions(f))
 		defer c.Close()
 		tr := &traffic{t: t, c: c, r: c.NewReader()}
 		fill(t, c, fragKey(1, 0), 8192)
@@ -72,7 +78,7 @@ func TestSlowCacheIsBypassed(t *testing.T) {
 // A cache whose reads do not come back is bypassed though nobody knows how slow it is.
 func TestSilentCacheIsBypassed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := open(t, testOptions(dio.NewMem(8<<20)))
+		c := open(t, mindedOptions(dio.NewMem(8<<20)))
 		defer c.Close()
 		tr := &traffic{t: t, c: c, r: c.NewReader()}
 		fill(t, c, fragKey(1, 0), 8192)

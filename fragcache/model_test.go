@@ -170,7 +170,7 @@ func (m *model) restart() {
 func TestModel(t *testing.T) {
 	seeds, steps := 24, 400
 	if testing.Short() {
-		seeds = 6
+		seeds, steps = 4, 200
 	}
 	for i := range seeds {
 		seed := uint64(i + 1)

@@ -20,9 +20,10 @@ func TestMain(m *testing.M) { leaktest.Main(m, nil) }
 
 const testFrag = 128 << 10
 
+// testOptions has no minder to speak of: on a busy day it would take a test that holds a pin for a file that hangs.
 func testOptions(f dio.File) Options {
 	return Options{File: f, Deployment: [16]byte{7}, MaxFragment: testFrag, SegmentBytes: 4 * (testFrag + 4096),
-		BufferBytes: 4 * (testFrag + 4096)}
+		BufferBytes: 4 * (testFrag + 4096), Tick: time.Hour}
 }
 
 func open(t testing.TB, o Options) *Cache {

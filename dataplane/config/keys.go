@@ -89,7 +89,7 @@ func Keys() []*Key {
 		boolKey("no-restart", "leave a child process that died alone", func(c *Config) *bool { return &c.NoRestart }),
 		zeroSizeKey("fragment-cache", "size of the cache of whole fragments in DIR/cache; 0: none",
 			func(c *Config) *int64 { return &c.FragmentCache }),
-		boolKey("fragment-cache-on-read", "fill it with fragments that are read again and again, not only as they are written",
+		boolKey("fragment-cache-on-read", "fill it with fragments that are read again and again, beside those written",
 			func(c *Config) *bool { return &c.FragmentCacheOnRead }),
 		zeroSizeKey("fragment-cache-quota", "what one vDisk may take of it; 0: no limit",
 			func(c *Config) *int64 { return &c.FragmentCacheQuota }),

@@ -94,7 +94,7 @@ func TestFragmentCacheRots(t *testing.T) {
 	m := newCached(t)
 	want := m.n.frag.cache.Stats().Fragments
 	for range 40 {
-		m.flipCache()
+		m.flipCaches()
 	}
 	m.check()
 	s := m.n.frag.cache.Stats()
@@ -133,7 +133,8 @@ func TestFragmentCacheSettings(t *testing.T) {
 	var out bytes.Buffer
 	p.WriteTo(&out)
 	for _, want := range []string{"vstor_fragment_cache_fills_total ",
-		"vstor_fragment_cache_vdisk_quota_bytes{vdisk=\"v\"} 405504\n", "vstor_fragment_cache_bypassed 0\n", "vstor_corrupt_found_total{place=\"cache\"} 0\n"} {
+		"vstor_fragment_cache_vdisk_quota_bytes{vdisk=\"v\"} 405504\n",
+		"vstor_fragment_cache_bypassed 0\n", "vstor_corrupt_found_total{place=\"cache\"} 0\n"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the metrics lack %q", want)
 		}
@@ -179,7 +180,8 @@ func TestFragmentCacheSizes(t *testing.T) {
 	m.check()
 	m.again(func(h *memHost) { h.files["/d/cache/fragments"].Mem.Close() })
 	s, err := m.n.Status(context.Background())
-	if err != nil || m.n.frag.cache != nil || !strings.Contains(strings.Join(s.Warnings, "\n"), "fragment cache does not open") {
+	if err != nil || m.n.frag.cache != nil ||
+		!strings.Contains(strings.Join(s.Warnings, "\n"), "fragment cache does not open") {
 		t.Fatalf("%v, %v", s.Warnings, err)
 	}
 	m.check()
