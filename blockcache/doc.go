@@ -23,8 +23,8 @@
 // An entry is a cache block of 32 to 256 KiB of which any 4 KiB parts may be there: a read of 4 KiB fills 4 KiB. A
 // part is a page of the loop's pool that the cache retains, so that filling and serving both are a count in a table.
 // An entry costs 88 bytes and 8 for each part it could have: with 64 KiB blocks 216 bytes, between 0.3 % of full
-// entries and 5 % of those that hold one part. That is charged against the bound as the pages are. When the loop runs short of pages
-// its owner calls Shrink; and below the pool's reserve nothing is filled.
+// entries and 5 % of those that hold one part. That is charged against the bound as the pages are. When the loop runs
+// short of pages its owner calls Shrink; and below the pool's reserve nothing is filled.
 //
 // What stays is decided in package policy (S3-FIFO, quotas, shares), which has no data and no IO, so that the
 // simulator runs it too.

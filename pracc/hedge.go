@@ -31,9 +31,9 @@ import (
 
 // pacing keeps hedges rare. Each costs hedgeCost out of two purses. The first earns Options.HedgePercent of that
 // with each part read, so hedges stay under that part of all reads whatever happens. The second earns half a
-// percent, and is paid back by those that win. By the first alone a healthy system would hedge all it may, as one of twenty
-// reads is always later than the p95, and each hedge is k reads: measured, a fifth more CPU for nothing. With the
-// second those that change nothing die out, and those that help go on.
+// percent, and is paid back by those that win. By the first alone a healthy system would hedge all it may, as one of
+// twenty reads is always later than the p95, and each hedge is k reads: measured, a fifth more CPU for nothing. With
+// the second those that change nothing die out, and those that help go on.
 type pacing struct {
 	allowed, hope int
 	percent       int

@@ -89,14 +89,15 @@ func parseSettings(body []byte) (VDiskSettings, error) {
 	case r.Allow != nil && len(r.Allow) == 0:
 		return r, errs.New(errs.Invalid, `allow is empty; ["all"] takes the access list away`)
 	case r.None():
-		return r, errs.New(errs.Invalid, "the body names nothing to change: there are read_only, allow, cache and "+
-			"block_cache_quota_bytes")
-	case r.BlockCacheQuota != nil && *r.BlockCacheQuota < 0:
-		return r, errs.New(errs.Invalid, "block_cache_quota_bytes is %d; it must be a size, or 0 for the default",
-			*r.BlockCacheQuota)
+		return r, errs.New(errs.Invalid, "the body names nothing to change: there are read_only, allow, cache, "+
+			"block_cache_quota_bytes and fragment_cache_quota_bytes")
+	case negative(r.BlockCacheQuota) || negative(r.FragCacheQuota):
+		return r, errs.New(errs.Invalid, "a quota is negative; it must be a size, or 0 for the default")
 	}
 	return r, nil
 }
+
+func negative(n *int64) bool { return n != nil && *n < 0 }
 
 // parseCreate checks the body of a create; the result's SizeBytes is what to make.
 func parseCreate(body []byte) (CreateRequest, error) {

@@ -41,15 +41,16 @@ type VDiskSettings struct {
 	ReadOnly *bool `json:"read_only,omitempty"`
 	// Allow is the new access list: networks, addresses, "unix", "cert:NAME", "psk:NAME"; or "all" alone.
 	Allow []string `json:"allow,omitempty"`
-	// Cache says whether its blocks are cached. Quotas bound what it has of a cache, in bytes; 0 is the deployment's
+	// Cache says whether anything of it is cached. Quotas bound what it has of a cache, in bytes; 0 is the deployment's
 	// default.
 	Cache           *bool  `json:"cache,omitempty"`
 	BlockCacheQuota *int64 `json:"block_cache_quota_bytes,omitempty"`
+	FragCacheQuota  *int64 `json:"fragment_cache_quota_bytes,omitempty"`
 }
 
 // None reports whether they name nothing.
 func (s *VDiskSettings) None() bool {
-	return s.ReadOnly == nil && s.Allow == nil && s.Cache == nil && s.BlockCacheQuota == nil
+	return s.ReadOnly == nil && s.Allow == nil && s.Cache == nil && s.BlockCacheQuota == nil && s.FragCacheQuota == nil
 }
 
 // VDiskChange is a vDisk after a change.
@@ -61,12 +62,12 @@ type VDiskChange struct {
 // CacheShare is what a vDisk has of one tier of a cache.
 type CacheShare struct {
 	VDisk      string `json:"vdisk"`
-	Cache      string `json:"cache"`       // block-ram, block-ssd
+	Cache      string `json:"cache"`       // block-ram, block-ssd, fragments
 	SizeBytes  int64  `json:"size_bytes"`  // of the whole tier, where this vDisk is
 	QuotaBytes int64  `json:"quota_bytes"` // -1: no limit; 0: its cache is off
 	ShareBytes int64  `json:"share_bytes"` // what it has a right to while all want theirs
 	UsedBytes  int64  `json:"used_bytes"`
-	Hits       uint64 `json:"hits_total"`   // blocks of 4 KiB
+	Hits       uint64 `json:"hits_total"`   // blocks of 4 KiB; of fragments, reads
 	Misses     uint64 `json:"misses_total"` // the same
 }
 
@@ -118,9 +119,10 @@ type VDisk struct {
 	// ReadOnly: new connections can only read. Allow says whom it is open to, at least one word.
 	ReadOnly bool     `json:"read_only"`
 	Allow    []string `json:"allow,omitempty"`
-	// NoCache: its blocks are not cached. BlockCacheQuota is its own; 0: the deployment's default holds.
+	// NoCache: nothing of it is cached. The quotas are its own; 0: the deployment's default holds.
 	NoCache         bool  `json:"no_cache,omitempty"`
 	BlockCacheQuota int64 `json:"block_cache_quota_bytes,omitempty"`
+	FragCacheQuota  int64 `json:"fragment_cache_quota_bytes,omitempty"`
 	// MappedBytes is how much of the address space holds data on the backend.
 	MappedBytes int64 `json:"mapped_bytes"`
 	// StoredBytes is what its objects take on the drives, parity and garbage included.

@@ -118,7 +118,8 @@ func TestKeysRoundTrip(t *testing.T) {
 		"block-cache-quota": {"0"},
 		"asd-memory":        {"96M"}, "no-restart": {"true"}, "allow-faults": {"true"}, "plain-io": {"true"},
 		"short-circuit": {"off"},
-		"nbd-tls":       {"optional"}, "nbd-tls-dir": {"/etc/vstor/tls"}, "nbd-tls-verify-peer": {"true"}, "loop-cpus": {"1,2"},
+		"nbd-tls":       {"optional"}, "nbd-tls-dir": {"/etc/vstor/tls"}, "nbd-tls-verify-peer": {"true"},
+		"loop-cpus":      {"1,2"},
 		"fragment-cache": {"10G"}, "fragment-cache-on-read": {"true"}, "fragment-cache-quota": {"1G"},
 	}
 	for _, k := range Keys() {

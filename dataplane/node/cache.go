@@ -19,6 +19,7 @@ import (
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
 	"vstor/dataplane/stat"
+	"vstor/fragcache"
 )
 
 // blockCache is one vDisk's share of its loop's block cache, as the Edge needs it.
@@ -137,6 +138,7 @@ func (b *blockCache) cache() edge.Cache {
 
 // setCache has the settings of r count from now on.
 func (d *vdisk) setCache(n *Node, r record) {
+	n.setFragments(r)
 	if d.share == nil {
 		return
 	}
@@ -144,6 +146,31 @@ func (d *vdisk) setCache(n *Node, r record) {
 		d.share.t.SetQuota(n.blockQuota(r))
 		d.share.t.SetOff(r.NoCache)
 	})
+}
+
+// setFragments has the fragment cache go by the settings of r.
+func (n *Node) setFragments(r record) {
+	if c := n.frag.cache; c != nil {
+		q := r.FragCacheQuota
+		if q == 0 {
+			q = fragcache.QuotaDefault
+		}
+		c.SetQuota(r.ID, q)
+		c.SetEnabled(r.ID, !r.NoCache)
+	}
+}
+
+// showFragments is what a vDisk has of the fragment cache.
+func (n *Node) showFragments(d *vdisk, t fragcache.Tenant) api.CacheShare {
+	c := api.CacheShare{VDisk: d.Name, Cache: "fragments", SizeBytes: n.cfg.FragmentCache, QuotaBytes: t.Quota,
+		ShareBytes: t.Quota, UsedBytes: t.Used, Hits: t.Hits, Misses: t.Misses}
+	switch {
+	case !t.Enabled:
+		c.QuotaBytes, c.ShareBytes = 0, 0
+	case t.Quota == 0:
+		c.QuotaBytes, c.ShareBytes = -1, n.cfg.FragmentCache
+	}
+	return c
 }
 
 // ListCaches shows what each vDisk has of each tier.
@@ -157,6 +184,15 @@ func (n *Node) ListCaches(context.Context) ([]api.CacheShare, error) {
 		out = append(out, showTier(d.Name, "block-ram", &s.RAM))
 		if d.rig.tier != nil {
 			out = append(out, showTier(d.Name, "block-ssd", &s.SSD))
+		}
+	}
+	if n.frag.cache != nil {
+		shares := map[ids.NamespaceID]fragcache.Tenant{}
+		n.frag.cache.EachTenant(func(t fragcache.Tenant) { shares[t.Namespace] = t })
+		for _, d := range n.sortedVDisks() {
+			if t, ok := shares[d.ID]; ok {
+				out = append(out, n.showFragments(d, t))
+			}
 		}
 	}
 	return out, nil

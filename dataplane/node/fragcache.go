@@ -131,24 +131,6 @@ func (n *Node) dropFragCache(ns ids.NamespaceID) {
 	}
 }
 
-// SetFragmentCache says whether a vDisk's fragments are cached, and how many bytes of them: 0 is no limit, and
-// fragcache.QuotaDefault what --fragment-cache-quota says. It holds at once, and until the node stops. Errors: Absent,
-// Unsupported without a cache.
-func (n *Node) SetFragmentCache(name string, on bool, quota int64) error {
-	n.mu.Lock()
-	d := n.vdisks[name]
-	n.mu.Unlock()
-	switch {
-	case d == nil:
-		return noSuchVDisk(name)
-	case n.frag.cache == nil:
-		return errs.New(errs.Unsupported, "there is no fragment cache: start with --fragment-cache SIZE to have one")
-	}
-	n.frag.cache.SetQuota(d.ID, quota)
-	n.frag.cache.SetEnabled(d.ID, on)
-	return nil
-}
-
 // closeFragCache stops the cache once nobody asks it any more. A file that hangs must not keep the process.
 func (n *Node) closeFragCache() {
 	if c := n.frag.cache; c != nil {

@@ -118,7 +118,11 @@ func TestFragmentCacheSettings(t *testing.T) {
 	ctx := context.Background()
 	m := newCached(t)
 	quota := int64(3 * (128<<10 + 4096))
-	if err := m.n.SetFragmentCache("v", true, quota); err != nil {
+	set := func(vdisk string, on bool, quota int64) error {
+		_, err := m.n.SetVDisk(ctx, vdisk, api.VDiskSettings{Cache: &on, FragCacheQuota: &quota})
+		return err
+	}
+	if err := set("v", true, quota); err != nil {
 		t.Fatal(err)
 	}
 	used := func() (used int64) {
@@ -148,14 +152,18 @@ func TestFragmentCacheSettings(t *testing.T) {
 	}) {
 		t.Fatalf("the memory sum lacks it: %+v", mem)
 	}
-	if err := m.n.SetFragmentCache("v", false, fragcache.QuotaDefault); err != nil || used() != 0 {
+	l, err := m.n.ListCaches(ctx)
+	if err != nil || len(l) != 1 || l[0].Cache != "fragments" || l[0].QuotaBytes != quota || l[0].UsedBytes != used() {
+		t.Fatalf("%+v %v", l, err)
+	}
+	if err := set("v", false, 0); err != nil || used() != 0 {
 		t.Fatal(err, used())
 	}
-	if err := m.n.SetFragmentCache("w", false, 0); errs.Of(err) != errs.Absent {
+	if err := set("w", false, 0); errs.Of(err) != errs.Absent {
 		t.Fatal(err)
 	}
 	m.check()
-	if err := m.n.SetFragmentCache("v", true, 0); err != nil {
+	if err := set("v", true, 0); err != nil {
 		t.Fatal(err)
 	}
 	if err := m.n.RemoveVDisk(ctx, "v"); err != nil {
@@ -185,9 +193,6 @@ func TestFragmentCacheSizes(t *testing.T) {
 		t.Fatalf("%v, %v", s.Warnings, err)
 	}
 	m.check()
-	if err := m.n.SetFragmentCache("v", true, 0); errs.Of(err) != errs.Unsupported {
-		t.Fatal(err)
-	}
 	m.fragCache = 0
 	m.again(func(*memHost) {})
 	if m.n.frag.cache != nil {

@@ -40,7 +40,8 @@ type record struct {
 	Allow    []string `json:"allow,omitempty"` // words of an access list; none: open to all
 	// What a program that does not know these does without them is slower, and not wrong.
 	NoCache         bool  `json:"no_cache,omitempty"`
-	BlockCacheQuota int64 `json:"block_cache_quota_bytes,omitempty"` // of each tier; 0: the deployment's default
+	BlockCacheQuota int64 `json:"block_cache_quota_bytes,omitempty"`    // of each tier; 0: the deployment's default
+	FragCacheQuota  int64 `json:"fragment_cache_quota_bytes,omitempty"` // 0: the same
 }
 
 // A second copy of it lies in DIR/vdisks.json: see registryfile.go.

@@ -93,13 +93,16 @@ func (n *Node) changeVDisk(ctx context.Context, name string, s api.VDiskSettings
 		if s.BlockCacheQuota != nil {
 			r.BlockCacheQuota = *s.BlockCacheQuota
 		}
+		if s.FragCacheQuota != nil {
+			r.FragCacheQuota = *s.FragCacheQuota
+		}
 	})
 	if err != nil {
 		return nil, err
 	}
 	rules := rulesOf(r)
 	n.mu.Lock()
-	d.rules, d.NoCache, d.BlockCacheQuota = rules, r.NoCache, r.BlockCacheQuota
+	d.rules, d.NoCache, d.BlockCacheQuota, d.FragCacheQuota = rules, r.NoCache, r.BlockCacheQuota, r.FragCacheQuota
 	d.readOnly.Store(rules.readOnly)
 	n.mu.Unlock()
 	d.setCache(n, r)

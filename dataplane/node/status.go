@@ -111,7 +111,7 @@ func (n *Node) show(d *vdisk) api.VDisk {
 	n.mu.Lock()
 	rules := d.rules
 	v.Connections, v.ReadOnly, v.Allow = len(d.open), rules.readOnly, rules.show()
-	v.NoCache, v.BlockCacheQuota = d.NoCache, d.BlockCacheQuota
+	v.NoCache, v.BlockCacheQuota, v.FragCacheQuota = d.NoCache, d.BlockCacheQuota, d.FragCacheQuota
 	n.mu.Unlock()
 	var stored int64
 	d.rig.loop.Call(func() {

@@ -74,6 +74,7 @@ func (n *Node) openVDisk(ctx context.Context, r record, log []volume.LogEntry) (
 		return nil, err
 	}
 	n.openDoor(d, former)
+	n.setFragments(r)
 	d.vol.StartCleaning(n.cleaners)
 	return d, nil
 }

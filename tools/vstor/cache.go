@@ -58,6 +58,16 @@ func parseQuota(flag, word string) (int64, error) {
 	return n, nil
 }
 
+// quotaFlag is the quota that a flag gives; nil if it is not there.
+func quotaFlag(cmd *cobra.Command, flag string) (*int64, error) {
+	if !cmd.Flags().Changed(flag) {
+		return nil, nil
+	}
+	word, _ := cmd.Flags().GetString(flag)
+	n, err := parseQuota(flag, word)
+	return &n, err
+}
+
 // parseOnOff reads on or off.
 func parseOnOff(flag, word string) (bool, error) {
 	switch word {

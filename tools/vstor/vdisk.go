@@ -113,7 +113,7 @@ func allowed(v api.VDisk, most int) string {
 func (a *app) vdiskSet() *cobra.Command {
 	var readOnly bool
 	var allow []string
-	var cache, blockQuota string
+	var cache string
 	cmd := &cobra.Command{Use: "set NAME", Args: takes("NAME"),
 		Short: "say what a vDisk is: read-only, open to whom, cached how much",
 		Long: "Change the settings of a vDisk; those that are not named stay. They count for connections made from now\n" +
@@ -128,13 +128,15 @@ func (a *app) vdiskSet() *cobra.Command {
 			"  all                         alone: no list, open to whoever reaches the socket\n" +
 			"Whom the new list does not admit is disconnected at once. Exports that a client may not open are not\n" +
 			"listed to it.\n\n" +
-			"--cache and --block-cache-quota count at once, also while clients are connected. The sum of quotas may be\n" +
+			"--cache and the quotas count at once, also while clients are connected. The sum of quotas may be\n" +
 			"more than there is: then each has a share in proportion. `vstor cache ls` shows it all."}
 	cmd.Flags().BoolVar(&readOnly, "read-only", false, "connections can only read")
 	cmd.Flags().StringArrayVar(&allow, "allow", nil, "whom it is open to; again for more")
 	cmd.Flags().StringVar(&cache, "cache", "", "on or off: whether blocks that were read are kept")
-	cmd.Flags().StringVar(&blockQuota, "block-cache-quota", "",
+	cmd.Flags().String("block-cache-quota", "",
 		"what it may have of each tier of the block cache: a size, or default")
+	cmd.Flags().String("fragment-cache-quota", "",
+		"what it may have of the fragment cache: a size, or default")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		var s api.VDiskSettings
 		if cmd.Flags().Changed("cache") {
@@ -144,12 +146,12 @@ func (a *app) vdiskSet() *cobra.Command {
 			}
 			s.Cache = &on
 		}
-		if cmd.Flags().Changed("block-cache-quota") {
-			n, err := parseQuota("block-cache-quota", blockQuota)
-			if err != nil {
-				return err
-			}
-			s.BlockCacheQuota = &n
+		var err error
+		if s.BlockCacheQuota, err = quotaFlag(cmd, "block-cache-quota"); err != nil {
+			return err
+		}
+		if s.FragCacheQuota, err = quotaFlag(cmd, "fragment-cache-quota"); err != nil {
+			return err
 		}
 		if cmd.Flags().Changed("read-only") {
 			s.ReadOnly = &readOnly
@@ -157,7 +159,7 @@ func (a *app) vdiskSet() *cobra.Command {
 		s.Allow = allow
 		if s.None() {
 			return usageError{errors.New("there is nothing to set: --read-only, --read-only=false, --allow WHO, " +
-				"--cache on|off or --block-cache-quota SIZE")}
+				"--cache on|off, --block-cache-quota SIZE or --fragment-cache-quota SIZE")}
 		}
 		return a.call(func(ctx context.Context, c *api.Client) error {
 			v, err := c.SetVDisk(ctx, args[0], s)
