@@ -8,6 +8,8 @@
 //	         │          at a time on each: no reader goroutine, nobody waits behind another's payload
 //	         └ Readers  one per loop: reads for PRACC, pipelined on one connection of the loop (link.Conn),
 //	                    answers in any order, straight into the caller's pages
+//	           Direct   of a Reader on the ASD's host: the drive itself, read on the loop, where a lease and a
+//	                    table of extents say so (direct.go, short.go, extents.go); all else goes over the socket
 //
 // # What an error means
 //
@@ -23,4 +25,5 @@
 //	reads of a Reader        ReaderOptions.Reads; further ones end with EBUSY
 //	silence of a Reader      ReaderOptions.StallAfter: all its reads end, others are asked
 //	age of a read            ReaderOptions.ReadTimeout
+//	extents known            ReaderOptions.ExtentBytes; further ones take the place of what was not used
 package client
