@@ -45,9 +45,13 @@ func (a *app) serveCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&size, "temporary", "", "make a vDisk of that size, to be thrown away")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-		defer stop()
+		defer func() {
+			if err == nil { // else the client's signal, once its socket closes, would end us before we say why
+				stop()
+			}
+		}()
 		name := temporaryName
 		if len(args) > 0 {
 			name = args[0]

@@ -50,11 +50,12 @@ func startEmbedded(ctx context.Context, s startup) (deployment, error) {
 		err = n.ServeNBD()
 	}
 	if err != nil {
-		if cerr := n.Close(); cerr != nil {
-			s.log.Warn("stopping", "error", cerr)
-		}
+		// Not after Close: a client that has started us stops us when its socket closes, and was told nothing yet.
 		if ctx.Err() != nil {
 			err = errs.Wrap(errs.Canceled, err, "stopped while starting")
+		}
+		if cerr := n.Close(); cerr != nil {
+			s.log.Warn("stopping", "error", cerr)
 		}
 		return nil, err
 	}
