@@ -128,6 +128,27 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	return s, err
 }
 
+// Metrics is the page of metrics, in the Prometheus text format.
+func (c *Client) Metrics(ctx context.Context) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://vstor/metrics", nil)
+	if err != nil {
+		return nil, errs.Wrap(errs.Invalid, err, "cannot make the request")
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.unreachable(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = errs.New(errs.IO, "the metrics page ended in %s", resp.Status)
+	}
+	if err != nil {
+		return nil, c.unreachable(err)
+	}
+	return b, nil
+}
+
 // Reload has certificates and keys read again.
 func (c *Client) Reload(ctx context.Context) error {
 	return c.do(ctx, http.MethodPost, "reload", nil, nil)

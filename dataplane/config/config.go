@@ -38,8 +38,10 @@ type Config struct {
 	Loops          int
 	LoopCPUs       []int         // empty: wherever the kernel puts them
 	StallTimeout   time.Duration // 0: writes wait for ever
-	Processes      bool          // a child process per ASD
+	Processes      bool          // a child process per ASD, for the router and for the edge
 	ASDMemory      int64         // feeds the pools of each child
+	EdgeMemory     int64         // feeds the pools of the edge's process
+	LocationCache  int64         // of them, for where blocks lie
 	NoRestart      bool          // a child that died stays dead
 	ShortCircuit   string        // ShortOn or ShortOff: whether drives of child processes are read here
 	PlainIO        bool          // no io_uring
@@ -72,6 +74,8 @@ func Default() Config {
 		Journal:        1 << 30,
 		BlockCache:     Auto,
 		ASDMemory:      80 << 20,
+		EdgeMemory:     256 << 20,
+		LocationCache:  32 << 20,
 		MaxConnections: 256,
 
 		BlockCacheBlock: 64 << 10,

@@ -121,6 +121,7 @@ func TestKeysRoundTrip(t *testing.T) {
 		"nbd-tls":       {"optional"}, "nbd-tls-dir": {"/etc/vstor/tls"}, "nbd-tls-verify-peer": {"true"},
 		"loop-cpus":      {"1,2"},
 		"fragment-cache": {"10G"}, "fragment-cache-on-read": {"true"}, "fragment-cache-quota": {"1G"},
+		"edge-memory": {"300M"}, "location-cache": {"8M"},
 	}
 	for _, k := range Keys() {
 		if given[k.Name] == nil || k.Help == "" || (k.Arg == "" && k.Shape != Bool) {

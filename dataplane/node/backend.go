@@ -26,6 +26,7 @@ func (n *Node) openProxy() error {
 		return err
 	}
 	n.objects = &objects{n.proxy, n.meta}
+	n.source = n.proxy
 	return nil
 }
 

@@ -115,16 +115,16 @@ func (r *loopRig) closeCache() {
 }
 
 // openTenant gives a vDisk its share of the cache; nil without one. On the loop.
-func (r *loopRig) openTenant(d *vdisk) *blockCache {
+func (r *loopRig) openTenant(id ids.VolumeID, quota int64, off bool) *blockCache {
 	if r.cache == nil {
 		return nil
 	}
-	return &blockCache{r.cache, r.cache.Open(d.ID, r.n.blockQuota(d.record), d.NoCache)}
+	return &blockCache{r.cache, r.cache.Open(id, r.n.blockQuota(quota), off)}
 }
 
-// blockQuota is what a vDisk may have of each tier.
-func (n *Node) blockQuota(r record) blockcache.Quota {
-	q := cmp.Or(r.BlockCacheQuota, n.cfg.BlockCacheQuota, blockcache.Unlimited)
+// blockQuota is what a vDisk may have of each tier; own is its own setting, 0 for none.
+func (n *Node) blockQuota(own int64) blockcache.Quota {
+	q := cmp.Or(own, n.cfg.BlockCacheQuota, blockcache.Unlimited)
 	return blockcache.Quota{RAM: q, SSD: q}
 }
 
@@ -139,12 +139,17 @@ func (b *blockCache) cache() edge.Cache {
 // setCache has the settings of r count from now on.
 func (d *vdisk) setCache(n *Node, r record) {
 	n.setFragments(r)
-	if d.share == nil {
+	d.share.set(n, d.rig, r.BlockCacheQuota, r.NoCache)
+}
+
+// set changes quota and switch; on nil it does nothing.
+func (b *blockCache) set(n *Node, rig *loopRig, quota int64, off bool) {
+	if b == nil {
 		return
 	}
-	d.rig.loop.Call(func() {
-		d.share.t.SetQuota(n.blockQuota(r))
-		d.share.t.SetOff(r.NoCache)
+	rig.loop.Call(func() {
+		b.t.SetQuota(n.blockQuota(quota))
+		b.t.SetOff(off)
 	})
 }
 
@@ -177,14 +182,7 @@ func (n *Node) showFragments(d *vdisk, t fragcache.Tenant) api.CacheShare {
 func (n *Node) ListCaches(context.Context) ([]api.CacheShare, error) {
 	var out []api.CacheShare
 	for _, d := range n.sortedVDisks() {
-		if d.share == nil {
-			continue
-		}
-		s := &d.share.t.Stats
-		out = append(out, showTier(d.Name, "block-ram", &s.RAM))
-		if d.rig.tier != nil {
-			out = append(out, showTier(d.Name, "block-ssd", &s.SSD))
-		}
+		out = append(out, d.share.show(d.Name, d.rig)...)
 	}
 	if n.frag.cache != nil {
 		shares := map[ids.NamespaceID]fragcache.Tenant{}
@@ -198,6 +196,18 @@ func (n *Node) ListCaches(context.Context) ([]api.CacheShare, error) {
 	return out, nil
 }
 
+// show is what a vDisk has of each tier; none of nil.
+func (b *blockCache) show(vdisk string, rig *loopRig) (out []api.CacheShare) {
+	if b == nil {
+		return nil
+	}
+	out = append(out, showTier(vdisk, "block-ram", &b.t.Stats.RAM))
+	if rig.tier != nil {
+		out = append(out, showTier(vdisk, "block-ssd", &b.t.Stats.SSD))
+	}
+	return out
+}
+
 func showTier(vdisk, cache string, s *blockcache.TierStats) api.CacheShare {
 	c := api.CacheShare{VDisk: vdisk, Cache: cache, SizeBytes: s.Size.Load(), QuotaBytes: s.Quota.Load(),
 		ShareBytes: s.Share.Load(), UsedBytes: s.Used.Load(), Hits: s.Hits.Load(), Misses: s.Misses.Load()}
@@ -207,8 +217,7 @@ func showTier(vdisk, cache string, s *blockcache.TierStats) api.CacheShare {
 	return c
 }
 
-func (n *Node) cacheMetrics(p *stat.Page) {
-	list, _ := n.ListCaches(n.ctx)
+func (n *Node) cacheMetrics(p *stat.Page, list []api.CacheShare) {
 	for _, c := range list {
 		l := []string{"vdisk", c.VDisk, "cache", c.Cache}
 		p.Gauge("vstor_cache_used_bytes", "what a vDisk has of a tier of a cache", float64(c.UsedBytes), l...)

@@ -137,8 +137,22 @@ func (n *Node) startASDs() error {
 func (n *Node) startASD(d *drive, exe, run string, secret []byte) error {
 	name := "asd-" + strconv.Itoa(int(d.id))
 	sock := filepath.Join(run, name+".sock")
-	d.child = supervise.Start(supervise.Options{Name: name, Path: exe, Args: n.asdArgs(d, sock),
-		PIDFile: filepath.Join(run, name+".pid"), Restart: !n.cfg.NoRestart, Output: os.Stderr, Log: n.log})
+	if !n.opts.Parted {
+		n.superviseASD(d, exe, run)
+	}
+	return n.reachASD(d, sock, secret)
+}
+
+// superviseASD starts a daemon.
+func (n *Node) superviseASD(d *drive, exe, run string) {
+	name := "asd-" + strconv.Itoa(int(d.id))
+	d.child = supervise.Start(supervise.Options{Name: name, Path: exe,
+		Args: n.asdArgs(d, filepath.Join(run, name+".sock")), PIDFile: filepath.Join(run, name+".pid"),
+		Restart: !n.cfg.NoRestart, Output: os.Stderr, Log: n.log})
+}
+
+// reachASD connects to a daemon.
+func (n *Node) reachASD(d *drive, sock string, secret []byte) error {
 	o := client.Options{ID: d.id, UUID: n.ident.asdUUID(int(d.id)), Deployment: n.ident.UUID, Secret: secret,
 		Network: "unix", Addr: sock, Name: "router", ShortCircuit: n.shortCircuit(),
 		OnState: func(up bool, err error) { n.asdState(d.id, up, err) }}
@@ -148,6 +162,15 @@ func (n *Node) startASD(d *drive, exe, run string, secret []byte) error {
 	}
 	o.Addr, o.Name, o.OnState, o.ShortCircuit = controlSock(sock), "faults", nil, false
 	d.control, err = client.New(o)
+	return err
+}
+
+// reachASDAt connects to a daemon somewhere.
+func (n *Node) reachASDAt(d *drive, a ASDAddr, secret []byte, name string) (err error) {
+	o := client.Options{ID: d.id, UUID: a.UUID, Deployment: n.ident.UUID, Secret: secret, Name: name,
+		OnState: func(up bool, err error) { n.asdState(d.id, up, err) }}
+	o.Network, o.Addr = parts(a.Addr)
+	d.remote, err = client.New(o)
 	return err
 }
 
@@ -202,7 +225,7 @@ func (n *Node) awaitASDs() {
 	for begin := time.Now(); time.Since(begin) < asdStartWait; time.Sleep(5 * time.Millisecond) {
 		waiting := false
 		for _, d := range n.drives {
-			waiting = waiting || !d.remote.Up() && d.child.Restarts() < 2
+			waiting = waiting || !d.remote.Up() && (d.child == nil || d.child.Restarts() < 2)
 		}
 		if !waiting {
 			break

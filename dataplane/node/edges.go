@@ -13,6 +13,7 @@ import (
 	"vstor/dataplane/link"
 	"vstor/dataplane/meta"
 	"vstor/dataplane/router"
+	"vstor/dataplane/stat"
 )
 
 // EdgeOptions say how edges in other processes are served.
@@ -169,4 +170,23 @@ func (n *Node) ServeEdges(l net.Listener) {
 			n.log.Error("edges are not served any more", "address", l.Addr(), "error", err)
 		}
 	}()
+}
+
+// doorMetrics are what edges did with the vDisk.
+func (d *vdisk) doorMetrics(p *stat.Page, l []string) {
+	s := &d.door.Stats
+	c := func(name, help string, v uint64) { p.Counter(name, help, float64(v), l...) }
+	c("vstor_router_reads_total", "reads of edges", s.Reads.Load())
+	c("vstor_router_writes_total", "writes of edges", s.Writes.Load())
+	c("vstor_router_flushes_total", "flushes of edges", s.Flushes.Load())
+	c("vstor_router_discards_total", "trims and zeroes of edges", s.Discards.Load())
+	c("vstor_router_lookups_total", "questions of edges about where blocks lie", s.Lookups.Load())
+	c("vstor_router_manifests_total", "manifests that edges asked for", s.Manifests.Load())
+	c("vstor_router_read_bytes_total", "bytes sent to edges", s.ReadBytes.Load())
+	c("vstor_router_written_bytes_total", "bytes received from edges", s.WriteBytes.Load())
+	c("vstor_router_refused_total", "requests of sessions that were over", s.Refused.Load())
+	c("vstor_router_takeovers_total", "edges that were fenced", s.Takeovers.Load())
+	c("vstor_router_bad_peers_total", "connections of edges closed for a broken protocol", s.BadPeers.Load())
+	c("vstor_router_settled_total", "objects that an edge gave up before they were deleted", s.Settled.Load())
+	p.Gauge("vstor_router_sessions", "edges that have the vDisk open", float64(s.Sessions.Load()), l...)
 }

@@ -151,7 +151,7 @@ func (n *Node) statusIO(s *api.Status) {
 
 // praccOptions: drives are read here, or by way of their daemons, or both: what a daemon located once is read here.
 func (r *loopRig) praccOptions() pracc.Options {
-	o := pracc.Options{Manifests: r.n.proxy, CacheBytes: r.n.plan.manifest, OnRot: r.n.onRot}
+	o := pracc.Options{Manifests: r.n.source, CacheBytes: r.n.plan.manifest, OnRot: r.n.onRot}
 	if r.n.cfg.Processes {
 		o.Remotes, o.Drives = r.praccRemote, r.praccDirect
 	} else {

@@ -70,11 +70,7 @@ func planMemory(cfg *config.Config, coders int64) (memoryPlan, error) {
 		p.extents = extentsOf(cfg)
 	}
 	p.blocks = cfg.BlockCache / int64(cfg.Loops) / buf.PageSize * buf.PageSize
-	if size := ssdBytes(cfg); size > 0 && p.blocks > 0 {
-		o := blockcache.Options{BlockBytes: int(cfg.BlockCacheBlock), RAMBytes: p.blocks}
-		t := ssd.Options{BlockBytes: int(cfg.BlockCacheBlock)}
-		p.cacheIdx = o.Memory(size) - p.blocks + t.Memory(size)
-	}
+	p.cacheIdx = cacheIndex(cfg, p.blocks)
 	p.sealing = sealers * (blocks*128 + volume.SealBytes)
 	p.overlay = (cfg.Journal>>12)*44 + blocks*44
 	fixed := p.maps + p.cache + p.tables + p.coders + p.cleaning + p.stores + p.sealing + p.overlay +
@@ -96,6 +92,17 @@ func extentsOf(cfg *config.Config) int64 {
 		return 0
 	}
 	return min(max(cfg.Memory/64/int64(cfg.Loops*cfg.ASDs), extentsMin), extentsMax)
+}
+
+// cacheIndex is what a loop's second tier of the block cache takes in RAM.
+func cacheIndex(cfg *config.Config, blocks int64) int64 {
+	size := ssdBytes(cfg)
+	if size == 0 || blocks == 0 {
+		return 0
+	}
+	o := blockcache.Options{BlockBytes: int(cfg.BlockCacheBlock), RAMBytes: blocks}
+	t := ssd.Options{BlockBytes: int(cfg.BlockCacheBlock)}
+	return o.Memory(size) - blocks + t.Memory(size)
 }
 
 // Memory lists the pools by name, with what they hold now.

@@ -5,6 +5,7 @@ import (
 
 	"vstor/dataplane/block"
 	"vstor/dataplane/buf"
+	"vstor/dataplane/edge"
 	"vstor/dataplane/ids"
 	"vstor/dataplane/nbd"
 	"vstor/dataplane/stat"
@@ -28,7 +29,8 @@ func (n *Node) WriteMetrics(p *stat.Page) {
 	for _, r := range n.rigs {
 		r.metrics(p)
 	}
-	n.cacheMetrics(p)
+	caches, _ := n.ListCaches(n.ctx)
+	n.cacheMetrics(p, caches)
 	n.fragCacheMetrics(p)
 	n.corruptionMetrics(p)
 }
@@ -88,14 +90,16 @@ func (d *vdisk) metrics(p *stat.Page) {
 	c("vstor_vdisk_corrupt_total", "requests that ended with an error because data is damaged", e.Corrupt.Load())
 	c("vstor_journal_trimmed_incomplete_total", "journal space freed before all fragments were written",
 		v.TrimIncomplete.Load())
+	if d.door != nil {
+		d.doorMetrics(p, l)
+	}
 	p.Gauge("vstor_seal_queue", "batches closed and not yet in the map", float64(v.Queue.Load()), l...)
-	d.ladder(p)
+	ladder(p, d.Name, &d.disk.Stats)
 }
 
 // ladder is where reads came from, and how long requests took. A rung that never served is left out: each is a
 // histogram.
-func (d *vdisk) ladder(p *stat.Page) {
-	e := &d.disk.Stats
+func ladder(p *stat.Page, vdisk string, e *edge.Stats) {
 	for i := range e.Rungs {
 		var s stat.Snapshot
 		e.Rungs[i].Latency.AddTo(&s)
@@ -103,15 +107,15 @@ func (d *vdisk) ladder(p *stat.Page) {
 		if s.Count == 0 && bytes == 0 {
 			continue
 		}
-		l := []string{"vdisk", d.Name, "rung", block.Rung(i).String()}
+		l := []string{"vdisk", vdisk, "rung", block.Rung(i).String()}
 		p.Histogram("vstor_vdisk_read_seconds", "reads, by the last rung of the read ladder that they needed", &s, l...)
 		p.Counter("vstor_vdisk_rung_bytes_total", "bytes read, by the rung that gave them", float64(bytes), l...)
 	}
 	var writes, flushes stat.Snapshot
 	e.WriteLatency.AddTo(&writes)
 	e.FlushLatency.AddTo(&flushes)
-	p.Histogram("vstor_vdisk_write_seconds", "writes", &writes, "vdisk", d.Name)
-	p.Histogram("vstor_vdisk_flush_seconds", "flushes", &flushes, "vdisk", d.Name)
+	p.Histogram("vstor_vdisk_write_seconds", "writes", &writes, "vdisk", vdisk)
+	p.Histogram("vstor_vdisk_flush_seconds", "flushes", &flushes, "vdisk", vdisk)
 }
 
 func (n *Node) asdMetrics(p *stat.Page, d *drive) {
@@ -200,7 +204,8 @@ func (n *Node) shortMetrics(p *stat.Page, d *drive) {
 	p.Gauge("vstor_asd_extents_bytes", "memory that these take", float64(s.tableBytes), l...)
 }
 
-func (r *loopRig) metrics(p *stat.Page) {
+// coreMetrics are those of every loop.
+func (r *loopRig) coreMetrics(p *stat.Page) {
 	l := []string{"loop", strconv.Itoa(r.id)}
 	s, q := r.loop.Stats(), r.client.Stats()
 	p.Counter("vstor_loop_passes_total", "passes of the loop", float64(s.Passes), l...)
@@ -226,6 +231,11 @@ func (r *loopRig) metrics(p *stat.Page) {
 		float64(q.CacheFailed.Load()), l...)
 	p.Counter("vstor_pracc_manifest_misses_total", "reads whose manifest was not cached", float64(q.Misses.Load()), l...)
 	p.Counter("vstor_corrupt_blocks_total", "blocks that failed their checksum", float64(q.Corrupt.Load()), l...)
+}
+
+func (r *loopRig) metrics(p *stat.Page) {
+	r.coreMetrics(p)
+	l := []string{"loop", strconv.Itoa(r.id)}
 	var jr struct{ records, entries, bytes, syncs, stalls float64 }
 	var free, total float64
 	r.loop.Call(func() {

@@ -25,6 +25,7 @@ import (
 	"vstor/dataplane/units"
 	"vstor/dataplane/volume"
 	"vstor/dataplane/volume/pagemap"
+	"vstor/pracc"
 )
 
 // sealers is how many SCOs are under way at once: one is coded while the other waits for its drives.
@@ -48,6 +49,8 @@ type Options struct {
 	Only          string // the one vDisk that is served over NBD, also without a name; empty: all of them
 
 	Edges *EdgeOptions // nil: vDisks are not opened by edges in other processes
+	// Parted: files, drives and ASD daemons are the parent's (Fleet); this is its router.
+	Parted bool
 }
 
 // Node is a running deployment in one process.
@@ -72,6 +75,8 @@ type Node struct {
 	sealer   *volume.Sealer
 	cleaners *volume.Cleaners
 	rigs     []*loopRig
+	source   pracc.Manifests // of PRACC
+	shows    nbd.Exports     // over NBD
 	rots     chan rot
 	returned chan ids.ASDID // that answer again
 	awaited  atomic.Bool    // the ASDs have had their time to start
@@ -108,6 +113,7 @@ func Start(opts Options) (*Node, error) {
 		vdisks: map[string]*vdisk{}, failed: map[string]*failed{}, rots: make(chan rot, rotQueue),
 		returned: make(chan ids.ASDID, returnQueue)}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.shows = exports{n}
 	if err := n.start(); err != nil {
 		n.Close()
 		return nil, err
@@ -127,7 +133,7 @@ func (n *Node) start() error {
 	if err := n.openTLS(); err != nil {
 		return err
 	}
-	if n.opts.Fresh {
+	if n.opts.Fresh && !n.opts.Parted {
 		if err := n.create(); err != nil {
 			return err
 		}

@@ -20,7 +20,7 @@ func (n *Node) ServeNBD() error {
 		}
 	}
 	opts := nbdLimits(&n.cfg)
-	opts.Exports, opts.Log = exports{n}, n.log
+	opts.Exports, opts.Log = n.shows, n.log
 	opts.TLS, opts.TLSRequired = n.tls, n.cfg.NBDTLS == config.TLSRequired
 	srv, err := nbd.New(opts)
 	if err != nil {

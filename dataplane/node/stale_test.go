@@ -167,16 +167,17 @@ func (m *stale) takeover(stopped bool) {
 		ops = append(ops, o)
 		old.submit(o)
 	}
-	before := len(ops)
 	resume := make(chan struct{})
+	var asked []*edgeOp // while it is stopped
 	if stopped {
 		old.loop.PostFunc(func() { <-resume })
-		for range 4 { // asked while it is stopped
+		for range 4 {
 			o := &edgeOp{req: block.Request{Op: block.Read, Off: m.rng.Int64N(m.size/4096) * 4096, Len: 4096}}
-			ops = append(ops, o)
+			asked = append(asked, o)
 			old.submit(o)
 		}
 	}
+	before := bytes.Clone(m.flat)
 	moved := make(chan struct{})
 	go func() { // its lease runs out, so that it need not be asked
 		for stopped {
@@ -196,31 +197,22 @@ func (m *stale) takeover(stopped bool) {
 		m.fatalf("takeover: %v", err)
 	}
 	close(moved)
-	late := map[*edgeOp]bool{}
-	for _, o := range ops {
-		select {
-		case <-o.done:
-		default:
-			late[o] = true
-		}
-	}
-	held := bytes.Clone(m.flat)
 	m.decide(ops)
 	m.checkAll()
 	close(resume)
-	for i, o := range ops {
-		m.await(o)
-		switch {
-		case o.req.Op != block.Read || o.req.Err != errs.OK || !late[o]:
-		case i >= before && stopped:
-			m.fatalf("the edge that was stopped answers a read after its lease had run out")
-		default:
-			// The router answered it while the vDisk was still this edge's, and the edge heard it late.
-			m.flat, held = held, m.flat
-			m.explain(o, ops)
-			m.flat, held = held, m.flat
+	for _, o := range asked {
+		if m.await(o); o.req.Err == errs.OK {
+			m.fatalf("an edge that was stopped answers a read after it has lost the vDisk")
 		}
 	}
+	now := m.flat
+	for _, o := range ops { // what it asked the router for before is as it was then
+		if m.await(o); o.req.Op == block.Read && o.req.Err == errs.OK {
+			m.flat = before
+			m.explain(o, ops)
+		}
+	}
+	m.flat = now
 	m.refuses(old)
 	m.checkAll()
 	old.shut()

@@ -261,7 +261,7 @@ func (e *testEdge) open(mode proto.Mode, takeover bool, opener byte) error {
 	defer cancel()
 	r, err := remote.Open(ctx, remote.Options{VDisk: "v", Edge: "edge " + e.name, Opener: proto.Opener{opener, e.name[0]},
 		Secret: edgeSecret, Dial: e.w.dial, Mode: mode, Takeover: takeover, Loop: e.loop, Hub: e.hub, Cache: e.cache,
-		Objects: e.client, Clock: e.w.clock, BackOff: 20 * time.Millisecond, Log: e.w.log})
+		Objects: e.client, Clock: e.w.clock, LookAgain: 1, BackOff: 20 * time.Millisecond, Log: e.w.log})
 	if err != nil {
 		return err
 	}

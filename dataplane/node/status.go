@@ -11,6 +11,7 @@ import (
 
 	"vstor/dataplane/api"
 	"vstor/dataplane/block"
+	"vstor/dataplane/edge"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
 	"vstor/dataplane/layout"
@@ -73,16 +74,15 @@ func (n *Node) VDiskStats(_ context.Context, name string) (api.VDiskStats, error
 	n.mu.Unlock()
 	switch {
 	case d != nil:
-		return d.stats(), nil
+		return showStats(d.Name, &d.disk.Stats), nil
 	case f != nil:
 		return api.VDiskStats{Name: name}, nil
 	}
 	return api.VDiskStats{}, noSuchVDisk(name)
 }
 
-func (d *vdisk) stats() api.VDiskStats {
-	e := &d.disk.Stats
-	s := api.VDiskStats{Name: d.Name, Writes: latency(&e.WriteLatency), Flushes: latency(&e.FlushLatency),
+func showStats(vdisk string, e *edge.Stats) api.VDiskStats {
+	s := api.VDiskStats{Name: vdisk, Writes: latency(&e.WriteLatency), Flushes: latency(&e.FlushLatency),
 		WriteBytes: e.WriteBytes.Load(), Errors: e.Errors.Load()}
 	for i := range e.Rungs {
 		g := &e.Rungs[i]

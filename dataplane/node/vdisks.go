@@ -66,7 +66,7 @@ func (n *Node) openVDisk(ctx context.Context, r record, log []volume.LogEntry) (
 			Loop: rig.loop, Journal: rig.jrn, Map: d.m, Objects: n.objects, Reader: rig.client,
 			Sealer: n.sealer, Log: n.log, Hook: n.opts.Hook, Settle: d.settle})
 		rig.keeper.Add(d.vol)
-		d.share = rig.openTenant(d)
+		d.share = rig.openTenant(d.ID, d.BlockCacheQuota, d.NoCache)
 		d.disk = edge.NewDisk(rig.loop, d.vol, rig.fetch, d.share.cache())
 	})
 	if err := d.vol.Recover(ctx, log); err != nil {

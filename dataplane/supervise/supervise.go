@@ -24,8 +24,11 @@ import (
 	"vstor/dataplane/errs"
 )
 
-// LifelineFD is the child's descriptor of its lifeline.
-const LifelineFD = 3
+// LifelineFD is the child's descriptor of its lifeline, FilesFD the first of Options.Files.
+const (
+	LifelineFD = 3
+	FilesFD    = 4
+)
 
 // Pauses between a child's end and its next start: they double, and begin anew once it has run for a while.
 const (
@@ -36,11 +39,12 @@ const (
 
 // Options say what to run.
 type Options struct {
-	Name    string   // for logs
-	Path    string   // of the program
-	Args    []string // without the program's name
-	PIDFile string   // holds the pid while the child runs
-	Restart bool     // start it again when it dies
+	Name    string     // for logs
+	Path    string     // of the program
+	Args    []string   // without the program's name
+	PIDFile string     // holds the pid while the child runs
+	Restart bool       // start it again when it dies
+	Files   []*os.File // the child's from descriptor FilesFD on; the caller's to close, after Stop
 	Output  io.Writer
 	Log     *slog.Logger
 }
@@ -140,7 +144,7 @@ func (c *Child) spawn() (*running, error) {
 	cmd := exec.Command(c.opts.Path, c.opts.Args...)
 	said := &lastLine{to: c.opts.Output}
 	cmd.Stdout, cmd.Stderr = said, said
-	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.ExtraFiles = append([]*os.File{theirs}, c.opts.Files...)
 	// A group of its own: Ctrl-C at the terminal is for the parent, which ends its children in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {

@@ -92,7 +92,7 @@ func (a *app) root() *cobra.Command {
 	root.PersistentFlags().StringVar(&a.dir, "dir", dir, "folder of the deployment, or VSTOR_DIR")
 	root.PersistentFlags().BoolVar(&a.asJSON, "json", false, "print JSON")
 	root.AddCommand(a.upCommand(), a.serveCommand(), a.vdiskCommand(), a.asdCommand(), a.cacheCommand(), a.statusCommand(),
-		a.reloadCommand(), a.benchCommand(), a.fsckCommand(), a.versionCommand())
+		a.routerCommand(), a.edgeCommand(), a.reloadCommand(), a.benchCommand(), a.fsckCommand(), a.versionCommand())
 	return root
 }
 

@@ -9,7 +9,7 @@ import (
 )
 
 func main() {
-	a := &app{stdout: os.Stdout, stderr: os.Stderr, environ: os.Environ(), start: startEmbedded,
+	a := &app{stdout: os.Stdout, stderr: os.Stderr, environ: os.Environ(), start: startAny,
 		manager: manager{inherit: config.Inherit, tell: config.NewNotifier()}}
 	os.Exit(a.run(os.Args[1:]))
 }

@@ -36,6 +36,18 @@ type startup struct {
 // under way may give up.
 type starter func(ctx context.Context, s startup) (deployment, error)
 
+// startAny runs everything in this process, or in processes of its own.
+func startAny(ctx context.Context, s startup) (deployment, error) {
+	if !s.cfg.Processes {
+		return startEmbedded(ctx, s)
+	}
+	f, err := node.StartFleet(ctx, node.FleetOptions{Config: s.cfg, Fresh: s.fresh, Listeners: s.listeners, Log: s.log})
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
 // startEmbedded runs everything in this process.
 func startEmbedded(ctx context.Context, s startup) (deployment, error) {
 	n, err := node.Start(node.Options{Config: s.cfg, Log: s.log, Fresh: s.fresh, Fatal: fatal, NoNBD: true,

@@ -1,6 +1,7 @@
 package proto
 
 import (
+	"crypto/rand"
 	"fmt"
 
 	"vstor/dataplane/errs"
@@ -92,6 +93,12 @@ const (
 // Opener is a process that opens vDisks: 128 random bits, made when it starts. Two that have the same never live at the
 // same time. Zeros are nobody.
 type Opener [16]byte
+
+// NewOpener makes one.
+func NewOpener() (o Opener) {
+	rand.Read(o[:])
+	return o
+}
 
 func (o Opener) String() string { return fmt.Sprintf("%x", o[:4]) }
 

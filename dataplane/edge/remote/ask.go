@@ -58,7 +58,7 @@ func (a *asked) RingDone(*ring.Op, int32) { a.end() }
 
 func (a *asked) end() {
 	f, r := a.f, a.r
-	f.Err = a.err
+	f.Err, f.Via = a.err, block.FromDriver
 	a.f = nil
 	a.next, r.freeAsked = r.freeAsked, a
 	f.Done.FetchDone(f)

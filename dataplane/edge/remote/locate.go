@@ -1,8 +1,6 @@
 package remote
 
 import (
-	"time"
-
 	"vstor/dataplane/block"
 	"vstor/dataplane/edge/proto"
 	"vstor/dataplane/errs"
@@ -26,9 +24,6 @@ const (
 	lookupsMax = 32
 	// aheadGroups is how many are looked up beyond the one that is missed by somebody who reads on.
 	aheadGroups = 3
-	// lookAgain is how soon a group is looked up again whose blocks the driver had to be asked for. They are in
-	// its journal, and a read of them costs a look-up no more often than that.
-	lookAgain = int64(250 * time.Millisecond)
 	// recentMax is of how many groups it is known when they were looked up.
 	recentMax = 256
 )
@@ -123,7 +118,7 @@ func (r *Remote) missed(first, last group) {
 func (r *Remote) lookup(g group) {
 	addr, size := ids.BlockAddr(g)*groupBlocks, ids.BlockAddr(r.size>>ids.BlockShift)
 	rec, now := &r.recent[g%recentMax], r.loop.Now()
-	if addr >= size || rec.life == r.life && rec.g == g && now-rec.at < lookAgain {
+	if addr >= size || rec.life == r.life && rec.g == g && now-rec.at < int64(r.opt.LookAgain) {
 		return
 	}
 	for _, c := range r.lookups {

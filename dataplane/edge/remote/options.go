@@ -42,17 +42,23 @@ type Options struct {
 
 	StallTimeout time.Duration // requests wait so long for a router; 0: for ever
 	RenewEvery   time.Duration
-	InFlight     int           // requests that are unanswered; the router may allow fewer
-	BackOff      time.Duration // between attempts to connect, at most
-	Link         link.Options
-	Clock        func() int64 // nil: the boot-time clock
-	Log          *slog.Logger
+	// LookAgain is how soon a group of blocks is looked up again that the driver had to be asked for. They are in its
+	// journal, and a read of them costs a look-up no more often than that.
+	LookAgain time.Duration
+	InFlight  int           // requests that are unanswered; the router may allow fewer
+	BackOff   time.Duration // between attempts to connect, at most
+	Link      link.Options
+	Clock     func() int64 // nil: the boot-time clock
+	Log       *slog.Logger
 }
 
 // EnsureDefaults fills in zero fields.
 func (o *Options) EnsureDefaults() {
 	if o.RenewEvery == 0 {
 		o.RenewEvery = 5 * time.Second
+	}
+	if o.LookAgain == 0 {
+		o.LookAgain = 250 * time.Millisecond
 	}
 	if o.InFlight == 0 {
 		o.InFlight = 256

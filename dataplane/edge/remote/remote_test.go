@@ -52,6 +52,25 @@ func TestChangesAndLease(t *testing.T) {
 	e.know(100, 10, 19) // it is renewed
 }
 
+// A read that was on its way when the lease ran out is not answered with what it found.
+func TestLeaseRunsOutUnderARead(t *testing.T) {
+	w := newWorld(t)
+	e := w.mustOpen('a')
+	e.do(block.Write, 0, 8, 1)
+	e.know(0, 8, 1)
+	e.loop.Call(func() { e.hold = true })
+	q := e.start(block.Read, 0, 8, 0)
+	w.eventually("no fetch", func() (ok bool) {
+		e.loop.Call(func() { ok = len(e.ends) > 0 })
+		return ok
+	})
+	w.forward.Add(int64(21 * time.Second))
+	e.loop.Call(func() { e.hold = false; e.loop.AtPassEnd(&e.hook) })
+	if q.wait() != errs.OK || e.disk.Stats.LeaseLost.Load() != 1 {
+		t.Errorf("%v; %d reads were asked again", q.Err, e.disk.Stats.LeaseLost.Load())
+	}
+}
+
 func TestOpenRefused(t *testing.T) {
 	w := newWorld(t)
 	a := w.mustOpen('a')

@@ -39,6 +39,7 @@ type Remote struct {
 
 	// The session.
 	size     int64
+	volume   ids.VolumeID
 	epoch    ids.Epoch
 	session  uint64 // in which it is or was exclusive; 0: none
 	mode     proto.Mode
@@ -231,14 +232,16 @@ func (r *Remote) isOpen(m *proto.Opened, sent int64) {
 		r.forget()
 		r.acked = m.Seq
 	}
-	r.size, r.epoch, r.mode, r.wish = m.Size, m.Epoch, m.Mode, m.Mode
+	r.size, r.volume = m.Size, m.Volume
+	r.epoch, r.mode, r.wish = m.Epoch, m.Mode, m.Mode
 	r.acked = max(r.acked, m.Seq)
 	r.takeover = false
 	r.opened = r.loop.Now()
 	r.Stats.Connected.Set(1)
 	if m.Mode == proto.Exclusive {
 		r.session = m.Session
-		r.until = max(r.until, sent+int64(m.Lease)) // it may have waited long: then this is past, and the next renewal counts
+		// It may have waited long: then this is past, and the next renewal counts.
+		r.until = max(r.until, sent+int64(m.Lease))
 		r.sendControl(&r.renewal, nil)
 	}
 	if r.state == opening {
@@ -410,6 +413,7 @@ func (r *Remote) Closed() {
 // Info is what is known of the session, for people. Any goroutine but the loop.
 type Info struct {
 	Size      int64
+	Volume    ids.VolumeID
 	Exclusive bool
 	Connected bool
 	Fenced    error
@@ -418,7 +422,8 @@ type Info struct {
 // Info tells of the session.
 func (r *Remote) Info() (i Info) {
 	r.loop.Call(func() {
-		i = Info{Size: r.size, Exclusive: r.mode == proto.Exclusive, Connected: r.state == up, Fenced: r.fenced}
+		i = Info{Size: r.size, Volume: r.volume, Exclusive: r.mode == proto.Exclusive, Connected: r.state == up,
+			Fenced: r.fenced}
 	})
 	return i
 }

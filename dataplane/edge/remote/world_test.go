@@ -319,6 +319,8 @@ type host struct {
 	r    *Remote
 	disk *edge.Disk
 	ends []*block.Fetch
+	done []*block.Fetch
+	hold bool // fetches do not end; loop
 	hook ring.Hook
 }
 
@@ -331,11 +333,15 @@ func (w *world) options(e *host, name byte) Options {
 func (w *world) host() *host {
 	e := &host{rig: newRig(w.t), w: w}
 	e.hook = ring.Hook{Stage: ring.StageDevice, Run: func() {
+		if e.hold {
+			return
+		}
 		list := e.ends
-		e.ends = e.ends[:0]
+		e.ends = e.done[:0]
 		for _, x := range list {
 			x.Done.FetchDone(x)
 		}
+		e.done = list
 	}}
 	return e
 }

@@ -1,0 +1,435 @@
+package node
+
+import (
+	"context"
+	"hash/fnv"
+	"log/slog"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"vstor/dataplane/api"
+	"vstor/dataplane/block"
+	"vstor/dataplane/buf"
+	"vstor/dataplane/config"
+	"vstor/dataplane/edge"
+	"vstor/dataplane/edge/proto"
+	"vstor/dataplane/edge/remote"
+	"vstor/dataplane/errs"
+	"vstor/dataplane/ids"
+	"vstor/dataplane/layout"
+	"vstor/dataplane/nbd"
+	"vstor/dataplane/ring"
+	"vstor/dataplane/units"
+)
+
+// ASDAddr is where an ASD is to be had.
+type ASDAddr struct {
+	UUID [16]byte
+	Addr string // unix:PATH or HOST:PORT
+}
+
+// EdgeRole says what an edge's process serves, and with whom.
+type EdgeRole struct {
+	Config     config.Config // NBD, loops and memory of it; its Dir is where nbd.sock is made
+	Name       string        // for the router's log
+	Opener     proto.Opener
+	Deployment [16]byte
+	SecretFile string
+	Router     string    // unix:PATH or HOST:PORT
+	RouterAPI  string    // folder of the socket where the router says which vDisks there are
+	ASDs       []ASDAddr // by number
+	Takeover   bool      // fence whoever has a vDisk when it is opened first
+	Passive    bool      // open vDisks passive; the first change makes it exclusive
+	Listeners  []net.Listener
+	Log        *slog.Logger
+}
+
+// Edge is a running edge: NBD in front, the router and the ASDs behind. Any goroutine.
+type Edge struct {
+	n      *Node // NBD, loops and connections to ASDs
+	o      EdgeRole
+	secret []byte
+	router *api.Client
+	caches []*remote.Cache // by loop
+
+	mu      sync.Mutex // never held across IO
+	vdisks  map[string]*edgeVDisk
+	closing map[string]chan struct{} // vDisks on their way out; closed at the end
+	known   []api.VDisk              // as the router told last
+	listed  time.Time
+	stopped bool
+}
+
+// edgeVDisk is a vDisk that some connection has open, or opens.
+type edgeVDisk struct {
+	name  string
+	rig   *loopRig
+	opens map[*edgeExport]struct{}
+	ready chan struct{} // closed once it is open, or is not
+	err   error
+	r     *remote.Remote
+	disk  *edge.Disk
+	share *blockCache // of the loop's block cache; nil: there is none
+	info  remote.Info
+}
+
+// StartEdge brings an edge up. NBD is served when it returns; a vDisk is opened when the first client wants it.
+func StartEdge(o EdgeRole) (*Edge, error) {
+	secret, err := readSecret(o.SecretFile, secretIsCopy)
+	if err != nil {
+		return nil, err
+	}
+	cfg := o.Config
+	cfg.Processes = true
+	n := &Node{opts: Options{Listeners: o.Listeners, Parted: true}, cfg: cfg, log: o.Log, host: RealHost{},
+		started: time.Now(), vdisks: map[string]*vdisk{}, failed: map[string]*failed{}, rots: make(chan rot, rotQueue),
+		returned: make(chan ids.ASDID, returnQueue)}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	e := &Edge{n: n, o: o, secret: secret, router: api.NewClient(o.RouterAPI), vdisks: map[string]*edgeVDisk{},
+		closing: map[string]chan struct{}{}}
+	n.source, n.shows = e, e
+	if err := e.start(); err != nil {
+		e.Close()
+		return nil, err
+	}
+	return e, nil
+}
+
+func (e *Edge) start() (err error) {
+	n := e.n
+	if n.plan, err = planEdge(&n.cfg); err != nil {
+		return err
+	}
+	n.ident.UUID = e.o.Deployment
+	n.tuneRuntime()
+	if err := n.openTLS(); err != nil {
+		return err
+	}
+	for i, a := range e.o.ASDs {
+		d := &drive{id: ids.ASDID(i), path: a.Addr}
+		n.drives = append(n.drives, d)
+		if err := n.reachASDAt(d, a, e.secret, e.o.Name); err != nil {
+			return err
+		}
+	}
+	n.background(func(ctx context.Context) { // the ASDs have their time to start, then it is said who does not answer
+		select {
+		case <-time.After(asdStartWait):
+			n.awaited.Store(true)
+		case <-ctx.Done():
+		}
+	})
+	for i := range n.cfg.Loops {
+		r, err := n.startLoop(i)
+		if err != nil {
+			return err
+		}
+		n.rigs = append(n.rigs, r)
+		e.caches = append(e.caches, remote.NewCache(n.cfg.LocationCache/int64(n.cfg.Loops)))
+	}
+	return n.ServeNBD()
+}
+
+// planEdge divides --edge-memory: what is left after the fixed terms are pages.
+func planEdge(cfg *config.Config) (memoryPlan, error) {
+	p := memoryPlan{loops: cfg.Loops, manifest: manifestMem, recv: ringOptions(cfg, nil).Memory(),
+		conns: nbdLimits(cfg).Memory(cfg.Loops, cfg.TLSOn())}
+	fixed := p.conns + cfg.LocationCache + int64(cfg.Loops)*(p.recv+p.manifest)
+	p.blocks = edgeBlocks(cfg, fixed)
+	p.cacheIdx = cacheIndex(cfg, p.blocks)
+	fixed += int64(cfg.Loops) * p.blocks
+	p.pages = (cfg.EdgeMemory - fixed) / int64(cfg.Loops) / buf.PageSize * buf.PageSize
+	p.reserve = min(p.pages/4, 64<<20)
+	if p.pages < pagesMin {
+		least := (fixed + int64(cfg.Loops)*pagesMin + 1<<20 - 1) >> 20 << 20
+		return p, errs.New(errs.Invalid, "edge-memory is %s; with %d loops, %d connections and a location cache of %s it "+
+			"must be at least %s", units.FormatSize(cfg.EdgeMemory), cfg.Loops, cfg.MaxConnections,
+			units.FormatSize(cfg.LocationCache), units.FormatSize(least))
+	}
+	return p, nil
+}
+
+// edgeBlocks is the RAM of a loop's block cache at an edge: what --block-cache says, as far as --edge-memory leaves room
+// beside what must be.
+func edgeBlocks(cfg *config.Config, fixed int64) int64 {
+	loops := int64(cfg.Loops)
+	room := (cfg.EdgeMemory-fixed)/loops - pagesMin
+	blocks := min(cfg.BlockCache/loops, room) / buf.PageSize * buf.PageSize
+	if blocks < 1<<20 {
+		return 0
+	}
+	return blocks
+}
+
+// parts splits an address as net.Dial takes it.
+func parts(addr string) (network, address string) {
+	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
+		return "unix", path
+	}
+	return "tcp", addr
+}
+
+func (e *Edge) dial(ctx context.Context, addr string) (net.Conn, error) {
+	if addr == "" {
+		addr = e.o.Router
+	}
+	network, address := parts(addr)
+	var d net.Dialer
+	return d.DialContext(ctx, network, address)
+}
+
+// listWait bounds how long the router may take to say which vDisks there are. While it does not answer, what it said
+// last goes on: access lists too. firstWait is the same while it has never said anything: both may just have started.
+const (
+	listWait  = 2 * time.Second
+	firstWait = 15 * time.Second
+)
+
+// list is which vDisks there are.
+func (e *Edge) list(ctx context.Context) ([]api.VDisk, error) {
+	for end := time.Now().Add(firstWait); ; {
+		list, err := e.tryList(ctx)
+		if err == nil || time.Now().After(end) {
+			return list, err
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
+func (e *Edge) tryList(ctx context.Context) ([]api.VDisk, error) {
+	ctx, cancel := context.WithTimeout(ctx, listWait)
+	defer cancel()
+	list, err := e.router.ListVDisks(ctx)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err == nil {
+		e.known, e.listed = list, time.Now()
+		return list, nil
+	}
+	if e.listed.IsZero() {
+		return nil, errs.Wrap(errs.Unreachable, err, "the router does not say which vDisks there are")
+	}
+	return e.known, nil
+}
+
+func admitted(v *api.VDisk, who caller) bool {
+	a, _, err := parseAccess(v.Allow)
+	return err == nil && a.admits(who)
+}
+
+// List implements nbd.Exports.
+func (e *Edge) List(p nbd.Peer) []nbd.ExportInfo {
+	list, _ := e.list(e.n.ctx)
+	var out []nbd.ExportInfo
+	for i := range list {
+		if admitted(&list[i], callerOf(p)) {
+			out = append(out, exportInfoOf(&list[i]))
+		}
+	}
+	return out
+}
+
+func exportInfoOf(v *api.VDisk) nbd.ExportInfo {
+	return nbd.ExportInfo{Name: v.Name, Description: "vstor vDisk " + v.Name, Size: v.SizeBytes, ReadOnly: v.ReadOnly}
+}
+
+// Open implements nbd.Exports.
+func (e *Edge) Open(name string, p nbd.Peer) (nbd.Export, error) {
+	who := callerOf(p)
+	list, err := e.list(e.n.ctx)
+	if err != nil {
+		return nil, err
+	}
+	mine := slices.DeleteFunc(slices.Clone(list), func(v api.VDisk) bool { return !admitted(&v, who) })
+	if name == "" {
+		if len(mine) != 1 {
+			return nil, errs.New(errs.Absent, "name a vDisk: there are %d for you", len(mine))
+		}
+		name = mine[0].Name
+	}
+	named := func(v api.VDisk) bool { return v.Name == name }
+	at := slices.IndexFunc(mine, named)
+	switch {
+	case !slices.ContainsFunc(list, named):
+		return nil, noSuchVDisk(name)
+	case at < 0:
+		return nil, errs.New(errs.Refused, "this client may not open vDisk %s", name)
+	}
+	x := &edgeExport{e: e, who: who, info: exportInfoOf(&mine[at]), set: mine[at]}
+	if x.d, err = e.hold(x, name); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// hold opens a vDisk for a connection, or joins those who have it open.
+func (e *Edge) hold(x *edgeExport, name string) (*edgeVDisk, error) {
+	e.mu.Lock()
+	if e.stopped {
+		e.mu.Unlock()
+		return nil, errs.New(errs.Closed, "vstor is stopping")
+	}
+	for e.closing[name] != nil {
+		gone := e.closing[name]
+		e.mu.Unlock()
+		<-gone
+		e.mu.Lock()
+	}
+	d := e.vdisks[name]
+	first := d == nil
+	if first {
+		h := fnv.New32a()
+		h.Write([]byte(name))
+		d = &edgeVDisk{name: name, rig: e.n.rigs[int(h.Sum32())%len(e.n.rigs)], ready: make(chan struct{}),
+			opens: map[*edgeExport]struct{}{}}
+		e.vdisks[name] = d
+	}
+	d.opens[x] = struct{}{}
+	e.mu.Unlock()
+	if first {
+		d.err = e.openVDisk(d, x.set)
+		close(d.ready)
+	}
+	<-d.ready
+	err := d.err
+	if i := d.fenced(); err == nil && i != nil {
+		err = errs.New(errs.Busy, "vDisk %s was taken over by another edge; all clients must disconnect here first", name)
+	}
+	if err != nil {
+		e.release(x, d)
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *edgeVDisk) fenced() error {
+	if d.r == nil {
+		return nil
+	}
+	return d.r.Info().Fenced
+}
+
+// openWait bounds how long a client waits for a vDisk.
+const openWait = 40 * time.Second
+
+func (e *Edge) openVDisk(d *edgeVDisk, set api.VDisk) error {
+	ctx, cancel := context.WithTimeout(e.n.ctx, openWait)
+	defer cancel()
+	mode := proto.Exclusive
+	if e.o.Passive {
+		mode = proto.Passive
+	}
+	r, err := remote.Open(ctx, remote.Options{VDisk: d.name, Edge: e.o.Name, Opener: e.o.Opener, Secret: e.secret,
+		Deployment: e.o.Deployment, Dial: e.dial, Mode: mode, Takeover: e.o.Takeover, Loop: d.rig.loop, Hub: d.rig.hub,
+		Cache: e.caches[d.rig.id], Objects: d.rig.client, StallTimeout: e.n.cfg.StallTimeout, Log: e.n.log})
+	if err != nil {
+		return err
+	}
+	d.info = r.Info()
+	e.mu.Lock()
+	d.r = r
+	e.mu.Unlock()
+	d.rig.loop.Call(func() {
+		d.share = d.rig.openTenant(d.info.Volume, set.BlockCacheQuota, set.NoCache)
+		d.disk = edge.NewDisk(d.rig.loop, r, d.rig.fetch, d.share.cache())
+	})
+	return nil
+}
+
+// close ends what was open of a vDisk that no connection has any more.
+func (d *edgeVDisk) close() {
+	d.r.Shut()
+	if d.disk == nil {
+		return
+	}
+	done := make(chan struct{})
+	ended := func() {
+		if d.share != nil {
+			d.share.t.Close()
+		}
+		close(done)
+	}
+	if d.rig.loop.Call(func() { d.disk.Close(ended) }) {
+		<-done
+	}
+}
+
+// release gives a vDisk back; after its last connection it is closed, and others may have it.
+func (e *Edge) release(x *edgeExport, d *edgeVDisk) {
+	e.mu.Lock()
+	delete(d.opens, x)
+	last := len(d.opens) == 0
+	last = last && e.vdisks[d.name] == d
+	gone := make(chan struct{})
+	if last {
+		delete(e.vdisks, d.name)
+		e.closing[d.name] = gone
+	}
+	e.mu.Unlock()
+	if !last {
+		return
+	}
+	if d.r != nil {
+		d.close()
+	}
+	e.mu.Lock()
+	delete(e.closing, d.name)
+	e.mu.Unlock()
+	close(gone)
+}
+
+// Manifest implements pracc.Manifests: the session of the vDisk whose namespace it is knows the way.
+func (e *Edge) Manifest(ctx context.Context, ns ids.NamespaceID, n ids.SCONum) (*layout.Manifest, error) {
+	e.mu.Lock()
+	var r *remote.Remote
+	for _, d := range e.vdisks {
+		if d.r != nil && d.info.Volume == ns {
+			r = d.r
+		}
+	}
+	e.mu.Unlock()
+	if r == nil {
+		return nil, errs.New(errs.Unreachable, "vDisk %d is not open here", ns)
+	}
+	return r.Manifest(ctx, ns, n)
+}
+
+// edgeExport is a vDisk held by one connection.
+type edgeExport struct {
+	e    *Edge
+	d    *edgeVDisk
+	who  caller
+	info nbd.ExportInfo
+	set  api.VDisk // as the router showed it
+}
+
+func (x *edgeExport) Info() nbd.ExportInfo { return x.info }
+func (x *edgeExport) Loop() *ring.Loop     { return x.d.rig.loop }
+func (x *edgeExport) Device() block.Device { return x.d.disk }
+func (x *edgeExport) Close()               { x.e.release(x, x.d) }
+
+// NBDURIs are where NBD is served.
+func (e *Edge) NBDURIs() []string { return e.n.NBDURIs() }
+
+// Close lets clients take their last replies, closes the vDisks and stops.
+func (e *Edge) Close() error {
+	e.mu.Lock()
+	e.stopped = true
+	e.mu.Unlock()
+	if e.n.nbd != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
+		if err := e.n.nbd.Shutdown(ctx); err != nil {
+			e.n.log.Warn("some clients did not take their last replies", "error", err)
+		}
+		cancel()
+	}
+	e.router.Close()
+	return e.n.Close()
+}
