@@ -24,6 +24,13 @@
 //	WRITE   proxy -> asd/client, blocking half -> socket -> asd/server's loop -> asd/store
 //	READ    pracc -> asd/client, loop half     -> socket -> asd/server's loop -> the drive, and back
 //
+// With the Edge in a process of its own, on the host of its clients, its driver is at the other end of a socket; where
+// blocks lie it remembers under a lease, and reads them from the drives without the router:
+//
+//	WRITE   edge -> edge/remote -> socket -> router -> volume
+//	READ    edge -> edge/remote: location known  -> pracc, as above
+//	                             else            -> socket -> router -> edge, in the router's process
+//
 // One loop (ring) owns sockets, journal and drive reads of the vDisks assigned to it: one OS thread, one
 // io_uring, run to completion, no locks. Sealing, coding, metadata and repair are goroutines, which talk to
 // a loop through its inbox. Nothing that may block runs on a loop.
@@ -44,7 +51,8 @@
 //	meta                             the metadata store, on Pebble
 //	volume/{journal,overlay,sco,pagemap}, volume   the Volume Driver
 //	proxy                            object put, get, delete, repair
-//	edge                             block API and read ladder
+//	edge                             block API and read ladder; edge/proto, edge/remote: the Edge protocol, its client
+//	router                           the Edge protocol's server: who has a vDisk, sessions, leases
 //	nbd                              the NBD server; knows only block.Device
 //	config api                       settings and the deployment's folder; HTTP API
 //	supervise                        child processes

@@ -191,8 +191,8 @@ func (a *app) edgeRunCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "run", Short: "serve vDisks over NBD, in the foreground", Args: takes(),
 		Long: "Serve the vDisks of a router over NBD, on DIR/nbd.sock and --nbd-listen, in the foreground, until SIGTERM\n" +
 			"or SIGINT. A vDisk is opened exclusively when its first client comes, and given back when its last one goes;\n" +
-			"one that another edge has is refused, unless --takeover fences that one. With --passive it is opened without that,\n" +
-			"for reading, and the first write asks the other edge to yield: a live migration.\n\n" +
+			"one that another edge has is refused, unless --takeover fences that one. With --passive it is opened without\n" +
+			"that, for reading, and the first write asks the other edge to yield: a live migration.\n\n" +
 			fmt.Sprintf(roleHelp, "EDGE")}
 	file := role(cmd)
 	host, _ := os.Hostname()
