@@ -55,8 +55,8 @@ func (d *drive) stat() (proto.Stat, error) {
 
 // silence is why a daemon does not answer, as far as it is known.
 func (d *drive) silence() error {
-	if err := d.child.Err(); err != nil && d.child.PID() == 0 {
-		return errs.New(errs.Unreachable, "its process does not run: %v", err)
+	if c := d.child; c != nil && c.Err() != nil && c.PID() == 0 {
+		return errs.New(errs.Unreachable, "its process does not run: %v", c.Err())
 	}
 	if err := d.remote.Err(); err != nil {
 		return err
