@@ -14,7 +14,8 @@
 //
 // A peer on this host may get the drive itself and read it under leases (short.go).
 //
-// Ping, Info, Stat, Locate, Extents, Lease and Epoch are answered on the loop at once (quick.go): they stay true while the drive hangs.
+// Ping, Info, Stat, Locate, Extents, Lease and Epoch are answered on the loop at once (quick.go): they stay true while
+// the drive hangs.
 // The loop never blocks: whatever may wait for the drive or the index runs on a worker.
 //
 // Every bound and what crossing it does:

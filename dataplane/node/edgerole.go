@@ -152,8 +152,8 @@ func planEdge(cfg *config.Config) (memoryPlan, error) {
 	return p, nil
 }
 
-// edgeBlocks is the RAM of a loop's block cache at an edge: what --block-cache says, as far as --edge-memory leaves room
-// beside what must be.
+// edgeBlocks is the RAM of a loop's block cache at an edge: what --block-cache says, as far as --edge-memory leaves
+// room beside what must be.
 func edgeBlocks(cfg *config.Config, fixed int64) int64 {
 	loops := int64(cfg.Loops)
 	room := (cfg.EdgeMemory-fixed)/loops - pagesMin
