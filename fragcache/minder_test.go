@@ -106,6 +106,31 @@ func TestSilentCacheIsBypassed(t *testing.T) {
 	})
 }
 
+// A cache that gives out rot again and again is bypassed for a while, like one that fails.
+func TestRottenCacheIsBypassed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := open(t, mindedOptions(dio.NewMem(8<<20)))
+		defer c.Close()
+		r := c.NewReader()
+		for i := range 2 * failedMin {
+			fill(t, c, fragKey(1, i), 4096)
+		}
+		for i := range 2 * failedMin {
+			if _, kind := locate(t, r, fragKey(1, i), 0, 4096); kind == errs.OK {
+				r.Served(fragKey(1, i), 4096, 1000, errs.Corrupt)
+			}
+		}
+		time.Sleep(150 * time.Millisecond)
+		if s := c.Stats(); !s.BypassedNow || s.Corrupt != 2*failedMin {
+			t.Fatalf("%+v", s)
+		}
+		time.Sleep(time.Second)
+		if s := c.Stats(); s.BypassedNow {
+			t.Fatalf("the file reads well: %+v", s)
+		}
+	})
+}
+
 func TestVerdict(t *testing.T) {
 	fast, slow := uint64(1e5), uint64(5e6)
 	for _, c := range []struct {

@@ -16,7 +16,7 @@ type Reader struct {
 
 	hits, hitBytes, misses, bypassed, sampled stat.Counter
 	// What the minder judges by: short reads, since the length of long ones says more than the device does.
-	located, ended, failed stat.Counter // at the cache: begun, over, of them those that the file did not do
+	located, ended, failed stat.Counter // at the cache: begun, over, of them those that did no good
 	here, there            latency      // at the cache, at ASDs
 
 	sample atomic.Bool // the minder wants to know how fast ASDs are: one read goes to them
@@ -131,7 +131,8 @@ func (r *Reader) Served(key layout.FragKey, n uint32, nanos int64, kind errs.Kin
 		if n <= judgedMax {
 			r.here.add(nanos)
 		}
-	case errs.Corrupt:
+	case errs.Corrupt: // one is a flipped bit, many are a file that is no good
+		r.failed.Inc()
 		r.c.rotten(key)
 	default:
 		r.failed.Inc()
