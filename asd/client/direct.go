@@ -14,15 +14,16 @@ import (
 // An ASD gives space to another fragment only when it has rested for a lease since it was located last, and since the
 // last lease whose holder had not been told to forget it (proto/short.go). So bytes that were read are those
 // of the fragment if they all had been read before the end of the lease that held when the fragment was found
-// here. That end is the pin: Locate hands it out, and Unpin looks at the clock once the read has ended. A lease
+// here. That end is the pin, but for its last bit: Locate hands it out, and Unpin looks at the clock once the read has ended. A lease
 // that was renewed meanwhile does not count, for it need not hold for this fragment any more. The clock is the
 // boot-time clock, so a machine that was suspended and a process that was stopped find their leases run out.
 // Behind all that stands the checksum of each block.
 type Direct struct {
 	r    *Reader
 	file *dio.Disk
-	pins int
-	gone bool // its connection has ended: no read begins any more
+	pins [2]int // reads under way that began before a Forget and behind it, by turns
+	turn uint64 // where those that begin now are counted
+	gone bool   // its connection has ended: no read begins any more
 	// until is the end of the lease, 0 before the first, on the boot-time clock.
 	until int64
 }
@@ -63,20 +64,24 @@ func (d *Direct) Locate(key layout.FragKey, off, n uint32, dst []layout.Extent) 
 	if !ok {
 		return dst, 0, errs.Invalid
 	}
-	d.pins++
+	d.pins[d.turn]++
 	st := &d.r.stats.Short
 	st.Reads.Inc()
 	st.Bytes.Add(uint64(n))
-	return dst, uint64(d.until), errs.OK
+	return dst, uint64(d.until)&^1 | d.turn, errs.OK
 }
 
 // Unpin ends a read, and reports whether the bytes that it brought are sure to be the fragment's.
 func (d *Direct) Unpin(pin uint64) bool {
-	d.pins--
-	if d.gone && d.pins == 0 {
-		d.file.Close()
+	turn := pin & 1
+	d.pins[turn]--
+	switch {
+	case d.gone:
+		d.closeFile()
+	case turn != d.turn && d.pins[turn] == 0:
+		d.r.forgotten()
 	}
-	if d.r.short.now() < int64(pin) {
+	if d.r.short.now() < int64(pin&^1) {
 		return true
 	}
 	d.r.stats.Short.Late.Inc()
@@ -89,7 +94,11 @@ func (d *Direct) File() dio.File { return d.file }
 // leave ends the use of the drive: what is being read ends.
 func (d *Direct) leave() {
 	d.gone = true
-	if d.pins == 0 {
+	d.closeFile()
+}
+
+func (d *Direct) closeFile() {
+	if d.pins == [2]int{} {
 		d.file.Close()
 	}
 }

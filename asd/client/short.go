@@ -1,6 +1,7 @@
 package client
 
 import (
+	"encoding/binary"
 	"time"
 
 	"vstor/asd/proto"
@@ -28,6 +29,10 @@ type short struct {
 	timer    ring.Timer
 	told     uint64 // deletes that the ASD told of
 	synced   bool   // told is known
+	clean    uint64 // deletes that were forgotten, and that no read under way has to do with
+	clearing uint64 // will be clean when the reads of the last turn have ended
+	said     uint64 // what of it the ASD knows
+	forgot   [8]byte
 
 	ask    link.Frame
 	body   [proto.LocateMax * layout.FragKeySize]byte
@@ -75,6 +80,7 @@ func (r *Reader) startDirect(file *dio.Disk) {
 	s.table.clear()
 	s.d = &Direct{r: r, file: file}
 	s.leaseOut, s.synced, s.used = false, false, true
+	s.clean, s.clearing, s.said = 0, 0, 0
 	s.asked, s.wanted = s.asked[:0], s.wanted[:0]
 	r.renew()
 	r.showTable()
@@ -102,7 +108,8 @@ func (r *Reader) renew() {
 		return
 	}
 	s.leaseOut, s.used = true, false
-	s.sent = s.now()
+	s.sent, s.said = s.now(), s.clean
+	s.lease.Body = binary.LittleEndian.AppendUint64(s.forgot[:0], s.clean)
 	r.conn.Send(&s.lease)
 }
 
@@ -124,7 +131,9 @@ func (r *Reader) leaseCame(head *wire.Header, body []byte) {
 	s.leaseOut = false
 	if !s.synced {
 		s.told, s.synced = l.Told, true
+		s.clean, s.clearing, s.said = l.Told, l.Told, l.Told // it knows nothing that was deleted before
 	}
+	defer r.forgotten()
 	if head.Kind() == errs.OK && l.Told != s.told { // something got lost, whatever it was
 		s.told = l.Told
 		r.forgetAll()
@@ -227,6 +236,30 @@ func (r *Reader) forgetCame(head *wire.Header, body []byte) {
 		}
 	}
 	r.showTable()
+	r.forgotten()
+}
+
+// forgotten sees to it that the ASD hears what was forgotten, as soon as no read is under way that began before: it
+// waits for that, or for the end of the lease, before the space is used again. Without a lease it does not wait.
+func (r *Reader) forgotten() {
+	s := &r.short
+	d := s.d
+	if d == nil || !s.synced {
+		return
+	}
+	if d.pins[1-d.turn] == 0 {
+		s.clean = s.clearing
+		if s.told != s.clean {
+			s.clearing = s.told
+			d.turn = 1 - d.turn
+			if d.pins[1-d.turn] == 0 {
+				s.clean = s.clearing
+			}
+		}
+	}
+	if s.clean != s.said && d.holds() {
+		r.renew()
+	}
 }
 
 func (r *Reader) forgetAll() {

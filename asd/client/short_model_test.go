@@ -59,9 +59,10 @@ type model struct {
 	r    *Reader
 	stop chan struct{}
 
-	mu   sync.Mutex
-	live []int // guarded by mu
-	next int   // guarded by mu
+	mu     sync.Mutex
+	live   []int // guarded by mu
+	next   int   // guarded by mu
+	stored int   // guarded by mu
 
 	asked []int // that were not known where, lately: they are now, or were
 
@@ -97,6 +98,7 @@ func (m *model) churn(seed uint64) {
 		case err == nil:
 			m.mu.Lock()
 			m.live = append(m.live, i)
+			m.stored++
 			m.mu.Unlock()
 		case errs.Of(err) != errs.Full:
 			m.t.Error(err)
@@ -171,7 +173,28 @@ func (m *model) round(rng *rand.Rand) {
 // Deleted space is used again as soon as it may be, while readers hold extents of it for longer than they may: what
 // they are told to believe is right, always.
 func TestNobodyReadsReusedSpace(t *testing.T) {
-	w := newShortWorld(t, shortSettings{size: 8 << 20, reserve: 1, lease: modelLease})
+	m := runModel(t, 0, func(m *model) bool { return m.good > 0 && m.lost > 0 && m.reused > 0 })
+	if n := m.r.Stats().Short.Late.Load(); n < uint64(m.lost) {
+		t.Errorf("%d late reads counted, %d seen", n, m.lost)
+	}
+}
+
+// The same where space is used again only because all have said that they have forgotten it.
+func TestNobodyReadsWhatAllHaveForgotten(t *testing.T) {
+	const capacity = (8 << 20) / (modelFragment + 4096)
+	runModel(t, time.Hour, func(m *model) bool { return m.good > 0 && m.puts() > 5*capacity })
+}
+
+func (m *model) puts() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.stored
+}
+
+// runModel lets deleted space rest for that long, or a lease, and goes on at least until it has seen what the test is
+// for, within reason.
+func runModel(t *testing.T, rest time.Duration, seen func(*model) bool) *model {
+	w := newShortWorld(t, shortSettings{size: 8 << 20, reserve: 1, lease: modelLease, rest: rest})
 	m := &model{t: t, w: w, g: newRig(t), stop: make(chan struct{})}
 	m.r = m.g.reader(w.a, lenient)
 	m.g.ready(m.r)
@@ -188,17 +211,14 @@ func TestNobodyReadsReusedSpace(t *testing.T) {
 	if testing.Short() {
 		span = time.Second
 	}
-	// It goes on until the test has seen what it is for, within reason.
-	for begin := time.Now(); time.Since(begin) < span || m.good == 0 || m.lost == 0 || m.reused == 0; {
+	for begin := time.Now(); time.Since(begin) < span || !seen(m); {
 		m.round(rng)
 		if time.Since(begin) > time.Minute {
-			t.Fatalf("in a minute %d good reads, %d lost, %d of reused space", m.good, m.lost, m.reused)
+			t.Fatalf("in a minute %d good reads, %d lost, %d of reused space, %d puts", m.good, m.lost, m.reused, m.puts())
 		}
 	}
 	end()
-	if n := m.r.Stats().Short.Late.Load(); n < uint64(m.lost) {
-		t.Errorf("%d late reads counted, %d seen", n, m.lost)
-	}
 	t.Logf("%d reads to be believed; %d not, of which %d brought bytes of others; %d not known where; %d fragments put",
-		m.good, m.lost, m.reused, m.unknown, m.next)
+		m.good, m.lost, m.reused, m.unknown, m.stored)
+	return m
 }

@@ -134,7 +134,7 @@ func TestLeaseRunsOut(t *testing.T) {
 	}
 	for at, good := range map[int64]bool{began + int64(lease) - 1: true, began + int64(lease): false} {
 		g.loop.Call(func() {
-			d.pins++ // for the one more Unpin
+			d.pins[pin&1]++ // for the one more Unpin
 			c.ns.Store(at)
 			if d.Unpin(pin) != good {
 				t.Errorf("at the lease's end %+d ns: %v", at-began-int64(lease), !good)

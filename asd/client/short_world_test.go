@@ -40,7 +40,8 @@ type shortWorld struct {
 
 type shortSettings struct {
 	size, reserve int64
-	lease         time.Duration // and the rest of deleted space
+	lease         time.Duration
+	rest          time.Duration // of deleted space; 0: as long as a lease
 	share         func(*dio.Disk) handshake.Sharer
 	client        func(*Options)
 }
@@ -59,7 +60,7 @@ func newShortWorld(t testing.TB, s shortSettings) *shortWorld {
 	}
 	must(t, err)
 	w.opts = store.Options{Data: disk, FS: vfs.NewMem(), Dir: "index", ID: 3, UUID: testUUID, Deployment: testDeploy,
-		Quarantine: s.lease, Reserve: s.reserve}
+		Quarantine: max(s.lease, s.rest), Reserve: s.reserve}
 	must(t, store.Format(w.opts))
 	must(t, disk.Close())
 	w.start()

@@ -134,6 +134,9 @@ func printShort(h *wire.Header, body []byte) (string, error) {
 			parts = append(parts, fmt.Sprint(k, es))
 		}
 		return strings.Join(parts, ", "), f.Done()
+	case TLease:
+		n, err := DecodeForgotten(body)
+		return fmt.Sprintf("%d deletes forgotten", n), err
 	case TLease | wire.Reply:
 		var m Lease
 		err := m.Decode(body)

@@ -13,7 +13,7 @@ import (
 //
 //	asker                                        ASD
 //	                                          <─ Drive     the drive's descriptor, open for reading only
-//	  Lease                                   ─>
+//	  Lease     what it has forgotten         ─>
 //	                                          <─ Lease     for how long what was located, and not forgotten, lies
 //	  Extents   keys                          ─>           where it lay
 //	                                          <─ Extents   where the fragments lie
@@ -26,6 +26,9 @@ import (
 // space rest for at least as long as a lease, from when it would locate the fragment no more and, in the order of
 // the stream, before it grants the next one. So it does not matter when a Forget arrives: an asker that has not seen
 // it has seen no later lease either.
+//
+// An asker that has forgotten, and has no read under way that began before, says so with its next request, which it
+// may send at once: when all have, the space need not rest to its end.
 
 // Drive ends the handshake of an asker who wants it. The frame carries exactly one descriptor (SCM_RIGHTS), or none
 // if size is 0: then the ASD could not open its drive again, and all goes over the socket.
@@ -56,7 +59,8 @@ func (d *Drive) Decode(b []byte) error {
 	return nil
 }
 
-// Lease is the reply to an empty request.
+// Lease is the reply to a request of 8 bytes: the number of deletes, as Forget counts them, that the asker has forgotten
+// and does not read any more u64.
 //
 //	byte   0  length in ns u64; 0: none now, ask again in a second
 //	       8  deletes of which this connection was told, in all u64
@@ -78,6 +82,14 @@ func (l *Lease) Decode(b []byte) error {
 		return malformed(TLease|wire.Reply, len(b))
 	}
 	return nil
+}
+
+// DecodeForgotten reads the request.
+func DecodeForgotten(b []byte) (uint64, error) {
+	if len(b) != 8 {
+		return 0, malformed(TLease, len(b))
+	}
+	return binary.LittleEndian.Uint64(b), nil
 }
 
 // Extents asks where whole fragments lie.

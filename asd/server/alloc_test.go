@@ -78,7 +78,7 @@ func TestNoAllocation(t *testing.T) {
 		{"ping", proto.TPing, nil, 0, 0},
 		{"locate", proto.TLocate, rangeBody(1, 0, 4096), 0, 12},
 		{"extents", proto.TExtents, proto.AppendKeys(nil, []layout.FragKey{key(1), key(99)}), 0, 8 + 16 + 4},
-		{"lease", proto.TLease, nil, 0, 16},
+		{"lease", proto.TLease, make([]byte, 8), 0, 16},
 	} {
 		const depth = 8
 		var out []byte

@@ -178,6 +178,7 @@ func (c *conn) Ended(reason error) {
 
 // Closed is the end (link.Handler).
 func (c *conn) Closed() {
+	c.leaveShort()
 	c.k.remove(c)
 	c.k.srv.finished(c)
 }

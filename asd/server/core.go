@@ -41,6 +41,7 @@ type core struct {
 	scratch   buf.Vec
 
 	deleted deletedMessage
+	gone    leases
 
 	stalls ring.Timer
 	idle   ring.Timer

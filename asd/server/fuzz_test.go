@@ -30,7 +30,7 @@ func FuzzServer(f *testing.F) {
 		message(proto.TDescribe, 8, 0, rangeBody(0, 0, 0), nil),
 		message(99, 9, 0, nil, make([]byte, 100)),
 		message(proto.TExtents, 10, 0, proto.AppendKeys(nil, []layout.FragKey{key(0), key(9)}), nil),
-		message(proto.TLease, 11, 0, nil, nil),
+		message(proto.TLease, 11, 0, make([]byte, 8), nil),
 	}
 	for _, s := range seeds {
 		f.Add(s, uint16(7))

@@ -3,6 +3,7 @@ package server
 import (
 	"encoding/binary"
 	"sync/atomic"
+	"time"
 
 	"vstor/asd/proto"
 	"vstor/dataplane/errs"
@@ -28,6 +29,9 @@ type short struct {
 	keys   []layout.FragKey // scratch, as many as fit
 	all    bool             // the frame on its way says to forget all
 	behind bool             // there are deletes that the frame has no room for
+
+	until     time.Time // when the peer's lease has run out for sure
+	forgotten uint64    // deletes of which it said that it has forgotten them
 }
 
 // startShort makes the state of a peer that was given the drive.
@@ -35,7 +39,8 @@ func (c *conn) startShort() {
 	if c.peer.Caps&proto.CapShortCircuit == 0 {
 		return
 	}
-	s := &short{told: c.k.store.Deleted(), keys: make([]layout.FragKey, 0, proto.ForgetMax)}
+	n := c.k.store.Deleted() // it knows nothing that was deleted before
+	s := &short{told: n, forgotten: n, keys: make([]layout.FragKey, 0, proto.ForgetMax)}
 	s.frame.Type, s.frame.Done = proto.TForget, c
 	c.short = s
 }
@@ -64,17 +69,27 @@ func (c *conn) findExtents(r *request, body []byte) link.Verdict {
 
 // grantLease tells of all deletes, and then promises that what the peer knows stays where it is.
 func (c *conn) grantLease(r *request, body []byte) link.Verdict {
-	switch {
-	case c.short == nil:
+	s := c.short
+	if s == nil {
 		return c.refuse(r, errNotShared)
-	case len(body) > 0:
-		return c.refuse(r, errs.New(errs.Corrupt, "asd server: a lease with a body of %d bytes; it has none", len(body)))
 	}
+	n, err := proto.DecodeForgotten(body)
+	if err == nil && n > s.told {
+		err = errs.New(errs.Corrupt, "asd server: %d deletes forgotten of %d", n, s.told)
+	}
+	if err != nil {
+		return c.refuse(r, err)
+	}
+	s.forgotten = max(s.forgotten, n)
 	c.forget()
-	l := proto.Lease{Told: c.short.told}
-	if !c.short.behind {
+	l := proto.Lease{Told: s.told}
+	if !s.behind {
 		l.Nanos = int64(c.k.opts.Lease)
+		// By a clock that is read now: the loop's is as old as the pass, and a process that was stopped meanwhile
+		// would think a lease over that was not asked for yet.
+		s.until = time.Now().Add(c.k.opts.Lease)
 	}
+	c.k.endRest()
 	r.text = l.Append(r.text[:0])
 	r.answer(errs.OK)
 	return link.Next
@@ -110,6 +125,42 @@ func (c *conn) forget() {
 	c.link.Send(&s.frame)
 }
 
+// endRest ends the rest of deleted space that no lease can name any more: all peers whose lease may still hold have
+// forgotten it, and so have, by the clock, those that went away and those of the process before this one.
+func (k *core) endRest() {
+	n, now := k.store.Deleted(), time.Now()
+	for c := k.conns; c != nil; c = c.next {
+		if c.short != nil && c.short.until.After(now) {
+			n = min(n, c.short.forgotten)
+		}
+	}
+	if k.gone.until.After(now) {
+		n = min(n, k.gone.forgotten)
+	}
+	k.store.EndRest(n)
+}
+
+// leases are those of peers that went away, taken together: the end of the last, and the least that one had forgotten.
+type leases struct {
+	until     time.Time
+	forgotten uint64
+}
+
+// leaveShort is the end of a connection: what was promised on it is kept.
+func (c *conn) leaveShort() {
+	s, g, now := c.short, &c.k.gone, time.Now()
+	if s == nil || !s.until.After(now) {
+		return
+	}
+	if !g.until.After(now) {
+		*g = leases{s.until, s.forgotten}
+	}
+	g.forgotten = min(g.forgotten, s.forgotten)
+	if s.until.After(g.until) {
+		g.until = s.until
+	}
+}
+
 // FrameSent is the end of a Forget (link.Sent).
 func (c *conn) FrameSent(_ *link.Frame, sent bool) {
 	if sent && !c.link.Dead() {
@@ -142,4 +193,5 @@ func (m *deletedMessage) RunOnLoop() {
 			c.forget()
 		}
 	}
+	m.k.endRest()
 }

@@ -54,7 +54,7 @@ func (w *world) dialShort() *peer {
 // lease asks for a lease; forgets that come before it are collected.
 func (p *peer) lease(forgets *[]proto.Forget) (l proto.Lease) {
 	p.t.Helper()
-	p.send(proto.TLease, 0, nil, nil)
+	p.send(proto.TLease, 0, proto.AppendSum(nil, p.forgot), nil)
 	for {
 		a, err := p.recv()
 		must(p.t, err)
@@ -189,6 +189,62 @@ func TestManyDeletes(t *testing.T) {
 	}
 }
 
+// Deleted space rests until all who may have a lease have forgotten it, or for as long as it is set.
+func TestRestEndsWhenAllHaveForgotten(t *testing.T) {
+	w := newWorldOn(t, time.Hour, sharing(t))
+	w.srv.loop.Call(func() { w.srv.core.gone.until = time.Time{} }) // as if no process had been before this one
+	p, q, other := w.dialShort(), w.dialShort(), w.dial()
+	var forgets []proto.Forget
+	p.lease(&forgets)
+	n := 0
+	rests := func(bytes int64, when string) {
+		t.Helper()
+		n++
+		must(t, other.put(100+n, 4096)) // a commit, with which rest ends
+		if st := w.store.Stat(); st.Quarantined != bytes {
+			t.Fatalf("%s: %d bytes rest, not %d", when, st.Quarantined, bytes)
+		}
+	}
+	del := func(i int) {
+		t.Helper()
+		must(t, other.put(i, 8192))
+		must(t, w.store.Delete(bg, []layout.FragKey{key(i)}))
+		w.srv.loop.Call(w.srv.core.deleted.RunOnLoop)
+	}
+	const each = 3 * 4096
+	del(1)
+	rests(each, "one has a lease and has not forgotten")
+	q.lease(&forgets)
+	p.forgot = p.lease(&forgets).Told
+	p.lease(&forgets)
+	rests(each, "one has forgotten, the other not")
+	q.forgot = 1
+	q.lease(&forgets)
+	rests(0, "both have forgotten")
+	del(2)
+	q.forgot = 2
+	q.lease(&forgets)
+	p.nc.Close()
+	until(t, "the peer to be gone", func() bool { return w.srv.Stats().Connections == 2 })
+	w.srv.loop.Call(w.srv.core.endRest)
+	rests(each, "one went away with a lease")
+	w.srv.loop.Call(func() { w.srv.core.gone.until = time.Now(); w.srv.core.endRest() })
+	rests(0, "its lease has run out")
+	del(3)
+	rests(each, "the other has a lease")
+	w.srv.loop.Call(func() {
+		for c := w.srv.core.conns; c != nil; c = c.next {
+			if c.short != nil {
+				c.short.until = time.Now()
+			}
+		}
+		w.srv.core.endRest()
+	})
+	rests(0, "all leases have run out")
+	del(4)
+	rests(0, "nobody has a lease")
+}
+
 // A peer that was not given the drive has no use for the rest.
 func TestShortCircuitIsForThoseWithTheDrive(t *testing.T) {
 	w := newWorldOn(t, time.Minute, sharing(t))
@@ -209,9 +265,12 @@ func TestShortCircuitIsForThoseWithTheDrive(t *testing.T) {
 			t.Error("a body that is none was answered")
 		}
 	}
-	q.send(proto.TLease, 0, []byte{1}, nil)
-	if _, err := q.recv(); err == nil {
-		t.Error("a lease with a body was answered")
+	for _, b := range [][]byte{nil, {1}, proto.AppendSum(nil, 5)} {
+		q := w.dialShort()
+		q.send(proto.TLease, 0, b, nil)
+		if _, err := q.recv(); err == nil {
+			t.Errorf("a lease request of %x was answered", b)
+		}
 	}
 }
 

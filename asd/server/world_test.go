@@ -122,6 +122,8 @@ type peer struct {
 	nc net.Conn
 	id uint64
 	p  *handshake.Peer
+
+	forgot uint64 // deletes, as it says when it asks for a lease
 }
 
 func askOptions() handshake.AskOptions {

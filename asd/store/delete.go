@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"vstor/dataplane/layout"
@@ -116,7 +117,7 @@ func (t *batch) publishDeletes(o *op) {
 		d := &o.dels[i]
 		if d.own {
 			s.withdraw(d.pin.key, d.pin.start)
-			s.deleted.add(d.pin.key)
+			number := s.deleted.add(d.pin.key)
 			n := runsLen(d.runs)
 			s.alloc.Lock()
 			s.alloc.live -= n
@@ -125,7 +126,7 @@ func (t *batch) publishDeletes(o *op) {
 			// The clock is read now, and not with the batch: a commit takes as long as it takes, and until it
 			// ended the fragment was given out.
 			s.rest.add(restItem{runs: d.runs, key: d.pin.key, until: s.opts.Now().Add(s.opts.Quarantine),
-				durable: s.opts.Quarantine > 0})
+				number: number, durable: s.opts.Quarantine > 0})
 			s.count.deletes.Add(1)
 		}
 		s.Unpin(d.pin)
@@ -138,6 +139,7 @@ type restItem struct {
 	runs    []run
 	key     ramKey
 	until   time.Time // by the clock of this process: see the package comment
+	number  uint64    // of the delete; never ended early: 1<<64 - 1
 	durable bool      // the index has a record of it
 }
 
@@ -147,6 +149,12 @@ type rest struct {
 	sync.Mutex
 	queue  []restItem
 	pinned []restItem
+	ended  atomic.Uint64 // deletes up to this number need not rest any more
+}
+
+// over reports whether an item need not rest any more.
+func (q *rest) over(it *restItem, now time.Time) bool {
+	return !it.until.After(now) || it.number <= q.ended.Load()
 }
 
 func (q *rest) add(it restItem) {
@@ -159,7 +167,7 @@ func (q *rest) add(it restItem) {
 func (q *rest) due(now time.Time) bool {
 	q.Lock()
 	defer q.Unlock()
-	return len(q.pinned) > 0 || (len(q.queue) > 0 && !q.queue[0].until.After(now))
+	return len(q.pinned) > 0 || (len(q.queue) > 0 && q.over(&q.queue[0], now))
 }
 
 // take appends to out what has rested enough and has no pins, at most n items, and removes it.
@@ -176,7 +184,7 @@ func (q *rest) take(s *Store, now time.Time, n int, out []restItem) []restItem {
 	}
 	q.pinned = kept
 	i := 0
-	for ; i < len(q.queue) && len(out) < n && !q.queue[i].until.After(now); i++ {
+	for ; i < len(q.queue) && len(out) < n && q.over(&q.queue[i], now); i++ {
 		if it := q.queue[i]; s.orphaned(it.key, it.runs[0].start) {
 			q.pinned = append(q.pinned, it)
 		} else {

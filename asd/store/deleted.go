@@ -60,14 +60,20 @@ func (s *Store) Deleted() uint64 {
 	return s.deleted.n
 }
 
-func (d *deleted) add(k ramKey) {
+// add names a delete, and gives its number.
+func (d *deleted) add(k ramKey) uint64 {
 	d.Lock()
 	defer d.Unlock()
 	if len(d.ring) > 0 {
 		d.ring[d.n%uint64(len(d.ring))] = k
 	}
 	d.n++
+	return d.n
 }
+
+// EndRest lets the space of the first n deletes since Open be used again now, although its quarantine has not ended:
+// nobody has a lease any more that could name it. n only grows. It never waits for IO: a loop may call it.
+func (s *Store) EndRest(n uint64) { s.rest.ended.Store(max(n, s.rest.ended.Load())) }
 
 // tell lets the watcher look.
 func (d *deleted) tell() {

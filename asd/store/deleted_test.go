@@ -107,6 +107,39 @@ func TestRestBeginsWhenNobodyFindsIt(t *testing.T) {
 	}
 }
 
+// Space whose rest is ended early is used again, what was deleted later is not, and neither is what rested when the
+// store was opened.
+func TestEndRest(t *testing.T) {
+	c := newClock()
+	s, o := newTestStore(t, 32<<20, func(o *Options) { o.Quarantine = time.Minute; o.Now = c.now })
+	for i := range 4 {
+		must(t, put(s, i, 100))
+	}
+	rests := func(n int64) {
+		t.Helper()
+		must(t, s.commits.do(&op{kind: opRelease}))
+		if st := s.Stat(); st.Quarantined != n*101*blockSize {
+			t.Fatalf("%d bytes rest, not %d fragments", st.Quarantined, n)
+		}
+		check(t, s)
+	}
+	must(t, del(s, 0, 1))
+	must(t, del(s, 2))
+	rests(3)
+	s.EndRest(2)
+	rests(1)
+	s.EndRest(1) // it only grows
+	rests(1)
+	must(t, s.Close())
+	s = mustOpen(t, o)
+	s.EndRest(9)
+	rests(1)
+	must(t, del(s, 3))
+	rests(2) // behind what rested before
+	c.add(time.Minute)
+	rests(0)
+}
+
 func TestExtentsAllocateNothing(t *testing.T) {
 	s, _ := newTestStore(t, 32<<20, nil)
 	s.WatchDeletes(func() {})

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
+	"math"
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -287,7 +288,8 @@ func (s *Store) load() error {
 			return err
 		}
 		used = append(used, rs...)
-		s.rest.add(restItem{runs: rs, until: s.opts.Now().Add(s.opts.Quarantine), durable: true})
+		s.rest.add(restItem{runs: rs, until: s.opts.Now().Add(s.opts.Quarantine), number: math.MaxUint64,
+			durable: true})
 		s.alloc.resting += runsLen(rs)
 		return nil
 	})
