@@ -15,8 +15,8 @@ func TestMerge(t *testing.T) {
 	child.WriteTo(&text)
 	p.Counter("vstor_x_total", "how many, with a \\ in it", 1)
 	p.Merge([]byte(text.String()), "process", "edge-0")
-	p.Merge([]byte(text.String()+"garbage\n# TYPE vstor_y counter\nvstor_y 9\n# TYPE 7 gauge\n7 7\n"), "process",
-		"router-0")
+	bad := "garbage\n# TYPE vstor_y counter\nvstor_y 9\n# TYPE 7 gauge\n7 7\n"
+	p.Merge([]byte(text.String()+bad), "process", "router-0")
 	var out strings.Builder
 	p.WriteTo(&out)
 	got := out.String()

@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"log/slog"
@@ -286,6 +287,7 @@ type turner struct {
 func (p *turner) Write(b []byte) (int, error) {
 	if len(b) > 4000 && p.w.spoil.Load() > 0 {
 		p.w.spoil.Add(-1)
+		b = bytes.Clone(b)
 		b[len(b)-1] ^= 1
 	}
 	return p.to.Write(b)
