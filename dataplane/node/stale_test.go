@@ -68,10 +68,7 @@ func (m *stale) random() *edgeOp {
 }
 
 // apply is what o makes of block b that held old.
-func (o *edgeOp) apply(b int64, old []byte) []byte {
-	x := op{req: o.req, data: o.data}
-	return x.apply(b, old)
-}
+func (o *edgeOp) apply(b int64, old []byte) []byte { return o.does.apply(b, old) }
 
 // states is what block b held before ops and after each of them that changed it, in order.
 func (m *stale) states(b int64, ops []*edgeOp) [][]byte {

@@ -307,6 +307,7 @@ func (e *testEdge) stop() {
 type edgeOp struct {
 	req  block.Request
 	data []byte // of a write; what a read gave
+	does op     // the same, for while it is under way and req is the edge's
 	e    *testEdge
 	done chan struct{}
 }
@@ -327,6 +328,8 @@ func (o *edgeOp) Completed(r *block.Request) {
 func (e *testEdge) submit(o *edgeOp) {
 	o.e, o.done = e, make(chan struct{})
 	o.req.Done = o
+	o.does.req = block.Request{Op: o.req.Op, Off: o.req.Off, Len: o.req.Len}
+	o.does.data = o.data
 	disk := e.disk
 	e.loop.PostFunc(func() {
 		if o.req.Op == block.Write {
