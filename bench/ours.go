@@ -18,7 +18,7 @@ import (
 // asdCount is how many ASDs a deployment has.
 const asdCount = 6
 
-// ours is a deployment of its own: in one process, which serves NBD on TCP too, or with its ASDs in processes of
+// ours is a deployment of its own: in one process, which serves NBD on TCP too, or with router, edge and ASDs in processes of
 // their own.
 type ours struct {
 	opt     *Options
@@ -57,7 +57,8 @@ func (o *ours) start(ctx context.Context) error {
 }
 
 func (o *ours) startWith(ctx context.Context, flags ...string) error {
-	args := []string{o.opt.Vstor, "up", "--dir", o.dir, "--asds", strconv.Itoa(asdCount),
+	// Reads are to come from the drives: the peer keeps nothing in RAM either.
+	args := []string{o.opt.Vstor, "up", "--dir", o.dir, "--block-cache", "0", "--asds", strconv.Itoa(asdCount),
 		"--asd-size", units.FormatSize(o.opt.ASDSize), "--journal", units.FormatSize(o.opt.Journal), "--policy", "4,2,5,1"}
 	args = append(args, flags...)
 	if cpus := serverCPUs(); cpus != "" {
@@ -101,14 +102,21 @@ func (o *ours) startWith(ctx context.Context, flags ...string) error {
 // that is not among them: its end fails the job under way, as it should.
 func (o *ours) findProcesses() ([]int, error) {
 	pids := []int{o.p.cmd.Process.Pid}
-	for i := 0; o.spread && i < asdCount; i++ {
-		b, err := os.ReadFile(filepath.Join(o.dir, "run", fmt.Sprintf("asd-%d.pid", i)))
+	if !o.spread {
+		return pids, nil
+	}
+	children := []string{"router-0", "edge-0"}
+	for i := range asdCount {
+		children = append(children, fmt.Sprintf("asd-%d", i))
+	}
+	for _, child := range children {
+		b, err := os.ReadFile(filepath.Join(o.dir, "run", child+".pid"))
 		if err != nil {
-			return nil, errs.Wrap(errs.IO, err, "ASD %d runs in no process", i)
+			return nil, errs.Wrap(errs.IO, err, "%s runs in no process", child)
 		}
 		pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
 		if err != nil {
-			return nil, errs.Wrap(errs.IO, err, "the pid file of ASD %d", i)
+			return nil, errs.Wrap(errs.IO, err, "the pid file of %s", child)
 		}
 		pids = append(pids, pid)
 	}
