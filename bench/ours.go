@@ -18,8 +18,8 @@ import (
 // asdCount is how many ASDs a deployment has.
 const asdCount = 6
 
-// ours is a deployment of its own: in one process, which serves NBD on TCP too, or with router, edge and ASDs in processes of
-// their own.
+// ours is a deployment of its own: in one process, which serves NBD on TCP too, or with router, edge and ASDs in
+// processes of their own.
 type ours struct {
 	opt     *Options
 	spread  bool
