@@ -192,14 +192,19 @@ func (c *Cache) changed() {
 
 const publishEvery = 100 * time.Millisecond
 
-// Close ends the use of the cache and tells done: what waits for the SSD is written, all pages are given back. No
-// Fetch is under way, all tenants are closed. What is on the SSD stays for the next start.
+// Close ends the use of the cache and tells done: what waits for the SSD is written, all pages are given back. All
+// tenants are closed; those that still have a Fetch under way are waited for. What is on the SSD stays for the next
+// start.
 func (c *Cache) Close(done func()) {
-	if len(c.tenants) > 0 {
-		invariants.Fail("blockcache: %d tenants are open", len(c.tenants))
+	for _, t := range c.tenants {
+		invariants.Assert(t.leaving, "blockcache: vDisk %d is open", t.id)
 	}
 	c.closed = done
-	if c.ssdReads == 0 {
+	c.finishClose()
+}
+
+func (c *Cache) finishClose() {
+	if c.closed != nil && c.ssdReads == 0 && len(c.tenants) == 0 {
 		c.end()
 	}
 }

@@ -176,8 +176,10 @@ func (x *fetch) ended() {
 		}
 	}
 	f.Err, f.Via = x.err, x.via
-	x.t.busy--
+	t := x.t
+	t.busy--
 	x.t, x.f = nil, nil
 	x.next, c.freeX = c.freeX, x
+	t.leave()
 	f.Done.FetchDone(f)
 }

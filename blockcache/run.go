@@ -240,9 +240,7 @@ func (r *run) RingDone(_ *ring.Op, res int32) {
 	if r.x == nil {
 		c.pool.ReleaseVec(&r.vec)
 		c.putRun(r)
-		if c.closed != nil && c.ssdReads == 0 {
-			c.end()
-		}
+		c.finishClose()
 		return
 	}
 	c.unlist(r)

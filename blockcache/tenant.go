@@ -25,6 +25,7 @@ type Tenant struct {
 	off      bool
 	ram, ssd policy.Account
 	busy     int // fetches under way
+	leaving  bool
 
 	// Ahead finds the vDisk's sequential streams. The edge asks it.
 	Ahead ReadAhead
@@ -70,8 +71,14 @@ type Stats struct {
 
 // Open makes a vDisk's account, or finds what it left here. off switches the cache off for it.
 func (c *Cache) Open(id ids.VolumeID, q Quota, off bool) *Tenant {
-	if slices.ContainsFunc(c.tenants, func(t *Tenant) bool { return t.id == id }) {
-		invariants.Fail("blockcache: vDisk %d is opened twice", id)
+	if i := slices.IndexFunc(c.tenants, func(t *Tenant) bool { return t.id == id }); i >= 0 {
+		t := c.tenants[i]
+		if !t.leaving {
+			invariants.Fail("blockcache: vDisk %d is opened twice", id)
+		}
+		t.leaving, t.quota, t.off = false, q, off // it is back before its last fetch has ended
+		t.apply()
+		return t
 	}
 	t := &Tenant{c: c, id: id, quota: q, off: off}
 	q = t.bound()
@@ -119,12 +126,18 @@ func (t *Tenant) apply() {
 	t.c.changed()
 }
 
-// Close says that the vDisk goes. No Fetch of it is under way. What it has stays until others want the place, or
-// it comes back.
+// Close says that the vDisk goes, and no Fetch of it comes any more. It is gone once the last one that is under way has
+// ended. What it has stays until others want the place, or it comes back.
 func (t *Tenant) Close() {
+	t.leaving = true
+	t.leave()
+}
+
+// leave ends the account when it is time.
+func (t *Tenant) leave() {
 	c := t.c
-	if t.busy > 0 {
-		invariants.Fail("blockcache: vDisk %d is closed with %d fetches under way", t.id, t.busy)
+	if !t.leaving || t.busy > 0 {
+		return
 	}
 	c.pol.Close(t.ram)
 	if c.tier != nil {
@@ -134,6 +147,7 @@ func (t *Tenant) Close() {
 	c.tenants = slices.DeleteFunc(c.tenants, same)
 	c.trimming = slices.DeleteFunc(c.trimming, same)
 	c.changed()
+	c.finishClose()
 }
 
 // trimEntries is how many entries of a tier leave in one step: a hundred microseconds or two.

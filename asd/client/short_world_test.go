@@ -152,7 +152,6 @@ type directRead struct {
 	d     *Direct
 	ops   [8]ring.Op
 	v     [8]buf.Vec
-	n     int
 	left  int
 	pin   uint64
 	kind  errs.Kind

@@ -59,8 +59,8 @@ func (d *Drive) Decode(b []byte) error {
 	return nil
 }
 
-// Lease is the reply to a request of 8 bytes: the number of deletes, as Forget counts them, that the asker has forgotten
-// and does not read any more u64.
+// Lease is the reply to a request of 8 bytes: the number of deletes, as Forget counts them, that the asker has
+// forgotten and does not read any more u64.
 //
 //	byte   0  length in ns u64; 0: none now, ask again in a second
 //	       8  deletes of which this connection was told, in all u64

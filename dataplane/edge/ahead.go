@@ -156,7 +156,8 @@ func (s *aheads) finish() {
 	}
 }
 
-// Close ends what the Disk does by itself and then calls done, on the loop. No request is under way, and none comes.
+// Close ends what the Disk does by itself, and then calls done, if it is not nil, on the loop. What is being read ahead
+// may hang with its drive: who must not wait for that gives no done. No request is under way, and none comes.
 func (d *Disk) Close(done func()) {
 	d.aheads.closing = true
 	d.aheads.closed = done

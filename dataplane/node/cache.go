@@ -101,17 +101,13 @@ func (r *loopRig) openSSD() error {
 	return nil
 }
 
-// closeCache ends the cache; nothing reads any more.
-func (r *loopRig) closeCache() {
-	if r.cache != nil {
-		done := make(chan struct{})
-		if r.loop.Call(func() { r.cache.Close(func() { close(done) }) }) {
-			<-done
-		}
+// closeCache begins the end of the cache, and tells of it.
+func (r *loopRig) closeCache() <-chan struct{} {
+	done := make(chan struct{})
+	if r.cache == nil || !r.loop.Call(func() { r.cache.Close(func() { close(done) }) }) {
+		close(done)
 	}
-	if r.tierFile != nil {
-		r.tierFile.Close()
-	}
+	return done
 }
 
 // openTenant gives a vDisk its share of the cache; nil without one. On the loop.

@@ -349,16 +349,12 @@ func (d *edgeVDisk) close() {
 	if d.disk == nil {
 		return
 	}
-	done := make(chan struct{})
-	ended := func() {
+	d.rig.loop.Call(func() {
+		d.disk.Close(nil)
 		if d.share != nil {
 			d.share.t.Close()
 		}
-		close(done)
-	}
-	if d.rig.loop.Call(func() { d.disk.Close(ended) }) {
-		<-done
-	}
+	})
 }
 
 // release gives a vDisk back; after its last connection it is closed, and others may have it.
@@ -429,6 +425,15 @@ func (e *Edge) Close() error {
 			e.n.log.Warn("some clients did not take their last replies", "error", err)
 		}
 		cancel()
+	}
+	e.mu.Lock()
+	left := e.vdisks // of clients that did not take their last replies
+	e.vdisks = map[string]*edgeVDisk{}
+	e.mu.Unlock()
+	for _, d := range left {
+		if d.r != nil {
+			d.close()
+		}
 	}
 	e.router.Close()
 	return e.n.Close()

@@ -258,11 +258,15 @@ func (r *loopRig) stop() error {
 			err = errs.New(k, "journal %d did not close cleanly; the next start replays it", r.id)
 		}
 	}
-	r.closeCache()
+	cached := r.closeCache() // it waits for reads that are under way, which the next step ends
 	if r.client != nil {
 		done := make(chan struct{})
 		r.loop.Call(func() { r.client.Close(func() { close(done) }) })
 		<-done
+	}
+	<-cached
+	if r.tierFile != nil {
+		r.tierFile.Close()
 	}
 	for _, rd := range r.remote {
 		done := make(chan struct{})

@@ -82,13 +82,13 @@ func (n *Node) openVDisk(ctx context.Context, r record, log []volume.LogEntry) (
 // close stops it; what is not sealed stays in the journal.
 func (d *vdisk) close() {
 	done := make(chan struct{})
-	ended := func() {
+	if d.rig.loop.Call(func() {
+		d.disk.Close(nil)
 		if d.share != nil {
 			d.share.t.Close()
 		}
-		close(done)
-	}
-	if d.rig.loop.Call(func() { d.disk.Close(func() { d.vol.Close(ended) }) }) {
+		d.vol.Close(func() { close(done) })
+	}) {
 		<-done
 	}
 }
