@@ -11,13 +11,13 @@ import (
 //
 // # Why no read sees space that was used again
 //
-// An ASD gives space to another fragment only when it has rested for a lease since it was located last, and since the
-// last lease whose holder had not been told to forget it (proto/short.go). So bytes that were read are those
-// of the fragment if they all had been read before the end of the lease that held when the fragment was found
-// here. That end is the pin, but for its last bit: Locate hands it out, and Unpin looks at the clock once the read has
-// ended. A lease that was renewed meanwhile does not count, for it need not hold for this fragment any more. The clock is the
-// boot-time clock, so a machine that was suspended and a process that was stopped find their leases run out.
-// Behind all that stands the checksum of each block.
+// An ASD gives space to another fragment only when it has rested for a lease since it was located last, and
+// since the last lease whose holder had not been told to forget it (proto/short.go). So bytes that were read are
+// those of the fragment if they all had been read before the end of the lease that held when the fragment was
+// found here. That end is the pin, but for its last bit: Locate hands it out, and Unpin looks at the clock once
+// the read has ended. A lease that was renewed meanwhile does not count, for it need not hold for this fragment
+// any more. The clock is the boot-time clock, so a machine that was suspended and a process that was stopped
+// find their leases run out. Behind all that stands the checksum of each block.
 type Direct struct {
 	r    *Reader
 	file *dio.Disk
