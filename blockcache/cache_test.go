@@ -327,3 +327,24 @@ func TestPageWithManyReferences(t *testing.T) {
 	}
 	w.loop.Call(func() { w.pool.ReleaseVec(&out) })
 }
+
+// Who wants another checksum than the one being read does not wait for it: the backend decides who is right.
+func TestMissesOfOtherContentDoNotMerge(t *testing.T) {
+	w := newWorld(t, 1<<20, 0, nil)
+	v := w.tenant(1, everything)
+	r1, r2 := w.reader(at{1, 1, 0}, 4), w.reader(at{1, 1, 0}, 4)
+	r2.want[2]++
+	w.loop.Call(func() {
+		w.back.hold = true
+		r1.start(v, false)
+		r2.start(v, false)
+		if w.back.blocks != 5 {
+			t.Errorf("%d blocks asked of the backend, 5 are different", w.back.blocks)
+		}
+		w.back.hold = false
+		w.back.release(rand.New(rand.NewPCG(1, 1)))
+	})
+	r1.finish()
+	<-r2.done
+	w.loop.Call(func() { w.pool.ReleaseVec(&r2.dst) })
+}

@@ -237,6 +237,52 @@ func TestKeepAndRestart(t *testing.T) {
 	all("after more")
 }
 
+// The default region has two header pages: blocks named by either are found again, and a page of another writing than
+// the first is not believed.
+func TestTwoHeaderPages(t *testing.T) {
+	w := newWorld(t, 12*16)
+	w.close()
+	w.opts.RegionBytes = 1 << 20
+	w.open()
+	if w.tier.shape.headers != 2 || w.tier.shape.blocks != 254 {
+		t.Fatalf("%d header pages and %d blocks", w.tier.shape.headers, w.tier.shape.blocks)
+	}
+	const n = 600
+	w.put(w.account(5), span(0, n)...)
+	w.close()
+	b, err := dio.AlignedBuf(pageSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dio.FreeBuf(b)
+	w.open()
+	for off := range n {
+		if here, right := w.read(off); !here || !right {
+			t.Fatalf("block %d: here %v, right %v", off, here, right)
+		}
+	}
+	w.close()
+	page1 := w.tier.shape.offset(0) + pageSize
+	w.mem.ReadAt(b, page1)
+	var h Header
+	if err := h.Decode(b); err != nil || h.Page != 1 {
+		t.Fatalf("page %d: %v", h.Page, err)
+	}
+	h.Sequence--
+	if h.Sequence == 0 {
+		h.Sequence = 77
+	}
+	h.Encode(b)
+	w.mem.WriteAt(b, page1)
+	w.open()
+	w.check()
+	for off := range n {
+		if here, _ := w.read(off); here == (off >= RecordsMax && off < 254) {
+			t.Fatalf("block %d: here %v", off, here)
+		}
+	}
+}
+
 // A crash loses what was not written, tears what was being written, and never makes anything else of it.
 func TestCrash(t *testing.T) {
 	sum := 0
