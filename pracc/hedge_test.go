@@ -17,10 +17,11 @@ type fakeTime struct {
 	now int64
 }
 
-// freeze gives w's Client a time of its own, on which nothing is slow that is not told to be.
+// freeze gives w's Client a time of its own, on which nothing is slow that is not told to be. From here on tests
+// change drives on the loop.
 func (w *world) freeze() *fakeTime {
 	f := &fakeTime{w: w, now: 1e12}
-	w.loop.Call(func() { w.c.clock = func() int64 { return f.now } })
+	w.loop.Call(func() { w.c.clock, w.c.prober.Fire = func() int64 { return f.now }, w.c.probeAll })
 	return f
 }
 
@@ -202,7 +203,7 @@ func TestOwnReadFailsUnderHedge(t *testing.T) {
 			w.want(o, 16, 1)
 			ft := w.freeze()
 			w.rich()
-			w.hurt(o, 0, 0, mode)
+			w.loop.Call(func() { w.hurt(o, 0, 0, mode) })
 			var k *keeper
 			w.loop.Call(func() {
 				for _, d := range w.drives {
