@@ -10,6 +10,26 @@ func mapAnon(n int) ([]byte, error) {
 	return unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
 }
 
+// bigPage is what the processor maps at once, beyond single pages.
+const bigPage = 2 << 20
+
+// JoinPages asks the kernel for physically contiguous memory behind a run, now: for what goes to a drive in long
+// writes. A drive is told of each contiguous piece apart, and a virtio drive without indirect descriptors takes 256
+// pieces in all: there a write of 1 MiB in scattered pages keeps all others waiting. It is a wish: where the memory
+// has no such pieces left, or the machine forbids them (transparent_hugepage), single pages come. Nothing is
+// reserved for it. REQUIRES: the run is new; nobody uses it yet.
+func (p *Pool) JoinPages(s Seg) {
+	// Outwards to whole pieces: neighbours may share one. The mapping begins with one since Linux 6.7; before, a
+	// piece at either end may be lost.
+	first := int(s.Page) * PageSize &^ (bigPage - 1)
+	end := min((int(s.Page)*PageSize+int(s.Off+s.Len)+bigPage-1)&^(bigPage-1), len(p.mem))
+	_ = unix.Madvise(p.mem[first:end], unix.MADV_HUGEPAGE)
+	b := p.SegBytes(s)
+	for i := 0; i < len(b); i += PageSize {
+		b[i] = 0
+	}
+}
+
 func unmap(b []byte) error { return unix.Munmap(b) }
 
 // Addr is the address of a run's first byte, for the kernel. The memory lies outside the Go heap and

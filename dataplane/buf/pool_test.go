@@ -1,7 +1,10 @@
 package buf
 
 import (
+	"fmt"
 	"math/rand/v2"
+	"os"
+	"strings"
 	"testing"
 )
 
@@ -142,4 +145,52 @@ func BenchmarkAllocPage(b *testing.B) {
 		p.Alloc(&v, 1)
 		p.ReleaseVec(&v)
 	}
+}
+
+// Runs whose pages are to be joined are there at once, are wanted contiguous, and hold what is written to them.
+func TestJoinPages(t *testing.T) {
+	p := newPool(t, 16<<20, 0)
+	var v Vec
+	const size = 5 << 20
+	if !p.Alloc(&v, size/PageSize) || len(v.Segs) != 1 {
+		t.Fatalf("%d bytes in %d runs", v.Len(), len(v.Segs))
+	}
+	s := v.Segs[0]
+	p.JoinPages(s)
+	rss, flags := 0, ""
+	addr := p.Addr(s)
+	b, err := os.ReadFile("/proc/self/smaps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := false
+	for line := range strings.Lines(string(b)) {
+		var from, to uintptr
+		var n int
+		if k, _ := fmt.Sscanf(line, "%x-%x ", &from, &to); k == 2 {
+			in = from <= addr && addr < to
+		} else if k, _ := fmt.Sscanf(line, "Rss: %d kB", &n); k == 1 && in {
+			rss = n << 10
+		} else if in && strings.HasPrefix(line, "VmFlags:") {
+			flags = line
+		}
+	}
+	if rss < size {
+		t.Errorf("%d bytes of %d are there", rss, size)
+	}
+	if _, err := os.Stat("/sys/kernel/mm/transparent_hugepage"); err == nil && !strings.Contains(flags, " hg") {
+		t.Errorf("flags of the mapping: %s; hg is missing", flags)
+	}
+	for i, b := range p.SegBytes(s) {
+		if b != 0 {
+			t.Fatalf("byte %d is %#x", i, b)
+		}
+		p.SegBytes(s)[i] = 1
+	}
+	for i, b := range p.Bytes(Zero) {
+		if b != 0 {
+			t.Fatalf("byte %d of the zero page is %#x", i, b)
+		}
+	}
+	p.ReleaseVec(&v)
 }
