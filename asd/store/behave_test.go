@@ -358,3 +358,52 @@ func TestConcurrent(t *testing.T) {
 		t.Errorf("no group commit: %+v", st)
 	}
 }
+
+// Headers of fragments that are deleted together are overwritten at a time, each with a dead one, and no more of them
+// than that.
+func TestDeletesTogether(t *testing.T) {
+	s, o := newTestStore(t, 16<<20, nil)
+	d := o.Data.(*testDrive)
+	const n = 2*killsTogether + 1
+	var starts []uint64
+	var is []int
+	for i := range n {
+		must(t, put(s, i, 1))
+		starts, is = append(starts, s.startOf(fkey(i))), append(is, i)
+	}
+	var all sync.WaitGroup
+	all.Add(killsTogether)
+	var mu sync.Mutex
+	under, most, seen := 0, 0, 0
+	d.hook = func(op string, off int64) error {
+		if op != "write" || off < dataStart {
+			return nil
+		}
+		mu.Lock()
+		seen++
+		under++
+		most = max(most, under)
+		if seen <= killsTogether {
+			all.Done()
+		}
+		mu.Unlock()
+		all.Wait() // for ever, if they come one by one
+		mu.Lock()
+		under--
+		mu.Unlock()
+		return nil
+	}
+	must(t, del(s, is...))
+	d.hook = nil
+	if seen != n || most != killsTogether {
+		t.Errorf("%d headers were written, at most %d at a time", seen, most)
+	}
+	var h Header
+	for i, start := range starts {
+		must(t, h.Decode(d.bytes(int64(start)<<blockShift, blockSize)))
+		if !h.Dead || h.Key != fkey(i) {
+			t.Errorf("after its delete fragment %v has %v", fkey(i), &h)
+		}
+	}
+	must(t, s.Close())
+}

@@ -52,10 +52,10 @@ func (s *Store) deleteSome(ctx context.Context, keys []layout.FragKey) error {
 		return err
 	}
 	o := &op{kind: opDelete, dels: make([]deletion, 0, len(keys))}
-	for _, key := range keys {
-		if d, ok := s.kill(key, c); ok {
-			o.dels = append(o.dels, d)
-		}
+	for len(keys) > 0 {
+		n := min(len(keys), killsTogether)
+		o.dels = s.kill(keys[:n], c, o.dels)
+		keys = keys[n:]
 	}
 	s.putScratch(c)
 	if len(o.dels) == 0 {
@@ -70,11 +70,34 @@ func (s *Store) deleteSome(ctx context.Context, keys []layout.FragKey) error {
 	return err
 }
 
-// kill pins a fragment and overwrites its header. It goes first: the other way round a crash between
-// would leave a deleted fragment with a header that a rebuild believes. A crash here leaves a fragment
-// in the index with a dead header: Get calls it absent, and whoever deletes it again ends it. If the
-// drive refuses the write the delete goes on all the same.
-func (s *Store) kill(key layout.FragKey, c *scratch) (deletion, bool) {
+// killsTogether is how many headers are overwritten at a time. One after the other a thousand of them would take as
+// many turns behind the puts that the drive is busy with; all at once they would be in the way of its reads.
+const killsTogether = 8
+
+const _ = uint(scratchRegions*layout.RegionSize - killsTogether*blockSize)
+
+// kill pins fragments, at most killsTogether, overwrites their headers, and appends to dst those that were there.
+// It goes first: the other way round a crash between would leave a deleted fragment with a header that a
+// rebuild believes. A crash here leaves a fragment in the index with a dead header: Get calls it absent, and
+// whoever deletes it again ends it. If the drive refuses a write the delete goes on all the same.
+func (s *Store) kill(keys []layout.FragKey, c *scratch, dst []deletion) []deletion {
+	var writes sync.WaitGroup
+	for i, key := range keys {
+		d, ok := s.pinFor(key)
+		if !ok {
+			continue
+		}
+		dst = append(dst, d)
+		h := Header{UUID: s.sb.UUID, Key: key, Self: int64(d.pin.start) << blockShift,
+			Incarnation: s.sb.Incarnation, Time: s.opts.Now().UnixNano(), FormatNonce: s.sb.FormatNonce}
+		writes.Go(func() { s.writeDead(c.body[i*blockSize:][:blockSize], &h) })
+	}
+	writes.Wait()
+	return dst
+}
+
+// pinFor pins a fragment that is to be deleted; false if there is none.
+func (s *Store) pinFor(key layout.FragKey) (deletion, bool) {
 	k := packKey(key)
 	sh := &s.shards[k.shard()]
 	sh.mu.Lock()
@@ -87,9 +110,6 @@ func (s *Store) kill(key layout.FragKey, c *scratch) (deletion, bool) {
 	e.pins++
 	sh.frags[k] = e
 	sh.mu.Unlock()
-	h := Header{UUID: s.sb.UUID, Key: key, Self: int64(e.start()) << blockShift,
-		Incarnation: s.sb.Incarnation, Time: s.opts.Now().UnixNano(), FormatNonce: s.sb.FormatNonce}
-	s.writeDead(c.hbuf, &h)
 	return deletion{key: key, pin: Pin{key: k, start: e.start()}, runs: rs}, true
 }
 
