@@ -9,6 +9,7 @@ import (
 	"vstor/asd/handshake"
 	"vstor/asd/proto"
 	"vstor/dataplane/errs"
+	"vstor/dataplane/ring"
 	"vstor/dataplane/tlsconn"
 )
 
@@ -34,7 +35,7 @@ type line struct {
 // dial connects and shakes hands, with capabilities. The end of ctx ends it at once. Errors: as handshake.Ask, and
 // Canceled.
 func (a *ASD) dial(ctx context.Context, handshake time.Duration, caps uint64) (l line, err error) {
-	d := net.Dialer{Timeout: a.opts.DialTimeout}
+	d := net.Dialer{Timeout: a.opts.DialTimeout, Control: ring.Unpaced}
 	l.raw, err = d.DialContext(ctx, a.opts.Network, a.opts.Addr)
 	if err != nil {
 		return l, gaveUp(ctx, errs.Wrap(errs.Unreachable, err, "connecting"))

@@ -23,6 +23,7 @@ import (
 	"vstor/dataplane/dio"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
+	"vstor/dataplane/ring"
 	"vstor/dataplane/units"
 )
 
@@ -254,7 +255,8 @@ func listenASD(addr string) (net.Listener, error) {
 		}
 		return l, nil
 	}
-	l, err := net.Listen("tcp", strings.TrimPrefix(addr, "tcp:"))
+	lc := net.ListenConfig{Control: ring.Unpaced}
+	l, err := lc.Listen(context.Background(), "tcp", strings.TrimPrefix(addr, "tcp:"))
 	if err != nil {
 		return nil, errs.Wrap(errs.IO, err, "cannot listen on %s", addr)
 	}

@@ -2,6 +2,7 @@ package ring
 
 import (
 	"net"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -45,4 +46,19 @@ func Socket(nc net.Conn) (fd int, err error) {
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	}
 	return fd, nil
+}
+
+// Unpaced is the Control of a net.Dialer or net.ListenConfig: on a path that does not leave the machine it sets the
+// plain congestion control. One that paces, as bbr does on machines that are set to it, takes a copy in memory for a
+// path, measures it, and sends by timers what could go at once. It must be set before a connection begins: what paces
+// once goes on pacing. Of ends elsewhere the machine's own choice stands.
+func Unpaced(network, address string, c syscall.RawConn) error {
+	host, _, err := net.SplitHostPort(address)
+	if ip := net.ParseIP(host); err != nil || !strings.HasPrefix(network, "tcp") || !ip.IsLoopback() {
+		return nil
+	}
+	return c.Control(func(fd uintptr) {
+		// Failing is slow, not wrong.
+		_ = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, "reno")
+	})
 }

@@ -2,8 +2,12 @@ package ring
 
 import (
 	"bytes"
+	"net"
+	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"vstor/dataplane/buf"
 )
@@ -172,5 +176,52 @@ func testSendToClosedPeer(t *testing.T, io IO) {
 	on(t, l, func() { l.SendV(op, fds[0], out) })
 	if r := w.wait(t); r != -int32(syscall.EPIPE) {
 		t.Fatalf("got %d, want EPIPE", r)
+	}
+}
+
+// Both ends of a connection within the machine are not paced; a listener for all addresses is left as it was.
+func TestUnpaced(t *testing.T) {
+	control := func(c syscall.Conn) (name string) {
+		t.Helper()
+		raw, err := c.SyscallConn()
+		if err == nil {
+			raw.Control(func(fd uintptr) {
+				name, err = unix.GetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION)
+			})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimRight(name, "\x00")
+	}
+	listen := func(addr string, lc net.ListenConfig) *net.TCPListener {
+		t.Helper()
+		l, err := lc.Listen(t.Context(), "tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		return l.(*net.TCPListener)
+	}
+	l := listen("127.0.0.1:0", net.ListenConfig{Control: Unpaced})
+	d := net.Dialer{Control: Unpaced}
+	c, err := d.DialContext(t.Context(), "tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	s, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for _, end := range []net.Conn{c, s} {
+		if got := control(end.(*net.TCPConn)); got != "reno" {
+			t.Errorf("%v has congestion control %s", end.LocalAddr(), got)
+		}
+	}
+	usual := control(listen(":0", net.ListenConfig{}))
+	if got := control(listen(":0", net.ListenConfig{Control: Unpaced})); got != usual {
+		t.Errorf("a listener for all addresses has congestion control %s instead of %s", got, usual)
 	}
 }
