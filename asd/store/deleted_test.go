@@ -84,9 +84,8 @@ func TestRestBeginsWhenNobodyFindsIt(t *testing.T) {
 	o := &op{kind: opDelete}
 	sc, err := s.getScratch(bg)
 	must(t, err)
-	d, _ := s.kill(fkey(1), sc)
+	o.dels = s.kill([]layout.FragKey{fkey(1)}, sc, o.dels)
 	s.putScratch(sc)
-	o.dels = append(o.dels, d)
 	b := &s.commits.batch
 	s.commits.cycle.Lock()
 	b.reset()

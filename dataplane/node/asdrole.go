@@ -96,9 +96,14 @@ func RunASD(ctx context.Context, o ASDOptions, ready func()) error {
 	return err
 }
 
-// tuneASD gives a daemon few threads: several share a machine, and one loop does most of the work.
+// asdPutBuffers is how many of the longest fragments a daemon takes in at a time.
+const asdPutBuffers = 4
+
+// tuneASD gives a daemon few threads: several share a machine, and one loop does most of the work. Those that write
+// are counted: a worker keeps its turn in the Go scheduler while it waits for the drive, until the runtime's monitor
+// looks, and with too few turns the syncer of the store, whose drive is idle, waits for one.
 func tuneASD() {
-	runtime.GOMAXPROCS(runtime.NumCPU() + 1)
+	runtime.GOMAXPROCS(runtime.NumCPU() + 1 + asdPutBuffers)
 	debug.SetGCPercent(400)
 	debug.SetMemoryLimit(96 << 20)
 }
@@ -173,7 +178,7 @@ const asdPages = 8 << 20
 
 // server is what the daemon's server is made of; what is fixed leaves the rest of the memory to reads.
 func (o *ASDOptions) server() (server.Options, error) {
-	so := server.Options{Name: "asd-" + strconv.Itoa(int(o.ID)), MaxFragment: int(o.Fragment), PutBuffers: 4,
+	so := server.Options{Name: "asd-" + strconv.Itoa(int(o.ID)), MaxFragment: int(o.Fragment), PutBuffers: asdPutBuffers,
 		MaxConnections: o.MaxConns, AllowFaults: o.Faults, IO: ringIO(o.PlainIO),
 		// Less than readers wait before they give up: peers that take nothing must lose their pages first.
 		StallTimeout: time.Second}
