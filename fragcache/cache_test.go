@@ -180,8 +180,8 @@ func TestFillNeverWaits(t *testing.T) {
 	if s := c.Stats(); taken != 4 || s.DroppedBusy != 46 {
 		t.Fatalf("%d taken; %+v", taken, s)
 	}
-	f.Set()
 	eventually(t, "the writer stalls", func() bool { return f.Stalled() == 1 })
+	f.Set() // not before: a writer that comes by later would find no rule
 	f.Release()
 	settle(t, c)
 	for i := range 4 {
