@@ -15,14 +15,18 @@
 //	READ    a ladder; the first rung that answers wins                               edge
 //	          1 overlay: the page itself is sent, without a copy                     volume/overlay
 //	          2 map: where each block lies and what it must hash to                  volume/pagemap
-//	          3 the fragment cache, if there is one, else
+//	          3 the block cache, by location: RAM without a copy, then its SSD       blockcache
+//	          4 the fragment cache, if there is one, else
 //	            PRACC: one range read on the one drive that has it, verified         fragcache pracc
-//	          4 that drive is dead, slow or rotten: rebuilt from k others            pracc erasure
+//	          5 that drive is late: hedged; dead, slow or rotten: rebuilt from
+//	            k others                                                             pracc erasure
 //
-// With a process per drive, an ASD in another process is asked over a socket instead of reading its drive:
+// With a process per drive, an ASD in another process is asked over a socket, unless it handed over its drive and said
+// under a lease where the fragment lies (short-circuit):
 //
 //	WRITE   proxy -> asd/client, blocking half -> socket -> asd/server's loop -> asd/store
-//	READ    pracc -> asd/client, loop half     -> socket -> asd/server's loop -> the drive, and back
+//	READ    pracc -> asd/client, loop half     -> the drive, on the own ring
+//	                             else          -> socket -> asd/server's loop -> the drive, and back
 //
 // With the Edge in a process of its own, on the host of its clients, its driver is at the other end of a socket; where
 // blocks lie it remembers under a lease, and reads them from the drives without the router:
