@@ -27,7 +27,13 @@ type oneASD struct {
 	client           *client.ASD
 	sums             []uint32 // low half of the XXH64 of each block that reads may meet
 	puts             uint32   // keys of puts that were used up
+	starts           int
+	began            time.Time // of the last start
 }
+
+// restBehind is how long an ASD that was started again lets deleted space rest, as readers of the process before may
+// have leases on it. Puts before that would measure how soon the drive is full.
+const restBehind = 26 * time.Second
 
 func newOneASD(opt *Options) *oneASD {
 	a := &oneASD{opt: opt, dir: filepath.Join(opt.Work, "a")}
@@ -82,7 +88,8 @@ func (a *oneASD) startOn(ctx context.Context, addr string) error {
 	if err != nil {
 		return err
 	}
-	a.p = p
+	a.p, a.began = p, time.Now()
+	a.starts++
 	go func() {
 		io.Copy(io.Discard, out)
 		p.reap()
@@ -137,6 +144,12 @@ func (a *oneASD) rest(ctx context.Context, d time.Duration) error { return quies
 func (a *oneASD) run(ctx context.Context, j Job, d time.Duration) (result, error) {
 	switch j.RW {
 	case put:
+		if a.starts > 1 {
+			select {
+			case <-time.After(time.Until(a.began.Add(restBehind))):
+			case <-ctx.Done():
+			}
+		}
 		return a.runPuts(ctx, j.Depth, d)
 	case "randread":
 		return a.runReads(ctx, j.Depth, d)

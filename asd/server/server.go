@@ -60,8 +60,9 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	if o.Store.Quarantine() > 0 {
-		// Peers of the process before this one may have leases yet.
-		s.loop.Call(func() { s.core.gone.until = time.Now().Add(o.Lease) })
+		if !o.Store.New() { // peers of the process before this one may have leases yet
+			s.loop.Call(func() { s.core.gone.until = time.Now().Add(o.Lease) })
+		}
 		o.Store.WatchDeletes(s.core.deleted.wake)
 	}
 	if _, why := s.loop.Plain(); why != nil {

@@ -107,5 +107,8 @@ func (s *Store) Extents(key layout.FragKey, dst []layout.Extent) ([]layout.Exten
 	return appendExtents(dst, sh.multi[k], 0, n), errs.OK
 }
 
+// New reports whether nobody had the store open before: Format makes incarnation 1, and each Open another.
+func (s *Store) New() bool { return s.sb.Incarnation == 2 }
+
 // Quarantine is how long deleted space rests.
 func (s *Store) Quarantine() time.Duration { return s.opts.Quarantine }

@@ -157,3 +157,18 @@ func TestExtentsAllocateNothing(t *testing.T) {
 		t.Fatalf("%v allocations", n)
 	}
 }
+
+// Only the first Open finds a store that nobody had open before.
+func TestNew(t *testing.T) {
+	s, d := newTestStore(t, 32<<20, nil)
+	if !s.New() {
+		t.Error("a store that was just made is not new")
+	}
+	must(t, s.Close())
+	again, err := Open(d)
+	must(t, err)
+	defer again.Close()
+	if again.New() {
+		t.Error("a store that was opened twice is new")
+	}
+}
