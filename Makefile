@@ -52,7 +52,7 @@ unit:
 SHORT ?= -short
 race:
 	$(call STEP,race detector)
-	CGO_ENABLED=1 go test -race $(SHORT) -tags invariants -timeout 30m ./dataplane/... ./pracc/... ./asd/... ./blockcache/...
+	CGO_ENABLED=1 go test -race $(SHORT) -tags invariants -timeout 30m ./dataplane/... ./pracc/... ./asd/... ./blockcache/... ./fragcache/...
 
 E2E_PARALLEL ?= 3
 e2e: build
