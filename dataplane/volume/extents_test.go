@@ -201,7 +201,8 @@ func TestExtentsOfEmpty(t *testing.T) {
 				at += got
 			}
 		})
-		if allocs != 0 || steps > 5 || len(out) != 1 || out[0] != (block.Extent{Len: ExtentsMax * 4096, State: 3}) {
+		// How many depends on how many batches have been sealed by now; one by one, 4 GiB were a million blocks.
+		if allocs != 0 || steps > 20 || len(out) != 1 || out[0] != (block.Extent{Len: ExtentsMax * 4096, State: 3}) {
 			t.Errorf("%d turns, %.0f allocations, %v", steps, allocs, out)
 		}
 	})
