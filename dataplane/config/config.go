@@ -24,7 +24,7 @@ type Config struct {
 	Memory       int64 // feeds all pools
 	Journal      int64
 
-	BlockCache      int64 // bytes of RAM, a share of Memory; 0: none, Auto: Complete chooses
+	BlockCache      int64 // bytes of RAM, a share of Memory; 0: none, Auto: what there is room for, see node
 	BlockCacheSSD   int64 // bytes of its second tier, in DIR/cache; 0: none
 	BlockCacheBlock int64 // bytes of a cache block
 	BlockCacheQuota int64 // bytes that a vDisk may have of each tier unless it has a quota of its own; 0: no limit
@@ -85,7 +85,7 @@ func Default() Config {
 	}
 }
 
-// Auto is the value of a size that Complete chooses, where 0 means something else.
+// Auto is the value of a size that whoever divides the memory chooses, where 0 means something else.
 const Auto = -1
 
 // Bounds of the settings. A journal has at least two segments of 32 MiB: one fills while the other
@@ -111,7 +111,6 @@ const (
 	maxPolicies   = 16
 	autoASDShare  = 4        // an ASD's share of the free space: 1/4 over all ASDs
 	memoryShare   = 8        // 1/8 of the RAM
-	cacheShare    = 8        // 1/8 of the memory
 	minCache      = 1 << 20  // of each loop
 	minCacheSSD   = 64 << 20 // of each loop
 	maxCacheSSD   = 16 << 40
@@ -146,12 +145,6 @@ func (c *Config) Complete(m Machine) error {
 	}
 	if c.Loops == 0 {
 		c.Loops = max(1, m.Cores/2)
-	}
-	if c.BlockCache == Auto {
-		c.BlockCache = c.Memory / cacheShare
-		if c.BlockCache < minCache*int64(c.Loops) {
-			c.BlockCache = 0
-		}
 	}
 	if c.ASDSize == 0 {
 		share := m.FreeSpace / autoASDShare / int64(c.ASDs) / asdSizeUnit * asdSizeUnit
@@ -251,7 +244,7 @@ func (c *Config) validateCache() error {
 		{"block-cache", c.BlockCache, minCache * loops, c.Memory / 2},
 		{"block-cache-ssd", c.BlockCacheSSD, minCacheSSD * loops, maxCacheSSD},
 	} {
-		if t.v != 0 && (t.v < t.min || t.v > t.max) {
+		if t.v != 0 && t.v != Auto && (t.v < t.min || t.v > t.max) {
 			return errs.New(errs.Invalid, "%s is %s; it must be 0 (none), or from %s to %s", t.key, units.FormatSize(t.v),
 				units.FormatSize(t.min), units.FormatSize(t.max))
 		}

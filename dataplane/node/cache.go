@@ -57,6 +57,9 @@ func ssdBytes(cfg *config.Config) int64 {
 func (r *loopRig) openCache() error {
 	n := r.n
 	if n.plan.blocks == 0 {
+		if n.cfg.BlockCacheSSD > 0 {
+			n.log.Warn("there is no block cache: the memory leaves no room for its first tier", "loop", r.id)
+		}
 		return nil
 	}
 	if n.cfg.BlockCacheSSD > 0 {

@@ -138,7 +138,7 @@ func planEdge(cfg *config.Config) (memoryPlan, error) {
 	p := memoryPlan{loops: cfg.Loops, manifest: manifestMem, recv: ringOptions(cfg, nil).Memory(),
 		conns: nbdLimits(cfg).Memory(cfg.Loops, cfg.TLSOn())}
 	fixed := p.conns + cfg.LocationCache + int64(cfg.Loops)*(p.recv+p.manifest)
-	p.blocks = edgeBlocks(cfg, fixed)
+	p.blocks = cacheBytes(cfg, cfg.EdgeMemory, fixed)
 	p.cacheIdx = cacheIndex(cfg, p.blocks)
 	fixed += int64(cfg.Loops) * p.blocks
 	p.pages = (cfg.EdgeMemory - fixed) / int64(cfg.Loops) / buf.PageSize * buf.PageSize
@@ -150,18 +150,6 @@ func planEdge(cfg *config.Config) (memoryPlan, error) {
 			units.FormatSize(cfg.LocationCache), units.FormatSize(least))
 	}
 	return p, nil
-}
-
-// edgeBlocks is the RAM of a loop's block cache at an edge: what --block-cache says, as far as --edge-memory leaves
-// room beside what must be.
-func edgeBlocks(cfg *config.Config, fixed int64) int64 {
-	loops := int64(cfg.Loops)
-	room := (cfg.EdgeMemory-fixed)/loops - pagesMin
-	blocks := min(cfg.BlockCache/loops, room) / buf.PageSize * buf.PageSize
-	if blocks < 1<<20 {
-		return 0
-	}
-	return blocks
 }
 
 // parts splits an address as net.Dial takes it.

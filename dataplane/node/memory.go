@@ -69,12 +69,13 @@ func planMemory(cfg *config.Config, coders int64) (memoryPlan, error) {
 		p.daemons = int64(cfg.ASDs) * (cfg.ASDMemory + daemonRest)
 		p.extents = extentsOf(cfg)
 	}
-	p.blocks = cfg.BlockCache / int64(cfg.Loops) / buf.PageSize * buf.PageSize
-	p.cacheIdx = cacheIndex(cfg, p.blocks)
 	p.sealing = sealers * (blocks*128 + volume.SealBytes)
 	p.overlay = (cfg.Journal>>12)*44 + blocks*44
 	fixed := p.maps + p.cache + p.tables + p.coders + p.cleaning + p.stores + p.sealing + p.overlay +
-		p.conns + p.frag + int64(cfg.Loops)*(p.recv+p.manifest+p.blocks+p.cacheIdx+int64(cfg.ASDs)*p.extents)
+		p.conns + p.frag + int64(cfg.Loops)*(p.recv+p.manifest+int64(cfg.ASDs)*p.extents)
+	p.blocks = cacheBytes(cfg, cfg.Memory, fixed)
+	p.cacheIdx = cacheIndex(cfg, p.blocks)
+	fixed += int64(cfg.Loops) * (p.blocks + p.cacheIdx)
 	p.pages = (cfg.Memory - fixed) / int64(cfg.Loops) / buf.PageSize * buf.PageSize
 	p.reserve = min(p.pages/4, 64<<20)
 	if p.pages < pagesMin {
@@ -92,6 +93,26 @@ func extentsOf(cfg *config.Config) int64 {
 		return 0
 	}
 	return min(max(cfg.Memory/64/int64(cfg.Loops*cfg.ASDs), extentsMin), extentsMax)
+}
+
+// cacheShare is the part of the memory that the block cache takes where nobody says how much; cacheLeast the least of
+// a loop that is worth having.
+const (
+	cacheShare = 8
+	cacheLeast = 1 << 20
+)
+
+// cacheBytes is the RAM of each loop's block cache: what --block-cache says, or a share of the memory that leaves the
+// pages what they must have beside the fixed terms.
+func cacheBytes(cfg *config.Config, memory, fixed int64) int64 {
+	loops, n := int64(cfg.Loops), cfg.BlockCache/int64(cfg.Loops)
+	if cfg.BlockCache == config.Auto {
+		n = min(memory/cacheShare/loops, (memory-fixed)/loops-pagesMin)
+	}
+	if n < cacheLeast {
+		return 0
+	}
+	return n / buf.PageSize * buf.PageSize
 }
 
 // cacheIndex is what a loop's second tier of the block cache takes in RAM.
