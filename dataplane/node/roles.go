@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"time"
 
 	"vstor/dataplane/api"
 	"vstor/dataplane/config"
@@ -34,7 +35,7 @@ func RunRouter(ctx context.Context, o RouterRole, ready func()) error {
 	}
 	o.Config.Processes = true
 	o.Config.BlockCache, o.Config.BlockCacheSSD = 0, 0 // blocks are cached where clients read them
-	n, err := Start(Options{Config: o.Config, Log: o.Log, Fresh: o.Fresh, Fatal: o.Fatal, NoNBD: true, Parted: true,
+	n, err := startAfter(Options{Config: o.Config, Log: o.Log, Fresh: o.Fresh, Fatal: o.Fatal, NoNBD: true, Parted: true,
 		Edges: &EdgeOptions{Secret: secret, TLS: o.TLS}})
 	if err != nil {
 		return err
@@ -52,6 +53,20 @@ func RunRouter(ctx context.Context, o RouterRole, ready func()) error {
 		err = cerr
 	}
 	return err
+}
+
+// lastRouterWait is how long the router of a parent that was killed may take to end.
+const lastRouterWait = 10 * time.Second
+
+// startAfter is Start, which waits while another process has the databases: the parent sees to it that there is one
+// router at a time, so it is the last one on its way out, a moment after its parent was killed.
+func startAfter(o Options) (*Node, error) {
+	for end := time.Now().Add(lastRouterWait); ; time.Sleep(20 * time.Millisecond) {
+		n, err := Start(o)
+		if errs.Of(err) != errs.Busy || time.Now().After(end) {
+			return n, err
+		}
+	}
 }
 
 // RunEdge serves NBD until ctx ends. api is the folder where api.sock is made, empty for none. ready is called once it
