@@ -85,7 +85,7 @@ func Keys() []*Key {
 			func(c *Config) *bool { return &c.Processes }),
 		sizeKey("asd-memory", "what the pools of each child process may hold, beside --memory",
 			func(c *Config) *int64 { return &c.ASDMemory }),
-		wordKey("short-circuit", "whether the drives of child processes are read by this one itself, which is faster",
+		wordKey("short-circuit", "whether edge and router read the drives of ASD processes themselves, which is faster",
 			[]string{ShortOn, ShortOff}, func(c *Config) *string { return &c.ShortCircuit }),
 		sizeKey("edge-memory", "what the pools of the edge's process may hold, beside --memory (--processes)",
 			func(c *Config) *int64 { return &c.EdgeMemory }),
@@ -149,28 +149,24 @@ func intKey(name, help string, at func(*Config) *int) *Key {
 }
 
 func sizeKey(name, help string, at func(*Config) *int64) *Key {
-	return &Key{Name: name, Arg: "SIZE", Help: help,
-		get: func(c *Config) []string {
-			if *at(c) == 0 {
-				return nil
-			}
-			return []string{units.FormatSize(*at(c))}
-		},
-		set: func(c *Config, words []string) error {
-			w, err := oneWord(name, words)
-			if err != nil {
-				return err
-			}
-			n, err := units.ParseSize(w)
-			if err != nil {
-				return errs.New(errs.Invalid, "%s: %v", name, err)
-			}
-			if n == 0 {
-				return errs.New(errs.Invalid, "%s is 0; leave it out to have it chosen", name)
-			}
-			*at(c) = n
+	k := zeroSizeKey(name, help, at)
+	get, set := k.get, k.set
+	k.get = func(c *Config) []string {
+		if *at(c) == 0 {
 			return nil
-		}}
+		}
+		return get(c)
+	}
+	k.set = func(c *Config, words []string) error {
+		was := *at(c)
+		err := set(c, words)
+		if err == nil && *at(c) == 0 {
+			*at(c) = was
+			err = errs.New(errs.Invalid, "%s is 0; leave it out to have it chosen", name)
+		}
+		return err
+	}
+	return k
 }
 
 // zeroSizeKey is a size that may be 0; Auto is one that nobody set.
