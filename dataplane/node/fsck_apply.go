@@ -256,6 +256,12 @@ func (c *checker) writeSpace(ctx context.Context, s *spacePlan) error {
 			c.rep.Repaired++
 		}
 	}
+	if s.last != nil {
+		if err := c.px.RestoreLast(ctx, s.ID, *s.last); err != nil {
+			return err
+		}
+		c.rep.Repaired++
+	}
 	if s.epoch == 0 && s.put == 0 && s.sco == 0 {
 		return nil
 	}

@@ -64,6 +64,7 @@ type verdict struct {
 	lost    []lostSCO                    // what was committed and cannot be made again
 	gaps    int                          // sequences that chain found nobody to have, a stretch each
 	last    ids.Seq                      // the last one that a SCO has
+	top     ids.CommitNum                // the last commit
 }
 
 type restored struct {
@@ -157,6 +158,17 @@ func (h *history) unbroken() (last ids.Seq, ok bool) {
 		}
 	}
 	return last, true
+}
+
+// letGo is how many cleaning SCOs there are whose commit, if there was one, nobody remembers.
+func (h *history) letGo() (n uint64) {
+	numbers := h.numbers()
+	for sco, puts := range h.bySCO {
+		if _, named := numbers[sco]; !named && puts[0].Kind == layout.KindCleaning {
+			n++
+		}
+	}
+	return n
 }
 
 // best is the put of a SCO to make its manifest from: of several the last one, since the others were given
@@ -373,6 +385,7 @@ func (h *history) number(v *verdict, tail []step, top ids.CommitNum) {
 			v.order[c] = s.SCO
 		}
 	}
+	v.top = c
 	for old := range h.rec.Order {
 		if old > top && want[old] == 0 {
 			v.order[old] = 0

@@ -268,8 +268,16 @@ func TestDamagedEntryIsALoss(t *testing.T) {
 	for _, cell := range []*proxy.Cell{&h.rec.Owner, &h.rec.Puts, &h.rec.SCOs} {
 		cell.Value = 1000
 	}
+	h.rec.Last.Value = 11
 	if !s.intact(h) {
 		t.Error("a whole history is not intact")
+	}
+	for _, c := range []proxy.Cell{{Value: 12}, {Value: 10}, {Err: errs.Absent}, {Err: errs.Corrupt}} {
+		whole := h.rec.Last
+		if h.rec.Last = c; s.intact(h) {
+			t.Errorf("a last commit of %+v behind 11 is whole", c)
+		}
+		h.rec.Last = whole
 	}
 	h.garble(11)
 	if !s.intact(h) {

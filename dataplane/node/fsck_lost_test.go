@@ -251,3 +251,35 @@ func FuzzRegistryCopy(f *testing.F) {
 		}
 	})
 }
+
+// The newest commits are lost with their entries, and nothing else, so that no gap tells: the vDisk does not open,
+// nothing of it is taken for garbage, and a repair brings it back.
+func TestNewestCommitsLost(t *testing.T) {
+	m := newFsckModel(t, 4)
+	m.rounds(150)
+	m.down(true, false)
+	if n := m.harmNewest(5); n != 5 {
+		t.Fatalf("%d commits", n)
+	}
+	n, err := Start(Options{Config: m.config(), Log: slog.New(slog.NewTextHandler(m.log, nil)), Host: m.host, NoNBD: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(200 * time.Millisecond) // for who looks for garbage
+	if f := n.failed["v"]; f == nil || !strings.Contains(f.err.Error(), "newest ones are lost") {
+		t.Fatalf("%+v", f)
+	}
+	if err := n.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r := m.fsck(FsckOptions{Repair: true})
+	if r.Found == 0 || r.Found != r.Repaired {
+		t.Fatalf("%+v", r)
+	}
+	m.mustBeWhole("after the repair")
+	m.start(false)
+	m.check()
+	m.rounds(20)
+	m.check()
+	m.down(true, false)
+}

@@ -39,7 +39,8 @@ type spacePlan struct {
 	floor   *ids.CommitNum // to be set, where the store knows of none
 	// floorFound: that it knows of none is a fault of its own.
 	floorFound bool
-	blocked    string // why nothing of it may be changed
+	last       *ids.CommitNum // likewise, the number of the last commit
+	blocked    string         // why nothing of it may be changed
 }
 
 // margin is how far numbers that are given out anew stay away from the highest that was seen: ASDs that
@@ -227,6 +228,7 @@ func (c *checker) planSpace(ctx context.Context, p *fsckPlan, r record, census *
 		return err
 	}
 	c.judge(s)
+	c.planLast(s, h)
 	c.planLacks(p, s)
 	return nil
 }
@@ -290,6 +292,23 @@ func (c *checker) planFirstFloor(ctx context.Context, s *space, h *history) erro
 		"from the first are there", s.Name)
 	s.floor, s.floorFound = new(ids.CommitNum), true
 	return nil
+}
+
+// planLast sets the number of the last commit right. If the store knows that there were more than were found, what
+// is not found are cleaning SCOs, which are let go of, or the journal has what was in it; or it is lost.
+func (c *checker) planLast(s *space, h *history) {
+	v, end := s.verdict, s.rec.Last
+	if end.Err == nil && ids.CommitNum(end.Value) == v.top ||
+		errs.Of(end.Err) == errs.Absent && errs.Of(s.rec.Owner.Err) == errs.Absent && v.top == 0 {
+		return
+	}
+	if found := uint64(v.top) + h.letGo(); end.Err == nil && end.Value > found && !c.logs[s.ID].Has(v.last+1, v.last+1) {
+		s.block(c, "%d commits were made and %d are found; of the others nothing is left on the ASDs that are there",
+			end.Value, found)
+		return
+	}
+	c.find("vDisk %s: the number of its last commit is lost or wrong; it is %d", s.Name, v.top)
+	s.last = &v.top
 }
 
 // scan compares what the ASDs have of a vDisk with its manifests.
@@ -386,7 +405,8 @@ func (c *checker) planLacks(p *fsckPlan, s *space) {
 }
 
 // intact reports whether the metadata store lost nothing of the vDisk: its numbers are ahead of all that was
-// used, and the order of commits is there, without a gap, from the map's checkpoint on.
+// used, and the order of commits is there, without a gap, from the map's checkpoint on to the last commit. An
+// older copy of the store is not, if it is of before the vDisk was opened last: the epoch tells.
 func (s *space) intact(h *history) bool {
 	ahead := func(cell proxy.Cell, used uint64) bool {
 		return cell.Err == nil && cell.Value >= used || errs.Of(cell.Err) == errs.Absent && used == 0
@@ -406,6 +426,10 @@ func (s *space) intact(h *history) bool {
 		if !at[n] {
 			return false
 		}
+	}
+	if !ahead(s.rec.Last, uint64(last)) || s.rec.Last.Value > uint64(last) ||
+		errs.Of(s.rec.Last.Err) == errs.Absent && errs.Of(s.rec.Owner.Err) != errs.Absent {
+		return false
 	}
 	for sco := range s.rec.Bad {
 		if _, ok := numbers[sco]; !ok {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"vstor/dataplane/meta"
+	"vstor/dataplane/proxy"
 )
 
 func (m *model) fsck(o FsckOptions) *FsckReport {
@@ -106,6 +108,28 @@ func (m *model) harm(kinds string, part int) (n int) {
 	return n
 }
 
+// harmNewest takes out the newest commits, as if they had never been.
+func (m *model) harmNewest(most int) (n int) {
+	m.editMeta(func(s meta.Store) {
+		list, err := s.Scan(context.Background(), []byte("Pn"), nil, 10000)
+		if err != nil {
+			m.fatalf("%v", err)
+		}
+		for _, e := range list[max(0, len(list)-most):] {
+			_, sco, err := proxy.DumpCell(e.Value)
+			if err != nil {
+				m.fatalf("%v", err)
+			}
+			manifest := binary.BigEndian.AppendUint32(append([]byte("Pm"), e.Key[2:10]...), uint32(sco))
+			if err := s.Apply(context.Background(), new(meta.Txn).Delete(e.Key).Delete(manifest)); err != nil {
+				m.fatalf("%v", err)
+			}
+			n++
+		}
+	})
+	return n
+}
+
 func (m *model) dropMeta() {
 	if err := m.host.fs.RemoveAll("/d/meta"); err != nil {
 		m.fatalf("%v", err)
@@ -134,7 +158,7 @@ func runFsckModel(t *testing.T, seed uint64, lives int) {
 		m.step.Store("")
 		m.down(m.rng.IntN(4) == 0 && !m.host.frozen.Load(), m.power && m.rng.IntN(2) == 0)
 		m.mustBeWhole("after a life")
-		what := []string{"nothing", "all", "manifests", "order", "numbers", "both", "much"}[m.rng.IntN(7)]
+		what := []string{"nothing", "all", "manifests", "order", "numbers", "both", "newest", "much"}[m.rng.IntN(8)]
 		n := 0
 		switch what {
 		case "all":
@@ -144,11 +168,13 @@ func runFsckModel(t *testing.T, seed uint64, lives int) {
 		case "order":
 			n = m.harm("n", 1+m.rng.IntN(100))
 		case "numbers":
-			n = m.harm("ops", 50)
+			n = m.harm("opsl", 50)
 		case "both":
 			n = m.harm("mn", 1+m.rng.IntN(50))
+		case "newest":
+			n = m.harmNewest(1 + m.rng.IntN(20))
 		case "much":
-			n = m.harm("mnops", 1+m.rng.IntN(100))
+			n = m.harm("mnopsl", 1+m.rng.IntN(100))
 		}
 		r := m.fsck(FsckOptions{Repair: true})
 		if r.Found != r.Repaired || (what == "all") != (r.Metadata != "") {

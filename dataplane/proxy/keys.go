@@ -17,6 +17,7 @@ import (
 //	'P' 's' namespace          cell: first SCO number not yet reserved
 //	'P' 'm' namespace SCO      manifest
 //	'P' 'n' namespace commit   cell: SCO; the order of commits
+//	'P' 'l' namespace          cell: the last commit
 //	'P' 'c' namespace put      cell: SCO; the put id is condemned
 //	'P' 'd' namespace SCO put  manifest of an object whose fragments are being deleted
 //	'P' 'x' namespace          cell: 0; all of the namespace is being deleted
@@ -26,6 +27,7 @@ const (
 	keySCOs      = 's'
 	keyManifest  = 'm'
 	keyOrder     = 'n'
+	keyLast      = 'l'
 	keyCondemned = 'c'
 	keyDelete    = 'd'
 	keyGone      = 'x'

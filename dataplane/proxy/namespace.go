@@ -60,7 +60,7 @@ func (px *Proxy) sweep(ctx context.Context, ns ids.NamespaceID) error {
 	if err := errors.Join(all...); err != nil {
 		return err
 	}
-	for _, kind := range []byte{keyManifest, keyOrder, keyDelete, keyCondemned, keyPuts, keySCOs, keyGone} {
+	for _, kind := range []byte{keyManifest, keyOrder, keyLast, keyDelete, keyCondemned, keyPuts, keySCOs, keyGone} {
 		if err := px.dropAll(ctx, nsKey(kind, ns), func(*meta.Txn) {}); err != nil {
 			return err
 		}

@@ -93,7 +93,13 @@ func (px *Proxy) TakeOwnershipBeyond(ctx context.Context, ns ids.NamespaceID, sk
 		if ids.Epoch(v) == epochGone {
 			return 0, errs.New(errs.Refused, "proxy: namespace %d is deleted", ns)
 		}
-		err = px.opts.Meta.Apply(ctx, setCell(new(meta.Txn), keyOwner, ns, ver, v+1+skip))
+		t := setCell(new(meta.Txn), keyOwner, ns, ver, v+1+skip)
+		if ver == 0 {
+			if err := px.beginOrder(ctx, t, ns); err != nil {
+				return 0, err
+			}
+		}
+		err = px.opts.Meta.Apply(ctx, t)
 		if errs.Of(err) == errs.Refused {
 			continue
 		}

@@ -120,6 +120,7 @@ func (px *Proxy) commit(ctx context.Context, m *layout.Manifest) error {
 	if m.Commit != 0 {
 		ok := orderKey(m.Namespace, m.Commit)
 		t.Absent(ok).Put(ok, encodeCell(keyOrder, uint64(m.SCO)))
+		t.Put(nsKey(keyLast, m.Namespace), encodeCell(keyLast, uint64(m.Commit)))
 	}
 	err := px.opts.Meta.Apply(ctx, t)
 	switch conflict(err) {

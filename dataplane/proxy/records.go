@@ -39,6 +39,7 @@ func ObjectOf(m *layout.Manifest) Object {
 // bytes per object.
 type Records struct {
 	Owner, Puts, SCOs Cell
+	Last              Cell // number of the last commit
 	Gone              bool // the namespace is deleted
 	Objects           map[ids.SCONum]Object
 	Bad               map[ids.SCONum]error // manifests that are there and cannot be read
@@ -51,7 +52,7 @@ type Records struct {
 func (px *Proxy) Records(ctx context.Context, ns ids.NamespaceID) (*Records, error) {
 	r := &Records{Objects: map[ids.SCONum]Object{}, Bad: map[ids.SCONum]error{},
 		Order: map[ids.CommitNum]ids.SCONum{}, BadOrder: map[ids.CommitNum]bool{}, Dead: map[ids.PutID]bool{}}
-	for kind, c := range map[byte]*Cell{keyOwner: &r.Owner, keyPuts: &r.Puts, keySCOs: &r.SCOs} {
+	for kind, c := range map[byte]*Cell{keyOwner: &r.Owner, keyPuts: &r.Puts, keySCOs: &r.SCOs, keyLast: &r.Last} {
 		var err error
 		if *c, err = px.rawCell(ctx, kind, ns); err != nil {
 			return nil, err
@@ -198,6 +199,11 @@ func (px *Proxy) RestoreNumbers(ctx context.Context, ns ids.NamespaceID, epoch i
 		}
 	}
 	return px.opts.Meta.Apply(ctx, t)
+}
+
+// RestoreLast sets the number of the last commit.
+func (px *Proxy) RestoreLast(ctx context.Context, ns ids.NamespaceID, c ids.CommitNum) error {
+	return px.opts.Meta.Apply(ctx, new(meta.Txn).Put(nsKey(keyLast, ns), encodeCell(keyLast, uint64(c))))
 }
 
 // Deleted reports whether a namespace is, or was, deleted.
