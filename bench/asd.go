@@ -137,6 +137,22 @@ func (a *oneASD) stop() error {
 	return err
 }
 
+// begin restarts it for a cold job: it keeps what it read in no cache, but it is to be as the others are.
+func (a *oneASD) begin(ctx context.Context, j Job) error {
+	if !j.Cold {
+		return nil
+	}
+	if err := a.stop(); err != nil {
+		return err
+	}
+	if err := a.start(ctx); err != nil {
+		return err
+	}
+	return a.rest(ctx, a.opt.Settle)
+}
+
+func (a *oneASD) end(context.Context) error { return nil }
+
 func (a *oneASD) pids() []int { return []int{a.p.cmd.Process.Pid} }
 
 func (a *oneASD) rest(ctx context.Context, d time.Duration) error { return quiesce(ctx, a.pids(), d) }

@@ -10,6 +10,7 @@
 //	job.go      what is measured, and the ratios it should reach
 //	target.go   the peer and the raw file: start, restart, what they cost
 //	ours.go     the deployments
+//	variant.go  them with other settings: with a block cache, with short-circuit reads
 //	tcp.go      one of them over TCP, plain and with TLS; cert.go: its certificate
 //	asd.go      one ASD alone
 //	asdread.go  its reads, by a loop

@@ -54,6 +54,9 @@ const fioCPU = 0
 
 // runFio runs a job for a time; size 0 means the whole volume. A time of 0 goes over the volume once.
 func runFio(ctx context.Context, at aim, j Job, size int64, d time.Duration) (result, error) {
+	if j.Span > 0 {
+		size /= j.Span
+	}
 	args := append([]string{"--name=job", "--thread", "--output-format=json", "--randrepeat=0", "--norandommap",
 		"--refill_buffers", "--group_reporting", fmt.Sprintf("--cpus_allowed=%d", fioCPU),
 		"--rw=" + j.RW, "--bs=" + j.Block, fmt.Sprintf("--iodepth=%d", j.Depth), fmt.Sprintf("--size=%d", size)}, at.flags...)

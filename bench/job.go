@@ -9,16 +9,19 @@ type Figure string
 const (
 	IOPS    Figure = "IOPS"
 	Latency Figure = "us" // mean, completion as fio sees it
+	P99     Figure = "us p99"
 	MBps    Figure = "MB/s"
 )
 
 // Names of the targets.
 const (
 	embedded  = "vstor"
-	processes = "vstor ASDs" // the same with a process for each of the six ASDs
-	overTCP   = "vstor TCP"  // embedded, not through its unix socket but over TCP on loopback
-	overTLS   = "vstor TLS"  // the same, encrypted
-	single    = "one ASD"    // no vstor around it: the bench is its client
+	processes = "vstor ASDs"  // the same with a process for each of the six ASDs, all reads through them
+	local     = "vstor short" // the same, whose edge reads the drives of the ASDs itself
+	cached    = "vstor cache" // embedded, with a block cache that holds all that is read
+	overTCP   = "vstor TCP"   // embedded, not through its unix socket but over TCP on loopback
+	overTLS   = "vstor TLS"   // the same, encrypted
+	single    = "one ASD"     // no vstor around it: the bench is its client
 	qemu      = "qemu-nbd"
 	rawFile   = "raw file"
 )
@@ -44,6 +47,10 @@ type Job struct {
 	Goals  []Goal
 	// Cold restarts our side before the job, so that reads come from the drives.
 	Cold bool
+	// Stall stops an ASD's process (SIGSTOP) for the job's middle half.
+	Stall bool
+	// Span is how much of the volume the job goes over, as one part of so many; 0: all of it.
+	Span int64
 	// Sustained runs longer, so that what is buffered has to go where it belongs.
 	Sustained bool
 }
@@ -90,27 +97,39 @@ func (j Job) length(o *Options, target string) time.Duration {
 
 // Met says whether a ratio reaches the goal.
 func (j Job) Met(g Goal, ratio float64) bool {
-	if j.Figure == Latency {
+	if j.Figure == Latency || j.Figure == P99 {
 		return ratio <= g.Ratio
 	}
 	return ratio >= g.Ratio
 }
 
-const sequentialWrite = "1M sequential write QD8"
+const (
+	// cachedPart: one part of so many of the volume is read from the block cache, which the default --memory has room for.
+	cachedPart = 8
+
+	coldRead        = "4K random read QD32, cold"
+	sequentialWrite = "1M sequential write QD8"
+)
 
 // Jobs is the set, in the order in which a round does it: reads first, on freshly written and sealed data.
 func Jobs() []Job {
 	ours := func(r float64) Goal { return Goal{Target: embedded, Base: qemu, Ratio: r} }
 	asds := func(r float64) Goal { return Goal{Target: processes, Base: qemu, Ratio: r} }
+	short := func(r float64) Goal { return Goal{Target: local, Base: qemu, Ratio: r} }
+	stalled := func(target string) Goal { return Goal{Target: target, Base: target, BaseJob: coldRead, Ratio: 5} }
 	one := func(r float64) Goal { return Goal{Target: single, Base: qemu, Ratio: r} }
 	puts := Goal{Target: single, Base: rawFile, BaseJob: sequentialWrite, Ratio: 0.8}
 	// What encryption costs: shown, for how fast the cipher is differs from machine to machine.
 	encrypted := []Goal{{Target: overTCP}, {Target: overTLS, Base: overTCP}}
 	return []Job{
-		{Name: "4K random read QD32, cold", RW: "randread", Block: "4k", Depth: 32, Figure: IOPS,
-			Goals: []Goal{ours(1.2), asds(0.6), one(0.8)}, Cold: true},
+		{Name: coldRead, RW: "randread", Block: "4k", Depth: 32, Figure: IOPS,
+			Goals: []Goal{ours(1.3), short(1.3), asds(0.6), one(0.8)}, Cold: true},
 		{Name: "4K random read QD1", RW: "randread", Block: "4k", Depth: 1, Figure: Latency,
-			Goals: []Goal{ours(1.3), asds(2.5)}},
+			Goals: []Goal{ours(1.2), short(1.2), asds(2.5)}},
+		{Name: "4K random read QD32, cached", RW: "randread", Block: "4k", Depth: 32, Figure: IOPS, Span: cachedPart,
+			Goals: []Goal{{Target: cached, Base: qemu, BaseJob: coldRead, Ratio: 2.8}}},
+		{Name: "4K random read QD32, an ASD stopped", RW: "randread", Block: "4k", Depth: 32, Figure: P99,
+			Goals: []Goal{stalled(processes), stalled(local)}, Stall: true},
 		{Name: "4K random read QD32", RW: "randread", Block: "4k", Depth: 32, Figure: IOPS, Goals: encrypted},
 		{Name: "1M sequential read QD8", RW: "read", Block: "1M", Depth: 8, Figure: MBps,
 			Goals: append([]Goal{ours(0.8)}, encrypted...)},

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"vstor/dataplane/api"
@@ -46,19 +47,36 @@ func (o *ours) name() string {
 	return embedded
 }
 
+// start starts it to read from the drives, through the ASDs where those are processes: the peer keeps nothing in
+// RAM either.
 func (o *ours) start(ctx context.Context) error {
+	return o.startWith(ctx, "--block-cache", "0", "--short-circuit", "off")
+}
+
+// startWith starts it with some settings. Those of the start before, which it remembers, count where none is given.
+func (o *ours) startWith(ctx context.Context, settings ...string) error {
 	if o.spread {
-		return o.startWith(ctx, "--processes")
+		return o.launch(ctx, append(settings, "--processes")...)
 	}
 	return onFreePort(func(addr string) error {
 		o.addr = addr
-		return o.startWith(ctx, "--nbd-listen", addr, "--nbd-tls", "optional", "--nbd-tls-dir", tlsDir(o.opt))
+		return o.launch(ctx, append(settings, "--nbd-listen", addr, "--nbd-tls", "optional", "--nbd-tls-dir", tlsDir(o.opt))...)
 	})
 }
 
-func (o *ours) startWith(ctx context.Context, flags ...string) error {
-	// Reads are to come from the drives: the peer keeps nothing in RAM either.
-	args := []string{o.opt.Vstor, "up", "--dir", o.dir, "--block-cache", "0", "--asds", strconv.Itoa(asdCount),
+// restartWith starts it again and waits until it is at rest.
+func (o *ours) restartWith(ctx context.Context, start func(context.Context) error) error {
+	if err := o.stop(); err != nil {
+		return err
+	}
+	if err := start(ctx); err != nil {
+		return err
+	}
+	return o.rest(ctx, o.opt.Settle)
+}
+
+func (o *ours) launch(ctx context.Context, flags ...string) error {
+	args := []string{o.opt.Vstor, "up", "--dir", o.dir, "--asds", strconv.Itoa(asdCount),
 		"--asd-size", units.FormatSize(o.opt.ASDSize), "--journal", units.FormatSize(o.opt.Journal), "--policy", "4,2,5,1"}
 	args = append(args, flags...)
 	if cpus := serverCPUs(); cpus != "" {
@@ -133,9 +151,35 @@ func (o *ours) stop() error {
 	return err
 }
 
+func (o *ours) begin(ctx context.Context, j Job) error {
+	if !j.Cold {
+		return nil
+	}
+	return o.restartWith(ctx, o.start)
+}
+
+func (o *ours) end(context.Context) error { return nil }
+
 func (o *ours) run(ctx context.Context, j Job, d time.Duration) (result, error) {
 	uri := "nbd+unix:///" + volume + "?socket=" + filepath.Join(o.dir, "nbd.sock")
+	if j.Stall && d > 0 {
+		defer o.stall(d/4, d/2)()
+	}
 	return runFio(ctx, nbdArgs(uri), j, o.opt.Size, d)
+}
+
+// stall stops the last ASD's process after some time, for some time. The function that it returns waits until the
+// process goes on.
+func (o *ours) stall(after, during time.Duration) (wait func()) {
+	pid, done := o.running[len(o.running)-1], make(chan struct{})
+	go func() {
+		defer close(done)
+		time.Sleep(after)
+		syscall.Kill(pid, syscall.SIGSTOP)
+		time.Sleep(during)
+		syscall.Kill(pid, syscall.SIGCONT)
+	}()
+	return func() { <-done }
 }
 
 func (o *ours) pids() []int { return o.running }

@@ -80,6 +80,8 @@ func (j Job) value(c Cell) float64 {
 	switch j.Figure {
 	case Latency:
 		return c.MeanUs
+	case P99:
+		return c.P99Us
 	case MBps:
 		return c.MBps
 	}
@@ -180,12 +182,14 @@ func (row *Row) verdict() (goal, verdict string) {
 	switch {
 	case row.Goal == 0:
 		goal = "-"
-	case row.Figure == Latency:
+	case row.Figure == Latency || row.Figure == P99:
 		goal = fmt.Sprintf("<= %.2f", row.Goal)
 	default:
 		goal = fmt.Sprintf(">= %.2f", row.Goal)
 	}
-	if row.Base != "" && row.Base != qemu {
+	if row.Base == row.Target {
+		goal += " of without"
+	} else if row.Base != "" && row.Base != qemu {
 		goal += " of " + row.Base
 	}
 	switch {
@@ -207,7 +211,8 @@ func known(v float64, digits int) string {
 
 // remarks says what bears on the table: bytes on the drive, cells that count less than they seem to.
 func (r *Report) remarks(out io.Writer, minJournals float64) {
-	fmt.Fprintln(out, "\nPairs are ours : qemu-nbd's, of the same job; of 1M puts, against its 1M sequential write.")
+	fmt.Fprintln(out, "\nPairs are ours : qemu-nbd's, of the same job; of 1M puts, against its 1M sequential write; "+
+		"of cached reads, against its cold ones.")
 	fmt.Fprintf(out, "%s and %s are the deployment of %s over loopback; TLS 1.3 with certificates.\n", overTCP, overTLS,
 		embedded)
 	for _, j := range Jobs() {

@@ -44,8 +44,9 @@ func Run(ctx context.Context, opt Options, out io.Writer) error {
 		return err
 	}
 	them, one := &peer{opt: &opt}, newOneASD(&opt)
-	us := newOurs(&opt, false)
-	b.targets = []target{us, newOurs(&opt, true), them, raw{them.file(), opt.Size}, one, tcp{us, false}, tcp{us, true}}
+	us, spread := newOurs(&opt, false), newOurs(&opt, true)
+	b.targets = []target{us, spread, variant{spread, local}, variant{us, cached}, them, raw{them.file(), opt.Size}, one,
+		tcp{us, false}, tcp{us, true}}
 	defer func() {
 		for _, t := range b.targets {
 			t.stop()
@@ -182,10 +183,8 @@ func (b *bench) round(ctx context.Context, round int) error {
 // cell measures one job on one target. What the job leaves to be done in the background is waited for,
 // and its CPU and bytes counted with the job.
 func (b *bench) cell(ctx context.Context, round int, t target, j Job) error {
-	if j.Cold && t.pids() != nil {
-		if err := b.restart(ctx, t); err != nil {
-			return err
-		}
+	if err := t.begin(ctx, j); err != nil {
+		return err
 	}
 	load := otherLoad(300 * time.Millisecond)
 	before, err := usageOf(t.pids())
@@ -215,19 +214,9 @@ func (b *bench) cell(ctx context.Context, round int, t target, j Job) error {
 		c.CPUUsPerIO = float64((after.cpu - before.cpu).Microseconds()) / float64(r.IOs)
 	}
 	b.report.Cells = append(b.report.Cells, c)
-	b.say("  %-27s %-10s %9.0f IOPS %7.0f MB/s  mean %7.0f us  p99 %7.0f us  %6.1f us CPU/IO", j.Name, t.name(),
+	b.say("  %-35s %-11s %9.0f IOPS %7.0f MB/s  mean %7.0f us  p99 %7.0f us  %6.1f us CPU/IO", j.Name, t.name(),
 		c.IOPS, c.MBps, c.MeanUs, c.P99Us, c.CPUUsPerIO)
-	return nil
-}
-
-func (b *bench) restart(ctx context.Context, t target) error {
-	if err := t.stop(); err != nil {
-		return err
-	}
-	if err := t.start(ctx); err != nil {
-		return err
-	}
-	return t.rest(ctx, b.opt.Settle)
+	return t.end(ctx)
 }
 
 func thisMachine() machine {

@@ -28,6 +28,9 @@ type target interface {
 	name() string
 	start(ctx context.Context) error
 	stop() error
+	// begin makes it ready for a job, and end undoes what that changed.
+	begin(ctx context.Context, j Job) error
+	end(ctx context.Context) error
 	// run does a job for a time.
 	run(ctx context.Context, j Job, d time.Duration) (result, error)
 	pids() []int // of all its processes; none: no server
@@ -163,6 +166,8 @@ func (q *peer) stop() error {
 	return err
 }
 
+func (q *peer) begin(context.Context, Job) error          { return nil }
+func (q *peer) end(context.Context) error                 { return nil }
 func (q *peer) pids() []int                               { return []int{q.p.cmd.Process.Pid} }
 func (q *peer) rest(context.Context, time.Duration) error { return nil }
 
@@ -179,6 +184,8 @@ type raw struct {
 func (r raw) name() string                              { return rawFile }
 func (r raw) start(context.Context) error               { return nil }
 func (r raw) stop() error                               { return nil }
+func (r raw) begin(context.Context, Job) error          { return nil }
+func (r raw) end(context.Context) error                 { return nil }
 func (r raw) pids() []int                               { return nil }
 func (r raw) rest(context.Context, time.Duration) error { return nil }
 
