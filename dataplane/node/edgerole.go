@@ -130,7 +130,34 @@ func (e *Edge) start() (err error) {
 		n.rigs = append(n.rigs, r)
 		e.caches = append(e.caches, remote.NewCache(n.cfg.LocationCache/int64(n.cfg.Loops)))
 	}
+	n.background(e.reportRot)
 	return n.ServeNBD()
+}
+
+// reportEvery is how long a report waits for a router that does not take it.
+const reportEvery = 100 * time.Millisecond
+
+// reportRot tells the router, one after the other, of fragments that reads here found damaged: it alone may repair
+// them.
+func (e *Edge) reportRot(ctx context.Context) {
+	var x rot
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case x = <-e.n.rots:
+		}
+		for r := e.remoteOf(x.key.Namespace); r != nil; r = e.remoteOf(x.key.Namespace) {
+			if r.ReportRot(proto.Rot{Key: x.key, ASD: x.asd, Kind: x.kind}) {
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(reportEvery):
+			}
+		}
+	}
 }
 
 // planEdge divides --edge-memory: what is left after the fixed terms are pages.
@@ -371,18 +398,23 @@ func (e *Edge) release(x *edgeExport, d *edgeVDisk) {
 
 // Manifest implements pracc.Manifests: the session of the vDisk whose namespace it is knows the way.
 func (e *Edge) Manifest(ctx context.Context, ns ids.NamespaceID, n ids.SCONum) (*layout.Manifest, error) {
-	e.mu.Lock()
-	var r *remote.Remote
-	for _, d := range e.vdisks {
-		if d.r != nil && d.info.Volume == ns {
-			r = d.r
-		}
-	}
-	e.mu.Unlock()
+	r := e.remoteOf(ns)
 	if r == nil {
 		return nil, errs.New(errs.Unreachable, "vDisk %d is not open here", ns)
 	}
 	return r.Manifest(ctx, ns, n)
+}
+
+// remoteOf is the session of the vDisk whose namespace it is; nil: it is not open here.
+func (e *Edge) remoteOf(ns ids.NamespaceID) *remote.Remote {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, d := range e.vdisks {
+		if d.r != nil && d.info.Volume == ns {
+			return d.r
+		}
+	}
+	return nil
 }
 
 // edgeExport is a vDisk held by one connection.

@@ -96,7 +96,7 @@ func (n *Node) openDoor(d *vdisk, former router.Record) {
 	d.rig.loop.Call(func() {
 		d.door = router.NewVDisk(router.Options{ID: d.ID, Name: d.Name, Epoch: d.epoch, Loop: d.rig.loop, Hub: d.rig.hub,
 			ReadOnly: d.readOnly.Load, Device: d.disk, Driver: d.vol, Objects: n.objects, Keeper: holders{n.meta},
-			Former: former, Lease: o.Lease, Margin: o.Margin, Clock: o.Clock, Log: n.log})
+			Rot: func(m proto.Rot) { n.onRot(m.Key, m.ASD, m.Kind) }, Former: former, Lease: o.Lease, Margin: o.Margin, Clock: o.Clock, Log: n.log})
 	})
 }
 
@@ -187,6 +187,7 @@ func (d *vdisk) doorMetrics(p *stat.Page, l []string) {
 	c("vstor_router_refused_total", "requests of sessions that were over", s.Refused.Load())
 	c("vstor_router_takeovers_total", "edges that were fenced", s.Takeovers.Load())
 	c("vstor_router_bad_peers_total", "connections of edges closed for a broken protocol", s.BadPeers.Load())
+	c("vstor_router_rot_reports_total", "damaged fragments that edges told of", s.Rot.Load())
 	c("vstor_router_settled_total", "objects that an edge gave up before they were deleted", s.Settled.Load())
 	p.Gauge("vstor_router_sessions", "edges that have the vDisk open", float64(s.Sessions.Load()), l...)
 }

@@ -117,6 +117,18 @@ func (s *session) dispatch(r *request, h *wire.Header, body []byte, in *buf.Vec)
 // control is what concerns the session itself.
 func (s *session) control(r *request, t uint8, body []byte) link.Verdict {
 	d := s.d
+	if t == proto.TRot {
+		var m proto.Rot
+		if err := m.Decode(body); err != nil {
+			return s.bad(r, err)
+		}
+		d.Stats.Rot.Inc()
+		if d.opt.Rot != nil {
+			d.opt.Rot(m)
+		}
+		r.ack()
+		return link.Next
+	}
 	if t == proto.TStats {
 		var m proto.Stats
 		if err := m.Decode(body); err != nil {

@@ -51,7 +51,8 @@ type Options struct {
 	Driver  Driver
 	Objects Objects
 	Keeper  Keeper
-	Former  Record // what was kept last
+	Rot     func(proto.Rot) // told on the loop of what an edge found damaged; it does not block. nil: nobody
+	Former  Record          // what was kept last
 
 	Lease    time.Duration // of the exclusive opener
 	Margin   time.Duration // that it is counted longer here than there: clocks drift
@@ -99,6 +100,7 @@ type Stats struct {
 	BadPeers             stat.Counter // connections closed because of what came
 	PageWaits            stat.Counter // times that a connection waited for memory
 	Takeovers            stat.Counter
+	Rot                  stat.Counter // damaged fragments that edges told of
 	Settled              stat.Counter // objects that an edge gave up before they were deleted
 	EdgeReads            stat.Gauge   // what the holder says of itself, see proto.Stats
 	EdgeLocated          stat.Gauge

@@ -65,6 +65,11 @@ func rotDeployment(t *testing.T, d *deployment, kill bool, seed uint64) *rotBase
 	d.stop()
 	d.start()
 	write(300 * time.Millisecond)
+	for _, c := range b.checkers { // into the caches
+		if damage, err := c.Survey(); err != nil || len(damage.Unreadable) > 0 {
+			t.Fatalf("%+v: %v", damage, err)
+		}
+	}
 	if kill {
 		b.name, b.dir = "killed", d.dir+".killed"
 		time.Sleep(2500 * time.Millisecond) // what was written last has now something behind it that vouches for it
@@ -330,7 +335,8 @@ func TestRot(t *testing.T) {
 		seed = n
 	}
 	t.Logf("seed %d", seed)
-	d := newDeployment(t, "--asd-size", "64M", "--journal", "64M", "--sco-size", "1M")
+	d := newDeployment(t, "--asd-size", "64M", "--journal", "64M", "--sco-size", "1M", "--fragment-size", "256k",
+		"--fragment-cache", "32M", "--block-cache", "8M", "--block-cache-ssd", "32M")
 	r := &rotTest{t: t, d: d, rng: rand.New(rand.NewPCG(seed, 1)), table: map[string]*rotLine{}}
 	bases := []*rotBase{rotDeployment(t, d, false, seed)}
 	if err := os.RemoveAll(d.dir); err != nil {
@@ -366,7 +372,17 @@ func (r *rotTest) some(b *rotBase, i int) {
 	})
 	// The roots, the metadata and the settings are small and stop the whole: here what is large is hit.
 	gentle := []string{"ASD payload", "ASD header", "ASD free", "journal payload", "journal free"}
-	switch i % 6 {
+	var caches []string
+	for _, k := range single {
+		if strings.HasPrefix(k, "cache ") {
+			caches = append(caches, k)
+		}
+	}
+	if len(caches) == 0 {
+		r.t.Fatal("there are no caches")
+	}
+	gentle = append(gentle, caches...)
+	switch i % 7 {
 	case 0, 3:
 		r.round(b, "ASD data, two ASDs", []string{"ASD payload", "ASD header", "ASD free"}, 60+r.rng.IntN(120), two, true)
 	case 1:
@@ -380,6 +396,8 @@ func (r *rotTest) some(b *rotBase, i int) {
 	case 4:
 		r.round(b, "everywhere but metadata", gentle, 50+r.rng.IntN(200), nil, false)
 	case 5:
+		r.round(b, "caches", caches, 60+r.rng.IntN(200), nil, true)
+	case 6:
 		r.round(b, "everywhere", kinds, 20+r.rng.IntN(100), nil, false)
 	}
 }
@@ -397,7 +415,7 @@ func (r *rotTest) print() {
 	for _, k := range names {
 		l := r.table[k]
 		found := ""
-		for _, place := range []string{"data", "index", "journal", "map", "meta"} {
+		for _, place := range []string{"data", "cache", "index", "journal", "map", "meta"} {
 			if l.found[place] > 0 {
 				found += fmt.Sprintf(" %s %d", place, l.found[place])
 			}

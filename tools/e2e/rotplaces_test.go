@@ -48,6 +48,8 @@ func rotPlaces(t *testing.T, dir string) (out []rotPlace) {
 			for _, off := range []int64{0, 512 << 10} {
 				out = append(out, rotPlace{"journal root", -1, path, off, 128})
 			}
+		case strings.HasPrefix(rel, "cache/"):
+			out = append(out, blocksOf(t, path, -1, "cache "+name, 0)...)
 		case asd >= 0:
 			out = append(out, rotPlace{"ASD " + databaseFile(name), asd, path, 0, st.Size()})
 		case strings.HasPrefix(rel, "meta/"):

@@ -70,6 +70,24 @@ func readAll(c *nbdc.Conn, p []byte) error {
 	return nil
 }
 
+// learn reads the vDisk's first bytes until the edge knows where all of them lie.
+func (d *deployment) learn(c *nbdc.Conn, want []byte) {
+	d.t.Helper()
+	got := make([]byte, len(want))
+	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		before := d.rung("driver")
+		if err := readAll(c, got); err != nil || !bytes.Equal(got, want) {
+			d.t.Fatal("wrong bytes, or ", err)
+		}
+		if d.rung("driver") == before {
+			return
+		}
+		if time.Now().After(end) {
+			d.t.Fatal("the edge does not learn where the oldest blocks lie")
+		}
+	}
+}
+
 // The router is stopped for ten seconds: all that the edge knows the place of is read on from the ASDs, the metrics
 // page is there and says so, and what the edge does not know waits.
 func TestReadsWhileTheRouterIsStopped(t *testing.T) {
@@ -90,18 +108,7 @@ func TestReadsWhileTheRouterIsStopped(t *testing.T) {
 		}
 	}
 	got := make([]byte, known)
-	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
-		before := d.rung("driver")
-		if err := readAll(c, got); err != nil || !bytes.Equal(got, want[:known]) {
-			t.Fatal("wrong bytes, or ", err)
-		}
-		if d.rung("driver") == before {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatal("the edge does not learn where the oldest blocks lie")
-		}
-	}
+	d.learn(c, want[:known])
 	driver, location := d.rung("driver"), d.rung("location")
 	d.signalChild("router-0", syscall.SIGSTOP)
 	defer d.signalChild("router-0", syscall.SIGCONT)
@@ -125,6 +132,68 @@ func TestReadsWhileTheRouterIsStopped(t *testing.T) {
 	rest := make([]byte, size)
 	if err := readAll(c, rest); err != nil || !bytes.Equal(rest, want) {
 		t.Fatal("wrong bytes, or ", err)
+	}
+}
+
+// Bits of two ASDs' drives are flipped under an edge that reads them itself. It returns the right bytes, the router
+// hears of what it met, and has it written anew: after a while there is nothing to be met.
+func TestEdgeTellsOfRot(t *testing.T) {
+	const known, size = 16 << 20, 160 << 20
+	d := newDeployment(t, append(small, "--processes", "--block-cache", "0")...)
+	d.start()
+	d.vstor("vdisk", "create", "v", "--size", strconv.Itoa(size))
+	c, err := d.dial("v")()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Abort()
+	want := make([]byte, size)
+	for i, rng := 0, rand.NewChaCha8([32]byte{2}); i < size; i += 1 << 20 {
+		rng.Read(want[i : i+1<<20])
+		if err := c.Write(want[i:i+1<<20], int64(i), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.learn(c, want[:known])
+	rng := rand.New(rand.NewPCG(1, 2))
+	for asd := range 2 {
+		places := byKind(blocksOf(t, filepath.Join(d.dir, fmt.Sprintf("asd-%d", asd), "data"), asd, "ASD", 2<<20))
+		for range 400 {
+			flip(t, places["ASD payload"], rng)
+		}
+	}
+	counted := func(prefix string) (sum float64) {
+		for _, line := range strings.Split(d.get("/metrics"), "\n") {
+			if strings.HasPrefix(line, prefix) {
+				var v float64
+				fmt.Sscan(line[strings.LastIndex(line, " ")+1:], &v)
+				sum += v
+			}
+		}
+		return sum
+	}
+	got := make([]byte, known)
+	met := func() float64 {
+		if err := readAll(c, got); err != nil || !bytes.Equal(got, want[:known]) {
+			t.Fatal("wrong bytes, or ", err)
+		}
+		return counted("vstor_corrupt_blocks_total")
+	}
+	before := met()
+	if before == 0 {
+		t.Fatal("no flip was met")
+	}
+	for end := time.Now().Add(90 * time.Second); ; time.Sleep(500 * time.Millisecond) {
+		now := met()
+		if now == before {
+			break
+		}
+		if before = now; time.Now().After(end) {
+			t.Fatalf("%v blocks were met that are damaged, and it goes on", now)
+		}
+	}
+	if n := counted("vstor_router_rot_reports_total"); n == 0 {
+		t.Error("the router was not told")
 	}
 }
 

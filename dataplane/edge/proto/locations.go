@@ -1,6 +1,7 @@
 package proto
 
 import (
+	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
 	"vstor/dataplane/layout"
 	"vstor/dataplane/wire"
@@ -85,6 +86,35 @@ func (o *Object) Decode(b []byte) error {
 	if !c.Done() || o.SCO == 0 {
 		return malformed(TManifest, len(b))
 	}
+	return nil
+}
+
+// Rot tells of a fragment that a read found missing, failing or damaged. The router looks for itself before it
+// repairs anything. Its answer is an Ack.
+//
+//	byte   0  fragment key, 20 bytes (layout.FragKey)
+//	      20  ASD  u32
+//	      24  kind u32, an errs.Kind
+type Rot struct {
+	Key  layout.FragKey
+	ASD  ids.ASDID
+	Kind errs.Kind
+}
+
+// Append appends the body of the message.
+func (r *Rot) Append(b []byte) []byte {
+	return le.AppendUint32(le.AppendUint32(r.Key.Append(b), uint32(r.ASD)), uint32(r.Kind))
+}
+
+// Decode reads it.
+func (r *Rot) Decode(b []byte) error {
+	c := wire.NewCursor(b)
+	key, ok := layout.ParseFragKey(c.Bytes(layout.FragKeySize))
+	asd, kind := ids.ASDID(c.U32()), c.U32()
+	if !c.Done() || !ok || kind > 0xff {
+		return malformed(TRot, len(b))
+	}
+	r.Key, r.ASD, r.Kind = key, asd, errs.Kind(kind)
 	return nil
 }
 

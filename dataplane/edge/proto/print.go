@@ -78,7 +78,7 @@ func printData(h *wire.Header, body []byte) (string, error) {
 		seq, sums, err := DecodeRead(nil, body, h.Data/4096)
 		return fmt.Sprintf("sequence %d, sums %#x", seq, sums), err
 	case TWrite | wire.Reply, TFlush | wire.Reply, TTrim | wire.Reply, TZero | wire.Reply, TWarm | wire.Reply,
-		TStats | wire.Reply, TClose | wire.Reply, TManifest | wire.Reply:
+		TStats | wire.Reply, TRot | wire.Reply, TClose | wire.Reply, TManifest | wire.Reply:
 		seq, err := DecodeAck(h.Type&^wire.Reply, body)
 		return fmt.Sprintf("sequence %d", seq), err
 	case TExtents | wire.Reply:
@@ -92,6 +92,10 @@ func printData(h *wire.Header, body []byte) (string, error) {
 		var m Object
 		err := m.Decode(body)
 		return fmt.Sprintf("SCO %d of namespace %d", m.SCO, m.NS), err
+	case TRot:
+		var m Rot
+		err := m.Decode(body)
+		return fmt.Sprintf("fragment %v on ASD %d: %v", m.Key, m.ASD, m.Kind), err
 	case TInvalidate:
 		var m Invalidate
 		err := m.Decode(body)

@@ -43,9 +43,11 @@ func bodies() map[string]body {
 		"open":    &Open{Mode: Exclusive, Takeover: true, Former: 7},
 		"opened": &Opened{Seq: 1, Volume: 2, Size: 3 << 12, Epoch: 4, Session: 5, Lease: 20 * time.Second, Mode: Exclusive,
 			ReadOnly: true},
-		"renewed":    &Renewed{Seq: 1, Lease: 20 * time.Second},
-		"stats":      &Stats{Reads: 1, Located: 2, Asked: 3, Cached: 4},
-		"manifest":   &Object{NS: 1, SCO: 2},
+		"renewed":  &Renewed{Seq: 1, Lease: 20 * time.Second},
+		"stats":    &Stats{Reads: 1, Located: 2, Asked: 3, Cached: 4},
+		"manifest": &Object{NS: 1, SCO: 2},
+		"rot": &Rot{Key: layout.FragKey{Namespace: 1, SCO: 2, Put: 3, Chunk: 4, Frag: 5, Version: 6}, ASD: 7,
+			Kind: errs.Corrupt},
 		"invalidate": &Invalidate{Object{1, 2}, Range{3, 4}},
 	}
 }
@@ -189,6 +191,7 @@ func TestPrint(t *testing.T) {
 		{TLocations | wire.Reply, "locations", 0, "in namespaces [7 8]"}, {TManifest, "manifest", 0, "SCO 2"},
 		{TInvalidate, "invalidate", 0, "SCO 2 of namespace 1"}, {TLocations | wire.Reply, "ack", 0, "does not parse"},
 		{TRenew | wire.Reply, "renewed", 0, "Lease:20s"}, {TStats, "stats", 0, "Located:2"},
+		{TRot, "rot", 0, "fragment 1/2/3/4/5.6 on ASD 7: corrupt"},
 		{TReady, "ready", 0, "1 requests"}, {TWelcome, "welcome", 0, "version 1"},
 	} {
 		h, body := frame(tc.t, all[tc.body], tc.data)

@@ -38,6 +38,7 @@ const (
 	TStats     uint8 = 27
 	TAcquire   uint8 = 28
 	TClose     uint8 = 29
+	TRot       uint8 = 30
 
 	// From the router.
 	TInvalidate uint8 = 48
@@ -50,7 +51,7 @@ var names = map[uint8]string{
 	THello: "hello", TWelcome: "welcome", TAuth: "auth", TReady: "ready", TRefuse: "refuse",
 	TOpen: "open", TRenew: "renew", TRead: "read", TWrite: "write", TFlush: "flush", TTrim: "trim", TZero: "zero",
 	TExtents: "extents", TWarm: "warm", TLocations: "locations", TManifest: "manifest", TStats: "stats",
-	TAcquire: "acquire", TClose: "close",
+	TAcquire: "acquire", TClose: "close", TRot: "rot",
 	TInvalidate: "invalidate", TYield: "yield", TRevoke: "revoke", TRedirect: "redirect",
 }
 

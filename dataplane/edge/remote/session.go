@@ -53,9 +53,8 @@ type Remote struct {
 	yieldID  uint64
 	fenced   error
 
-	open, renewal, acquiring, closer, report control
-	tick                                     ring.Timer
-	cut                                      ring.Timer
+	open, renewal, acquiring, closer, report, rot control
+	tick, cut                                     ring.Timer
 
 	// Calls.
 	calls      []*call
@@ -141,11 +140,11 @@ func (r *Remote) begin() {
 	r.token = r.loop.Hold(&r.anchor)
 	r.life = r.opt.Cache.newLife()
 	r.tick.Fire, r.cut.Fire, r.dropping.Fire = r.look, r.cutOff, r.dropSome
-	for i, c := range []*control{&r.open, &r.renewal, &r.acquiring, &r.closer, &r.report} {
+	for i, c := range r.controls() {
 		c.r, c.ID, c.Done = r, controlBit|uint64(i), c
 	}
-	r.open.Type, r.renewal.Type, r.acquiring.Type, r.closer.Type, r.report.Type = proto.TOpen, proto.TRenew,
-		proto.TAcquire, proto.TClose, proto.TStats
+	r.open.Type, r.renewal.Type, r.acquiring.Type, r.closer.Type, r.report.Type, r.rot.Type = proto.TOpen,
+		proto.TRenew, proto.TAcquire, proto.TClose, proto.TStats, proto.TRot
 	r.loop.After(&r.tick, r.opt.RenewEvery/looks)
 	r.dial()
 }
@@ -156,6 +155,10 @@ type control struct {
 	r       *Remote
 	pending bool
 	sent    int64 // boot time before it was
+}
+
+func (r *Remote) controls() [6]*control {
+	return [...]*control{&r.open, &r.renewal, &r.acquiring, &r.closer, &r.report, &r.rot}
 }
 
 // controlBit marks the ids of those.
@@ -180,11 +183,22 @@ func (r *Remote) started() {
 	r.sendControl(&r.open, m.Append(nil))
 }
 
+// ReportRot tells the router of a fragment that was found damaged. False: that cannot be said now, as the router is
+// not there or has not answered the one before. Any goroutine but the loop.
+func (r *Remote) ReportRot(m proto.Rot) (sent bool) {
+	r.loop.Call(func() {
+		if sent = r.state == up && !r.rot.pending && !r.rot.Queued(); sent {
+			r.sendControl(&r.rot, m.Append(nil))
+		}
+	})
+	return sent
+}
+
 func (r *Remote) acquire() { r.sendControl(&r.acquiring, nil) }
 
 // controlled takes the answer to one of those requests.
 func (r *Remote) controlled(h *wire.Header, body []byte) link.Verdict {
-	for _, c := range []*control{&r.open, &r.renewal, &r.acquiring, &r.closer, &r.report} {
+	for _, c := range r.controls() {
 		if c.ID == h.ID && c.pending && h.Type == c.Type|wire.Reply && h.Data == 0 {
 			c.pending = false
 			r.decide(c, h.Kind(), body)
@@ -210,6 +224,7 @@ func (r *Remote) decide(c *control, k errs.Kind, body []byte) {
 		r.isOpen(&m, c.sent)
 	case c == &r.closer:
 		r.conn.Abort(errs.New(errs.Closed, "closed"))
+	case c == &r.rot: // whatever came of it
 	case k != errs.OK:
 		r.conn.Abort(why)
 	case c == &r.renewal:
@@ -394,7 +409,7 @@ func (r *Remote) Ended(reason error) {
 // Closed: all frames and pages are back (link.Handler).
 func (r *Remote) Closed() {
 	r.conn = nil
-	for _, c := range []*control{&r.open, &r.renewal, &r.acquiring, &r.closer, &r.report} {
+	for _, c := range r.controls() {
 		c.pending = false
 	}
 	r.requeue()
