@@ -336,7 +336,7 @@ func TestRot(t *testing.T) {
 	}
 	t.Logf("seed %d", seed)
 	d := newDeployment(t, "--asd-size", "64M", "--journal", "64M", "--sco-size", "1M", "--fragment-size", "256k",
-		"--fragment-cache", "32M", "--block-cache", "8M", "--block-cache-ssd", "32M")
+		"--fragment-cache", "32M", "--block-cache", "8M", "--block-cache-ssd", "64M")
 	r := &rotTest{t: t, d: d, rng: rand.New(rand.NewPCG(seed, 1)), table: map[string]*rotLine{}}
 	bases := []*rotBase{rotDeployment(t, d, false, seed)}
 	if err := os.RemoveAll(d.dir); err != nil {
