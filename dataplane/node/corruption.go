@@ -13,7 +13,7 @@ import (
 // corruption is how often damage was met since the start, by place. One piece counts as often as it is met.
 //
 //	data     blocks and regions of fragments that failed their checksum
-//	cache    fragments in the fragment cache that failed a checksum
+//	cache    fragments in the fragment cache, and blocks in the block cache's second tier, that failed a checksum
 //	index    indexes and superblocks of ASDs that do not open for it
 //	journal  blocks found rotten when the journal was replayed or they were sealed
 //	map      tables and records of the maps' database
@@ -22,6 +22,9 @@ func (n *Node) corruption() map[string]uint64 {
 	c := map[string]uint64{"data": 0, "cache": 0, "index": 0, "journal": 0, "map": n.mapDamage, "meta": 0}
 	for _, r := range n.rigs {
 		c["data"] += r.client.Stats().Corrupt.Load()
+		if r.cache != nil {
+			c["cache"] += r.cache.Stats.Rotten.Load()
+		}
 	}
 	for _, d := range n.drives {
 		s, err := d.stat()
@@ -31,7 +34,7 @@ func (n *Node) corruption() map[string]uint64 {
 		}
 	}
 	if n.frag.cache != nil {
-		c["cache"] = n.frag.cache.Stats().Corrupt
+		c["cache"] += n.frag.cache.Stats().Corrupt
 	}
 	n.mu.Lock()
 	for _, d := range n.vdisks {
