@@ -77,7 +77,8 @@ func TestReport(t *testing.T) {
 	r.Cells[0].OtherLoad = 0.5
 	var out bytes.Buffer
 	r.print(&out, 4)
-	for _, want := range []string{"MISSED", ">= 1.30", "<= 1.20", "<= 2.50", "<= 5.00 of without", ">= 0.80 of raw file", "vstor ASDs",
+	for _, want := range []string{"MISSED", ">= 1.30", "<= 1.20", "<= 2.50", "<= 5.00 of without",
+		">= 0.80 of raw file", "vstor ASDs",
 		"one ASD", "round 2 wrote 4.0 journals' worth", "1.25x", "before 1 of 102 cells", "- of vstor TCP"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the table lacks %q:\n%s", want, out.String())

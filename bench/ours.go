@@ -60,7 +60,8 @@ func (o *ours) startWith(ctx context.Context, settings ...string) error {
 	}
 	return onFreePort(func(addr string) error {
 		o.addr = addr
-		return o.launch(ctx, append(settings, "--nbd-listen", addr, "--nbd-tls", "optional", "--nbd-tls-dir", tlsDir(o.opt))...)
+		settings := append(settings, "--nbd-listen", addr, "--nbd-tls", "optional", "--nbd-tls-dir", tlsDir(o.opt))
+		return o.launch(ctx, settings...)
 	})
 }
 

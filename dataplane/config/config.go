@@ -44,6 +44,7 @@ type Config struct {
 	LocationCache  int64         // of them, for where blocks lie
 	NoRestart      bool          // a child that died stays dead
 	ShortCircuit   string        // ShortOn or ShortOff: whether drives of child processes are read here
+	ReadPreference string        // ReadQuick, ReadLocal or ASDs, see Near
 	PlainIO        bool          // no io_uring
 	AllowFaults    bool          // faults may be set by hand
 
@@ -82,6 +83,7 @@ func Default() Config {
 		StallTimeout:    60 * time.Second,
 		NBDTLS:          TLSOff,
 		ShortCircuit:    ShortOn,
+		ReadPreference:  ReadQuick,
 	}
 }
 

@@ -87,6 +87,7 @@ func Keys() []*Key {
 			func(c *Config) *int64 { return &c.ASDMemory }),
 		wordKey("short-circuit", "whether edge and router read the drives of ASD processes themselves, which is faster",
 			[]string{ShortOn, ShortOff}, func(c *Config) *string { return &c.ShortCircuit }),
+		preferKey(),
 		sizeKey("edge-memory", "what the pools of the edge's process may hold, beside --memory (--processes)",
 			func(c *Config) *int64 { return &c.EdgeMemory }),
 		sizeKey("location-cache", "of those, what it may hold to know where blocks lie: 16 bytes for each",

@@ -96,7 +96,8 @@ func (n *Node) openDoor(d *vdisk, former router.Record) {
 	d.rig.loop.Call(func() {
 		d.door = router.NewVDisk(router.Options{ID: d.ID, Name: d.Name, Epoch: d.epoch, Loop: d.rig.loop, Hub: d.rig.hub,
 			ReadOnly: d.readOnly.Load, Device: d.disk, Driver: d.vol, Objects: n.objects, Keeper: holders{n.meta},
-			Rot: func(m proto.Rot) { n.onRot(m.Key, m.ASD, m.Kind) }, Former: former, Lease: o.Lease, Margin: o.Margin, Clock: o.Clock, Log: n.log})
+			Rot:    func(m proto.Rot) { n.onRot(m.Key, m.ASD, m.Kind) },
+			Former: former, Lease: o.Lease, Margin: o.Margin, Clock: o.Clock, Log: n.log})
 	})
 }
 

@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"math"
 	"path/filepath"
 
 	"vstor/asd/client"
@@ -9,6 +10,7 @@ import (
 	"vstor/blockcache/ssd"
 	"vstor/dataplane/api"
 	"vstor/dataplane/buf"
+	"vstor/dataplane/config"
 	"vstor/dataplane/dio"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
@@ -157,10 +159,26 @@ func (r *loopRig) praccOptions() pracc.Options {
 	} else {
 		o.Drives = r.n.praccDrives()
 	}
+	if r.n.cfg.ReadPreference == config.ReadLocal {
+		o.Prefer = pracc.PreferLocal
+	}
+	if near := r.n.cfg.Near(); len(near) > 0 {
+		o.Prefer, o.Distance = pracc.PreferNear, func(id ids.ASDID) uint8 { return distance(near, id) }
+	}
 	if c := r.n.frag.cache; c != nil {
 		o.Cache = c.NewReader()
 	}
 	return o
+}
+
+// distance is an ASD's place in a list; those that are not in it are as far as what stands behind the last.
+func distance(near []int, id ids.ASDID) uint8 {
+	for i, n := range near {
+		if n == int(id) || i == math.MaxUint8 {
+			return uint8(i)
+		}
+	}
+	return uint8(min(len(near), math.MaxUint8))
 }
 
 // openReaders makes the loop's connections to the ASDs that are processes of their own.
