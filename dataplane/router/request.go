@@ -45,7 +45,7 @@ func (s *session) begin(h *wire.Header) *request {
 	d := s.d
 	r := d.free
 	if r == nil {
-		r = &request{extents: make([]block.Extent, 0, proto.ExtentsMax)}
+		r = new(request)
 		r.frame.Done, r.req.Done, r.mut.Done = r, r, r
 	} else {
 		d.free = r.next
@@ -202,6 +202,8 @@ func (s *session) look(r *request, t uint8, body []byte) link.Verdict {
 	op := block.Extents
 	if t == proto.TWarm {
 		op = block.Cache
+	} else if r.extents == nil { // four kilobytes, which most requests can do without
+		r.extents = make([]block.Extent, 0, proto.ExtentsMax)
 	}
 	r.submit(op)
 	return link.Next

@@ -77,6 +77,7 @@ type volume struct {
 	hole [blocks]bool
 	seq  ids.Seq
 	hold bool // changes wait for release; loop
+	mute bool // no location is told; loop
 	held []*block.Mutation
 	puts int // loop
 	op   [64]ring.Op
@@ -151,6 +152,9 @@ func (v *volume) Locate(addr ids.BlockAddr, out []layout.Location, _ block.Loade
 		out[i] = layout.Location{SCO: 1, Off: uint16(a), Sum: v.sum(a)}
 		if v.hole[a] {
 			out[i] = layout.Location{Off: layout.OffTrimmed}
+		}
+		if v.mute {
+			out[i] = proto.Asked
 		}
 	}
 	return true
