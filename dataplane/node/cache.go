@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 
 	"vstor/blockcache"
 	"vstor/blockcache/ssd"
@@ -164,9 +166,22 @@ func (n *Node) setFragments(r record) {
 	}
 }
 
-// showFragments is what a vDisk has of the fragment cache.
-func (n *Node) showFragments(d *vdisk, t fragcache.Tenant) api.CacheShare {
-	c := api.CacheShare{VDisk: d.Name, Cache: "fragments", SizeBytes: n.cfg.FragmentCache, QuotaBytes: t.Quota,
+// listFragments shows what vDisks have of the fragment cache.
+func (n *Node) listFragments(names map[ids.NamespaceID]string) (out []api.CacheShare) {
+	if n.frag.cache == nil {
+		return nil
+	}
+	n.frag.cache.EachTenant(func(t fragcache.Tenant) {
+		if name, ok := names[t.Namespace]; ok {
+			out = append(out, n.showFragments(name, t))
+		}
+	})
+	slices.SortFunc(out, func(a, b api.CacheShare) int { return strings.Compare(a.VDisk, b.VDisk) })
+	return out
+}
+
+func (n *Node) showFragments(name string, t fragcache.Tenant) api.CacheShare {
+	c := api.CacheShare{VDisk: name, Cache: "fragments", SizeBytes: n.cfg.FragmentCache, QuotaBytes: t.Quota,
 		ShareBytes: t.Quota, UsedBytes: t.Used, Hits: t.Hits, Misses: t.Misses}
 	switch {
 	case !t.Enabled:
@@ -183,16 +198,7 @@ func (n *Node) ListCaches(context.Context) ([]api.CacheShare, error) {
 	for _, d := range n.sortedVDisks() {
 		out = append(out, d.share.show(d.Name, d.rig)...)
 	}
-	if n.frag.cache != nil {
-		shares := map[ids.NamespaceID]fragcache.Tenant{}
-		n.frag.cache.EachTenant(func(t fragcache.Tenant) { shares[t.Namespace] = t })
-		for _, d := range n.sortedVDisks() {
-			if t, ok := shares[d.ID]; ok {
-				out = append(out, n.showFragments(d, t))
-			}
-		}
-	}
-	return out, nil
+	return append(out, n.listFragments(n.vdiskNames())...), nil
 }
 
 // show is what a vDisk has of each tier; none of nil.

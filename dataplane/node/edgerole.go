@@ -87,6 +87,7 @@ func StartEdge(o EdgeRole) (*Edge, error) {
 	n := &Node{opts: Options{Listeners: o.Listeners, Parted: true}, cfg: cfg, log: o.Log, host: RealHost{},
 		started: time.Now(), vdisks: map[string]*vdisk{}, failed: map[string]*failed{}, rots: make(chan rot, rotQueue),
 		returned: make(chan ids.ASDID, returnQueue)}
+	n.edge = true
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	e := &Edge{n: n, o: o, secret: secret, router: api.NewClient(o.RouterAPI), vdisks: map[string]*edgeVDisk{},
 		closing: map[string]chan struct{}{}}
@@ -122,6 +123,9 @@ func (e *Edge) start() (err error) {
 		case <-ctx.Done():
 		}
 	})
+	if err := e.openFragments(); err != nil {
+		return err
+	}
 	for i := range n.cfg.Loops {
 		r, err := n.startLoop(i)
 		if err != nil {
@@ -129,6 +133,9 @@ func (e *Edge) start() (err error) {
 		}
 		n.rigs = append(n.rigs, r)
 		e.caches = append(e.caches, remote.NewCache(n.cfg.LocationCache/int64(n.cfg.Loops)))
+	}
+	if n.frag.cache != nil {
+		n.background(n.fetchWanted)
 	}
 	n.background(e.reportRot)
 	return n.ServeNBD()
@@ -164,7 +171,8 @@ func (e *Edge) reportRot(ctx context.Context) {
 func planEdge(cfg *config.Config) (memoryPlan, error) {
 	p := memoryPlan{loops: cfg.Loops, manifest: manifestMem, recv: ringOptions(cfg, nil).Memory(),
 		conns: nbdLimits(cfg).Memory(cfg.Loops, cfg.TLSOn())}
-	fixed := p.conns + cfg.LocationCache + int64(cfg.Loops)*(p.recv+p.manifest)
+	p.frag = fragCacheBytes(cfg)
+	fixed := p.conns + p.frag + cfg.LocationCache + int64(cfg.Loops)*(p.recv+p.manifest)
 	p.blocks = cacheBytes(cfg, cfg.EdgeMemory, fixed)
 	p.cacheIdx = cacheIndex(cfg, p.blocks)
 	fixed += int64(cfg.Loops) * p.blocks
@@ -222,6 +230,13 @@ func (e *Edge) tryList(ctx context.Context) ([]api.VDisk, error) {
 	ctx, cancel := context.WithTimeout(ctx, listWait)
 	defer cancel()
 	list, err := e.router.ListVDisks(ctx)
+	if err == nil {
+		have := make(map[ids.NamespaceID]bool, len(list))
+		for _, v := range list {
+			have[ids.NamespaceID(v.ID)] = true
+		}
+		e.n.pruneFragCache(have)
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if err == nil {
@@ -355,6 +370,7 @@ func (e *Edge) openVDisk(d *edgeVDisk, set api.VDisk) error {
 		d.share = d.rig.openTenant(d.info.Volume, set.BlockCacheQuota, set.NoCache)
 		d.disk = edge.NewDisk(d.rig.loop, r, d.rig.fetch, d.share.cache())
 	})
+	e.setCaches(d, &set)
 	return nil
 }
 

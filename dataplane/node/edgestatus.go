@@ -84,7 +84,7 @@ func (e *Edge) SetVDisk(ctx context.Context, name string, _ api.VDiskSettings) (
 	out := api.VDiskChange{VDisk: list[at]}
 	for _, d := range e.open() {
 		if d.name == name {
-			d.share.set(e.n, d.rig, list[at].BlockCacheQuota, list[at].NoCache)
+			e.setCaches(d, &list[at])
 		}
 	}
 	out.Disconnected, err = e.shutOut(ctx, &list[at])
@@ -107,7 +107,7 @@ func (e *Edge) ListCaches(context.Context) ([]api.CacheShare, error) {
 	for _, d := range e.open() {
 		out = append(out, d.share.show(d.name, d.rig)...)
 	}
-	return out, nil
+	return append(out, e.n.listFragments(e.names())...), nil
 }
 
 // shutOut closes the connections that a vDisk's list does not admit, and says how many there were.
@@ -182,6 +182,7 @@ func (e *Edge) Status(ctx context.Context) (api.Status, error) {
 		UptimeSeconds: time.Since(e.n.started).Seconds(), ASDs: len(e.n.drives), MaxConnections: e.n.cfg.MaxConnections}
 	e.n.statusTLS(&s)
 	e.n.statusIO(&s)
+	e.n.statusFragCache(&s)
 	if e.n.nbd != nil {
 		s.Connections = int(e.n.nbd.Stats().Connections)
 	}
@@ -219,6 +220,9 @@ func (e *Edge) Memory(context.Context) (api.Memory, error) {
 	if p.cacheIdx > 0 {
 		add("edge cache index", "what the block cache's second tier holds, beside --edge-memory", l*p.cacheIdx, l*p.cacheIdx)
 	}
+	if p.frag > 0 {
+		add("edge fragment cache", "fragments on their way into the edge's fragment cache, and its index", p.frag, p.frag)
+	}
 	add("edge manifests", "PRACC's cache of manifests at the edge", l*p.manifest, manifests)
 	add("edge locations", "where blocks lie, as the edge knows it", e.n.cfg.LocationCache, known)
 	return m, nil
@@ -242,6 +246,7 @@ func (e *Edge) WriteMetrics(p *stat.Page) {
 	}
 	caches, _ := e.ListCaches(e.n.ctx)
 	e.n.cacheMetrics(p, caches)
+	e.n.fragCacheMetrics(p, e.names())
 	for i, r := range e.n.rigs {
 		r.coreMetrics(p)
 		s := &e.caches[i].Stats

@@ -24,7 +24,14 @@ type fragCache struct {
 	err   error // why it does not open
 }
 
-func (n *Node) fragCachePath() string { return filepath.Join(n.cfg.Dir, "cache", "fragments") }
+// fragCachePath is the file. An edge may share the router's folder, and has one of its own.
+func (n *Node) fragCachePath() string {
+	name := "fragments"
+	if n.edge {
+		name = "edge-fragments"
+	}
+	return filepath.Join(n.cfg.Dir, "cache", name)
+}
 
 // fragCacheMax is the longest fragment that is cached.
 func fragCacheMax(cfg *config.Config) int { return int(min(cfg.FragmentSize, fragcache.MaxPayload)) }
@@ -65,7 +72,7 @@ func (n *Node) openFragCache() error {
 	if err == nil {
 		c.file = f
 		c.cache, err = fragcache.New(fragcache.Options{File: f, Deployment: n.ident.UUID, MaxFragment: fragCacheMax(&n.cfg),
-			Quota: n.cfg.FragmentCacheQuota, OnRead: n.cfg.FragmentCacheOnRead,
+			Quota: n.cfg.FragmentCacheQuota, OnRead: n.cfg.FragmentCacheOnRead || n.edge, // which writes none
 			Log: func(format string, args ...any) { n.log.Warn(fmt.Sprintf(format, args...)) }})
 	}
 	if c.err = err; err != nil {
@@ -109,13 +116,9 @@ func (n *Node) fetchWanted(ctx context.Context) {
 }
 
 // pruneFragCache drops what the cache has of vDisks that are not there any more: it may have missed their end.
-func (n *Node) pruneFragCache(list []record) {
+func (n *Node) pruneFragCache(have map[ids.NamespaceID]bool) {
 	if n.frag.cache == nil {
 		return
-	}
-	have := map[ids.NamespaceID]bool{}
-	for _, r := range list {
-		have[r.ID] = true
 	}
 	n.frag.cache.EachTenant(func(t fragcache.Tenant) {
 		if !have[t.Namespace] {
@@ -161,7 +164,16 @@ func (n *Node) statusFragCache(s *api.Status) {
 	}
 }
 
-func (n *Node) fragCacheMetrics(p *stat.Page) {
+// vdiskNames are the names of this process's vDisks.
+func (n *Node) vdiskNames() map[ids.NamespaceID]string {
+	names := map[ids.NamespaceID]string{}
+	for _, d := range n.sortedVDisks() {
+		names[d.ID] = d.Name
+	}
+	return names
+}
+
+func (n *Node) fragCacheMetrics(p *stat.Page, names map[ids.NamespaceID]string) {
 	if n.frag.cache == nil {
 		return
 	}
@@ -198,10 +210,6 @@ func (n *Node) fragCacheMetrics(p *stat.Page) {
 	c("read_errors_total", "reads that its file failed", s.ReadErrors)
 	c("write_errors_total", "writes that its file failed", s.WriteErrors)
 	c("wanted_total", "fragments asked for because they are read", s.Wanted)
-	names := map[ids.NamespaceID]string{}
-	for _, d := range n.sortedVDisks() {
-		names[d.ID] = d.Name
-	}
 	n.frag.cache.EachTenant(func(t fragcache.Tenant) {
 		name, ok := names[t.Namespace]
 		if !ok {

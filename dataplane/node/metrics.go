@@ -31,7 +31,7 @@ func (n *Node) WriteMetrics(p *stat.Page) {
 	}
 	caches, _ := n.ListCaches(n.ctx)
 	n.cacheMetrics(p, caches)
-	n.fragCacheMetrics(p)
+	n.fragCacheMetrics(p, n.vdiskNames())
 	n.corruptionMetrics(p)
 }
 

@@ -69,6 +69,7 @@ type Node struct {
 	drives   []*drive
 	proxy    *proxy.Proxy
 	frag     fragCache
+	edge     bool // the process is an edge: only what that needs is there
 	objects  *objects
 	budget   *pagemap.Budget
 	mapDB    *pagemap.DB
@@ -183,7 +184,11 @@ func (n *Node) checkSpace() error {
 	if err != nil {
 		return err
 	}
-	need := int64(n.cfg.ASDs)*n.cfg.ASDSize + n.cfg.Journal + n.cfg.FragmentCache + spaceAllowance
+	caches := n.cfg.FragmentCache
+	if n.cfg.Processes { // the edge has one, too
+		caches *= 2
+	}
+	need := int64(n.cfg.ASDs)*n.cfg.ASDSize + n.cfg.Journal + caches + spaceAllowance
 	if need > m.FreeSpace {
 		return errs.New(errs.Full, "%d ASDs of %s and a journal of %s need %s, and %s has %s free: give a smaller --asd-size",
 			n.cfg.ASDs, units.HumanSize(n.cfg.ASDSize), units.HumanSize(n.cfg.Journal), units.HumanSize(need),
@@ -291,7 +296,11 @@ func (n *Node) openVDisks(logs []map[ids.VolumeID][]volume.LogEntry) error {
 	if err != nil {
 		return err
 	}
-	n.pruneFragCache(list)
+	have := make(map[ids.NamespaceID]bool, len(list))
+	for _, r := range list {
+		have[r.ID] = true
+	}
+	n.pruneFragCache(have)
 	for _, r := range list {
 		if r.Loop >= len(n.rigs) {
 			return errs.New(errs.Invalid, "vDisk %s lives on loop %d, there are %d; start with as many loops as before",

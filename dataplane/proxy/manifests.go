@@ -17,6 +17,10 @@ func (px *Proxy) Manifest(ctx context.Context, ns ids.NamespaceID, sco ids.SCONu
 
 func (px *Proxy) manifest(ctx context.Context, ns ids.NamespaceID, sco ids.SCONum) (
 	*layout.Manifest, meta.Version, error) {
+	if px.opts.Manifest != nil {
+		m, err := px.opts.Manifest(ctx, ns, sco)
+		return m, 0, err
+	}
 	b, ver, err := px.opts.Meta.Get(ctx, manifestKey(ns, sco))
 	if errs.Of(err) == errs.Absent {
 		return nil, 0, errs.New(errs.Absent, "proxy: there is no SCO %d/%d", ns, sco)

@@ -48,9 +48,12 @@ type Source interface {
 	Fill(dst []byte, off int64) error
 }
 
-// Options configures a Proxy. Meta, ASDs and Preset must be given.
+// Options configures a Proxy. Meta or Manifest, ASDs and Preset must be given.
 type Options struct {
 	Meta meta.Store
+	// Manifest, instead of Meta, tells of committed objects a Proxy that only reads: no other method may be called than
+	// Get, Manifest, CacheFragment and Close. RetryInterval must be negative.
+	Manifest func(ctx context.Context, ns ids.NamespaceID, sco ids.SCONum) (*layout.Manifest, error)
 	// ASDs returns the ASDs that exist now, dead ones included. It is called for every operation, from any
 	// goroutine, and the slice is not changed afterwards. An ASD that is no longer in it is taken
 	// to be removed for good: its fragments need not be deleted any more.
@@ -107,7 +110,7 @@ func (o *Options) EnsureDefaults() {
 // Validate checks what was set. Errors: Invalid, Unsupported.
 func (o *Options) Validate() error {
 	switch {
-	case o.Meta == nil || o.ASDs == nil:
+	case o.Meta == nil && (o.Manifest == nil || o.RetryInterval > 0) || o.ASDs == nil:
 		return errs.New(errs.Invalid, "proxy: needs a metadata store and a list of ASDs")
 	case o.Workers < 1 || o.Workers > 1024:
 		return errs.New(errs.Invalid, "proxy: %d coding workers; give between 1 and 1024", o.Workers)

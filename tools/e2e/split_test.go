@@ -162,22 +162,12 @@ func TestEdgeTellsOfRot(t *testing.T) {
 			flip(t, places["ASD payload"], rng)
 		}
 	}
-	counted := func(prefix string) (sum float64) {
-		for _, line := range strings.Split(d.get("/metrics"), "\n") {
-			if strings.HasPrefix(line, prefix) {
-				var v float64
-				fmt.Sscan(line[strings.LastIndex(line, " ")+1:], &v)
-				sum += v
-			}
-		}
-		return sum
-	}
 	got := make([]byte, known)
 	met := func() float64 {
 		if err := readAll(c, got); err != nil || !bytes.Equal(got, want[:known]) {
 			t.Fatal("wrong bytes, or ", err)
 		}
-		return counted("vstor_corrupt_blocks_total")
+		return d.counted("vstor_corrupt_blocks_total")
 	}
 	before := met()
 	if before == 0 {
@@ -192,9 +182,74 @@ func TestEdgeTellsOfRot(t *testing.T) {
 			t.Fatalf("%v blocks were met that are damaged, and it goes on", now)
 		}
 	}
-	if n := counted("vstor_router_rot_reports_total"); n == 0 {
+	if n := d.counted("vstor_router_rot_reports_total"); n == 0 {
 		t.Error("the router was not told")
 	}
+}
+
+// counted is the sum of all metrics that begin with a prefix.
+func (d *deployment) counted(prefix string) (sum float64) {
+	d.t.Helper()
+	for _, line := range strings.Split(d.get("/metrics"), "\n") {
+		if strings.HasPrefix(line, prefix) {
+			var v float64
+			fmt.Sscan(line[strings.LastIndex(line, " ")+1:], &v)
+			sum += v
+		}
+	}
+	return sum
+}
+
+// What an edge reads again and again it keeps as whole fragments in a cache of its own, which outlives the edge.
+func TestEdgeKeepsFragments(t *testing.T) {
+	const known, size = 8 << 20, 160 << 20
+	d := newDeployment(t, append(small, "--processes", "--block-cache", "0", "--fragment-size", "256k", "--fragment-cache",
+		"64M")...)
+	d.start()
+	d.vstor("vdisk", "create", "v", "--size", strconv.Itoa(size))
+	c, err := d.dial("v")()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { c.Abort() }()
+	want, got := make([]byte, size), make([]byte, known)
+	for i, rng := 0, rand.NewChaCha8([32]byte{3}); i < size; i += 1 << 20 {
+		rng.Read(want[i : i+1<<20])
+		if err := c.Write(want[i:i+1<<20], int64(i), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.learn(c, want[:known])
+	until := func(what string, met func() bool) {
+		t.Helper()
+		for end := time.Now().Add(time.Minute); !met(); time.Sleep(50 * time.Millisecond) {
+			if err := readAll(c, got); err != nil || !bytes.Equal(got, want[:known]) {
+				t.Fatal("wrong bytes, or ", err)
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%s: %v fills and %v hits", what, d.counted("vstor_fragment_cache_fills_total"),
+					d.counted("vstor_fragment_cache_hits_total"))
+			}
+		}
+	}
+	const hits = `vstor_fragment_cache_hits_total{process="edge-0"}`
+	until("the edge fills its cache", func() bool { return d.counted(hits) > 100 })
+	if list := d.vstor("cache", "ls"); !strings.Contains(list, "fragments") {
+		t.Errorf("the list of caches is\n%s", list)
+	}
+	d.vstor("vdisk", "set", "v", "--cache", "off")
+	before := d.counted(hits)
+	if err := readAll(c, got); err != nil || d.counted(hits) != before {
+		t.Error("a cache that is switched off is read, or ", err)
+	}
+	d.vstor("vdisk", "set", "v", "--cache", "on")
+	d.signalChild("edge-0", syscall.SIGKILL)
+	d.untilServed("v")
+	if c, err = d.dial("v")(); err != nil {
+		t.Fatal(err)
+	}
+	d.learn(c, want[:known])
+	until("the next edge finds it", func() bool { return d.counted(hits) > 0 })
 }
 
 // second starts an edge of its own beside the deployment's.

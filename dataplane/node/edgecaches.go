@@ -1,0 +1,41 @@
+package node
+
+import (
+	"vstor/dataplane/api"
+	"vstor/dataplane/ids"
+	"vstor/dataplane/proxy"
+)
+
+// openFragments opens the edge's own fragment cache. Nothing is written here, so reads fill it: what is read again and
+// again comes from its ASD as a whole, or is rebuilt, and is verified against the manifest, which the router tells.
+func (e *Edge) openFragments() error {
+	n := e.n
+	if err := n.openFragCache(); err != nil { // there is no space: an edge does without
+		n.frag.err = err
+		n.log.Error("there is no fragment cache", "error", err)
+	}
+	if n.frag.cache == nil {
+		return nil
+	}
+	var err error
+	n.proxy, err = proxy.New(proxy.Options{Manifest: e.Manifest, ASDs: n.proxyASDs, Preset: n.preset(),
+		Cache: n.frag.cache, Workers: 1, ChunkBuffers: 2, RetryInterval: -1})
+	return err
+}
+
+// setCaches has the caches go by what the router says of a vDisk.
+func (e *Edge) setCaches(d *edgeVDisk, v *api.VDisk) {
+	e.n.setFragments(record{ID: d.info.Volume, NoCache: v.NoCache, FragCacheQuota: v.FragCacheQuota})
+	d.share.set(e.n, d.rig, v.BlockCacheQuota, v.NoCache)
+}
+
+// names are the names of the vDisks that the router has told of.
+func (e *Edge) names() map[ids.NamespaceID]string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	names := make(map[ids.NamespaceID]string, len(e.known))
+	for _, v := range e.known {
+		names[ids.NamespaceID(v.ID)] = v.Name
+	}
+	return names
+}
