@@ -95,11 +95,7 @@ func TestPutsWaitAlone(t *testing.T) {
 func TestConnectionBounds(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.MaxConnections = 2; o.MaxHandshakes = 3 })
 	// What the bound counts, which is more than Stats: a connection is the loop's later, and not for as long.
-	places := func() int {
-		w.srv.mu.Lock()
-		defer w.srv.mu.Unlock()
-		return len(w.srv.conns)
-	}
+	places := func() int { return len(w.srv.door.List()) }
 	p := w.dial()
 	w.dial()
 	until(t, "both are in", func() bool { return places() == 2 })

@@ -43,6 +43,9 @@ func (c *conn) RunOnLoop() {
 	c.k.add(c)
 	c.startShort()
 	c.link.Start()
+	if c.k.srv.door.Closed() {
+		c.shutdown()
+	}
 }
 
 // FrameIn takes a request in (link.Handler).
@@ -180,7 +183,7 @@ func (c *conn) Ended(reason error) {
 func (c *conn) Closed() {
 	c.leaveShort()
 	c.k.remove(c)
-	c.k.srv.finished(c)
+	c.k.srv.door.Finished(c)
 }
 
 var _ link.Handler = (*conn)(nil)

@@ -2,8 +2,6 @@ package server
 
 import (
 	"context"
-	"crypto/tls"
-	"errors"
 	"net"
 	"sync"
 	"time"
@@ -15,7 +13,6 @@ import (
 	"vstor/dataplane/errs"
 	"vstor/dataplane/link"
 	"vstor/dataplane/ring"
-	"vstor/dataplane/tlsconn"
 )
 
 // Server serves one store. Its methods may be called from any goroutine.
@@ -25,18 +22,10 @@ type Server struct {
 	loop   *ring.Loop
 	core   *core
 	work   work
-	counts serverCounters
 	usage  usage
 	answer handshake.AnswerOptions
-
-	mu         sync.Mutex // never held across IO
-	closed     bool
-	listeners  map[net.Listener]struct{}
-	handshakes []net.Conn // bare sockets, oldest first
-	conns      map[*conn]struct{}
-
-	live sync.WaitGroup // handshakes and connections
-	stop sync.Once
+	door   link.Door[*conn]
+	stop   sync.Once
 }
 
 // New makes a server with its loop and its pool. It does not listen yet; Shutdown ends it.
@@ -49,8 +38,9 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{opts: o, pool: pool, answer: answering(&o), listeners: map[net.Listener]struct{}{},
-		conns: map[*conn]struct{}{}}
+	s := &Server{opts: o, pool: pool, answer: answering(&o)}
+	s.door = link.Door[*conn]{Name: "asd server", Connections: o.MaxConnections, Handshakes: o.MaxHandshakes, TLS: o.TLS,
+		Shake: s.shake, TurnAway: turnAway, Failed: s.failed}
 	if s.loop, err = ring.New(o.ringOptions(pool)); err == nil {
 		s.core = newCore(s, s.loop)
 		err = s.loop.Start()
@@ -72,108 +62,24 @@ func New(o Options) (*Server, error) {
 	return s, nil
 }
 
-// acceptPause is how long accepting rests when the process is out of descriptors: the connections that
-// exist must go on, and some of them will end.
-const acceptPause = 50 * time.Millisecond
-
 // Serve accepts from ln, a unix or TCP listener, until Shutdown or an error of ln, and closes it. It returns
 // nil after Shutdown. Several Serves may run at once.
-func (s *Server) Serve(ln net.Listener) error {
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		ln.Close()
-		return errs.New(errs.Closed, "asd server: it was shut down; make a new one")
-	}
-	s.listeners[ln] = struct{}{}
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		delete(s.listeners, ln)
-		s.mu.Unlock()
-		ln.Close()
-	}()
-	for {
-		nc, err := ln.Accept()
-		switch {
-		case err == nil:
-			s.accept(nc)
-		case s.isClosed():
-			return nil
-		case isTemporary(err):
-			time.Sleep(acceptPause)
-		default:
-			return errs.Wrap(errs.IO, err, "asd server: cannot accept on %v", ln.Addr())
-		}
-	}
+func (s *Server) Serve(ln net.Listener) error { return s.door.Serve(ln) }
+
+// turnAway tells a peer that it is one too many.
+func turnAway(nc net.Conn) {
+	handshake.Refuse(nc, errs.Busy, "this ASD has as many connections as it takes")
 }
 
-func (s *Server) isClosed() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.closed
+// failed is told of handshakes that came to nothing.
+func (s *Server) failed(from net.Addr, err error) {
+	s.opts.Log.Debug("asd server: handshake failed", "asd", s.opts.Name, "from", from, "error", err)
 }
 
-// isTemporary: out of descriptors or memory, or a client that was gone before it was accepted.
-func isTemporary(err error) bool {
-	var t interface{ Temporary() bool }
-	return errors.As(err, &t) && t.Temporary()
-}
-
-// accept begins a handshake. One too many takes the place of the oldest: a handshake takes milliseconds, and
-// those that do not end must keep nobody out.
-func (s *Server) accept(nc net.Conn) {
-	s.mu.Lock()
-	closed, full := s.closed, len(s.conns) >= s.opts.MaxConnections
-	if !closed && !full {
-		if len(s.handshakes) >= s.opts.MaxHandshakes {
-			s.counts.evicted.Add(1)
-			s.handshakes[0].Close()
-			s.handshakes = append(s.handshakes[:0], s.handshakes[1:]...)
-		}
-		s.handshakes = append(s.handshakes, nc)
-		s.live.Add(1)
-	}
-	s.mu.Unlock()
-	switch {
-	case closed:
-		nc.Close()
-	case full:
-		s.counts.refused.Add(1)
-		if !s.secured(nc) { // it would have to shake hands first
-			handshake.Refuse(nc, errs.Busy, "this ASD has as many connections as it takes")
-		}
-		nc.Close()
-	default:
-		go s.shake(nc)
-	}
-}
-
-// secured reports whether a socket is to speak TLS.
-func (s *Server) secured(nc net.Conn) bool {
-	_, local := nc.(*net.UnixConn)
-	return s.opts.TLS != nil && !local
-}
-
-// shake runs a handshake and hands the connection over to the loop. Closing raw, from anywhere, ends it.
-func (s *Server) shake(raw net.Conn) {
-	nc := raw
-	if s.secured(raw) {
-		nc = tls.Server(tlsconn.Layer(raw), s.opts.TLS)
-	}
-	addr := raw.RemoteAddr()
+// shake runs a handshake; what it returns hands the connection over to the loop.
+func (s *Server) shake(nc net.Conn) (func() error, error) {
 	peer, err := handshake.Answer(nc, s.answer)
-	s.forget(raw)
-	if err == nil {
-		err = s.attach(nc, peer)
-	} else {
-		nc.Close()
-	}
-	if err != nil {
-		s.counts.failed.Add(1)
-		s.opts.Log.Debug("asd server: handshake failed", "asd", s.opts.Name, "from", addr, "error", err)
-		s.live.Done()
-	}
+	return func() error { return s.attach(nc, peer) }, err
 }
 
 // answering is what this server says in handshakes.
@@ -197,18 +103,6 @@ func answering(o *Options) handshake.AnswerOptions {
 	return a
 }
 
-// forget takes a handshake off the list.
-func (s *Server) forget(nc net.Conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for i, h := range s.handshakes {
-		if h == nc {
-			s.handshakes = append(s.handshakes[:i], s.handshakes[i+1:]...)
-			return
-		}
-	}
-}
-
 // attach makes a conn of nc, which is not the caller's any more, and posts it to the loop.
 func (s *Server) attach(nc net.Conn, peer *handshake.Peer) error {
 	fd, err := link.Take(nc)
@@ -222,39 +116,11 @@ func (s *Server) attach(nc net.Conn, peer *handshake.Peer) error {
 func (s *Server) adopt(fd int, peer *handshake.Peer) error {
 	c := &conn{k: s.core, peer: peer}
 	c.link = link.New(s.core.hub, fd, c, link.Options{})
-	s.mu.Lock()
-	full := len(s.conns) >= s.opts.MaxConnections
-	if !s.closed && !full {
-		s.conns[c] = struct{}{}
-	}
-	closed := s.closed
-	s.mu.Unlock()
-	switch {
-	case closed:
-		err := errs.New(errs.Closed, "asd server: shutting down")
+	err := s.door.Admit(c, func() bool { return s.loop.Post(c) })
+	if err != nil {
 		c.link.Discard()
-		return err
-	case full:
-		s.counts.refused.Add(1)
-		c.link.Discard()
-		return errs.New(errs.Busy, "asd server: as many connections as it takes")
 	}
-	if s.loop.Post(c) {
-		return nil
-	}
-	s.mu.Lock()
-	delete(s.conns, c)
-	s.mu.Unlock()
-	c.link.Discard()
-	return errs.New(errs.Closed, "asd server: the loop has ended")
-}
-
-// finished is the end of a connection, on the loop.
-func (s *Server) finished(c *conn) {
-	s.mu.Lock()
-	delete(s.conns, c)
-	s.mu.Unlock()
-	s.live.Done()
+	return err
 }
 
 // killGrace is how long Shutdown waits for connections it has cut off once its context is done.
@@ -279,15 +145,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 
 // quiesce ends listening, handshakes and connections.
 func (s *Server) quiesce(ctx context.Context) error {
-	s.mu.Lock()
-	s.closed = true
-	for ln := range s.listeners {
-		ln.Close()
-	}
-	for _, nc := range s.handshakes {
-		nc.Close() // nothing was promised yet
-	}
-	s.mu.Unlock()
+	s.door.Close()
 	s.each((*conn).shutdown)
 	return s.drain(ctx)
 }
@@ -295,33 +153,21 @@ func (s *Server) quiesce(ctx context.Context) error {
 // each runs f for every connection, on the loop.
 func (s *Server) each(f func(*conn)) {
 	s.loop.Call(func() {
-		s.mu.Lock()
-		conns := make([]*conn, 0, len(s.conns))
-		for c := range s.conns {
-			conns = append(conns, c)
-		}
-		s.mu.Unlock()
-		for _, c := range conns {
+		for _, c := range s.door.List() {
 			f(c)
 		}
 	})
 }
 
 func (s *Server) drain(ctx context.Context) error {
-	done := make(chan struct{})
-	go func() { s.live.Wait(); close(done) }()
-	select {
-	case <-done:
+	if s.door.Wait(ctx) {
 		return nil
-	case <-ctx.Done():
 	}
 	s.each(func(c *conn) { c.link.Abort(errShutdown) })
-	select {
-	case <-done:
+	grace, end := context.WithTimeout(context.Background(), killGrace)
+	defer end()
+	if s.door.Wait(grace) {
 		return nil
-	case <-time.After(killGrace):
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return errs.Wrap(errs.Busy, ctx.Err(), "asd server: %d connections still wait for the drive", len(s.conns))
 	}
+	return errs.Wrap(errs.Busy, ctx.Err(), "asd server: %d connections still wait for the drive", len(s.door.List()))
 }

@@ -52,17 +52,12 @@ func (c *counters) request(t uint8) {
 	c.requests[min(int(t&^wire.Reply), len(c.requests)-1)].Inc()
 }
 
-// serverCounters have many writers, for what happens once per connection.
-type serverCounters struct {
-	refused, failed, evicted stat.Shared
-}
-
 // Stats sums up. Any goroutine.
 func (s *Server) Stats() Stats {
 	c, l := &s.core.count, &s.core.hub.Counts
 	st := Stats{
-		Connections: c.connections.Load(), Refused: s.counts.refused.Load(), HandshakesFailed: s.counts.failed.Load(),
-		Evicted: s.counts.evicted.Load(), Stalled: c.stalled.Load(), Idle: c.idle.Load(),
+		Connections: c.connections.Load(), Refused: s.door.Refused.Load(), HandshakesFailed: s.door.Fails.Load(),
+		Evicted: s.door.Evicted.Load(), Stalled: c.stalled.Load(), Idle: c.idle.Load(),
 		BadPeers: c.badPeers.Load() + l.BadPeers.Load(), Silent: l.Silent.Load(), Overloaded: l.Overloaded.Load(),
 		Errors: c.errors.Load(), Reads: c.reads.Load(), RangeErrors: c.rangeErrors.Load(),
 		ReadErrors: c.readErrors.Load(),

@@ -58,10 +58,10 @@ const pageRetry = time.Millisecond
 
 // RunOnLoop starts the connection (ring.Message).
 func (s *session) RunOnLoop() {
-	if s.d.closing {
+	if s.d.closing || s.srv.door.Closed() {
 		s.ended = true
 		s.link.Discard()
-		s.srv.finished(s)
+		s.srv.door.Finished(s)
 		return
 	}
 	s.retry.Fire = s.link.Resume
@@ -331,7 +331,7 @@ func (s *session) Ended(reason error) {
 func (s *session) Closed() {
 	delete(s.d.sessions, s)
 	s.d.Stats.Sessions.Set(int64(len(s.d.sessions)))
-	s.srv.finished(s)
+	s.srv.door.Finished(s)
 	s.d.finish()
 }
 
