@@ -42,6 +42,7 @@ func (c *Client) readCached(p *part) bool {
 	}
 	r.cached, r.t, r.via = true, &c.near, block.FromFragmentCache
 	r.owner, r.class, r.since, r.kind = p, classOf(n), c.now(), errs.OK
+	r.key = p.ent.fragKey(p.chunk, p.frag)
 	r.vec.Segs = append(r.vec.Segs[:0], p.dst.Segs...)
 	p.rr = r
 	r.launch()
@@ -73,6 +74,7 @@ func (c *Client) cachedDone(p *part, r *rangeRead) {
 	c.stats.CacheFailed.Inc()
 	if p.shadow != nil {
 		p.lost(kind)
+		p.around = true // the ASD was not asked yet: it is if the shadow fails
 		return
 	}
 	p.bad = badSet{}

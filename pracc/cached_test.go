@@ -3,6 +3,7 @@ package pracc
 import (
 	"bytes"
 	"testing"
+	"time"
 
 	"vstor/dataplane/errs"
 	"vstor/dataplane/layout"
@@ -128,6 +129,81 @@ func TestCacheThatIsRottenAndDeadASD(t *testing.T) {
 			t.Errorf("served %v, %d rebuilds", m.served, w.c.Stats().Rebuilds.Load())
 		}
 	})
+}
+
+// The cache hangs: the hedge wins, nothing is held against an ASD, and the cache learns how long it took when it ends.
+func TestHedgeBeatsTheCache(t *testing.T) {
+	w, m, o := newCachedWorld(t, 1<<20)
+	w.want(o, 0, 1)
+	ft := w.freeze()
+	w.rich()
+	var k *keeper
+	w.on(func() {
+		m.served, m.file.stall = nil, true
+		k = w.keep(o, 0, 8)
+	})
+	if ft.pass(10 * time.Millisecond); k.isDone() {
+		t.Fatal("hedged after 10 ms")
+	}
+	for range 5 {
+		ft.pass(10 * time.Millisecond)
+	}
+	k.check()
+	w.on(func() {
+		s := w.c.Stats()
+		if s.HedgeWins.Load() != 1 || s.StuckReads.Load() != 1 || len(m.served) != 0 {
+			t.Errorf("%d hedges won, %d reads stuck, served %v", s.HedgeWins.Load(), s.StuckReads.Load(), m.served)
+		}
+		m.file.resume()
+	})
+	k.check()
+	w.on(func() {
+		if w.c.Stats().StuckReads.Load() != 0 || len(m.served) != 1 || m.pins != 0 {
+			t.Errorf("%d reads stuck, served %v, %d pins", w.c.Stats().StuckReads.Load(), m.served, m.pins)
+		}
+	})
+	k.release()
+}
+
+// The cache fails under a hedge whose sources fail, too: the ASD's own fragment is read after all.
+func TestCacheFailsUnderHedge(t *testing.T) {
+	w, m, o := newCachedWorld(t, 1<<20)
+	w.want(o, 0, 1)
+	ft := w.freeze()
+	w.rich()
+	var k *keeper
+	w.on(func() {
+		m.file.stall = true
+		for f := 1; f < 6; f++ {
+			w.driveOf(o, 0, f).file.stall = true
+		}
+		k = w.keep(o, 0, 8)
+	})
+	for range 3 {
+		ft.pass(10 * time.Millisecond)
+	}
+	w.on(func() {
+		if w.c.Stats().Hedges.Load() == 0 {
+			t.Errorf("%d hedges: the test shows nothing", w.c.Stats().Hedges.Load())
+		}
+		for i := range m.file.held[0].data {
+			m.file.held[0].data[i] ^= 0x55
+		}
+		m.file.resume()
+		for f := 1; f < 6; f++ {
+			d := w.driveOf(o, 0, f)
+			d.gone = true
+			for _, h := range d.file.held {
+				for i := range h.data {
+					h.data[i] ^= 0x55
+				}
+			}
+			d.file.resume()
+		}
+	})
+	<-k.done
+	k.check()
+	k.release()
 }
 
 // A loop that stops with a read of the cache under way takes nobody's pin along.

@@ -93,6 +93,9 @@ func (c *Client) setHedgeAfter(t *target) {
 
 func (c *Client) leastHedge() int64 {
 	least := int64(time.Hour)
+	if c.opt.Cache != nil { // it may be all that was ever read
+		least = nearLate
+	}
 	for _, t := range c.everyTarget() {
 		least = min(least, t.hedgeAfter[sizeSmall], t.hedgeAfter[sizeLarge])
 	}

@@ -264,7 +264,9 @@ func (c *Client) shadowOver(h *part, kind errs.Kind) {
 		p.f.exchange(&c.sub, p.first, &h.dst)
 		h.dst.Reset()
 		if p.rr != nil {
-			p.rr.t.beaten()
+			if !p.rr.cached {
+				p.rr.t.beaten()
+			}
 			p.rr.abandon()
 			p.rr = nil
 		} else {

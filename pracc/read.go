@@ -51,7 +51,8 @@ type rangeRead struct {
 	voff   uint32 // bytes of vec that were started
 	ops    [extentsFlying]ring.Op
 
-	cached bool // drive is Options.Cache, and t stands for it
+	cached bool           // drive is Options.Cache, and t stands for it
+	key    layout.FragKey // of a cached one
 	drive  Drive
 	pin    uint64
 	exts   []layout.Extent
@@ -197,6 +198,8 @@ func (r *rangeRead) ended() {
 	c.reading--
 	ns := c.now() - r.since
 	switch {
+	case r.cached && r.owner == nil && r.kind != errs.Closed: // nobody will look at the bytes, but how slow it was counts
+		c.opt.Cache.Served(r.key, r.voff, ns, r.kind)
 	case r.cached: // cachedDone tells the Cache
 	case r.kind == errs.OK && (r.drive == nil || r.next == len(r.exts)):
 		t.stats.Reads.Inc()
