@@ -95,6 +95,7 @@ func (r *Remote) FrameData(whole bool) {
 		}
 		r.unsend(c)
 		r.readEnded(c, errs.Corrupt)
+		r.sendNext()
 		return
 	}
 	r.unsend(c)
@@ -279,6 +280,7 @@ func (r *Remote) manifestAnswered(c *call, h *wire.Header, in *buf.Vec) link.Ver
 	if !r.pool.AllocReserved(&c.data, n) {
 		r.unsend(c)
 		r.manifestEnded(c, nil, errs.Busy)
+		r.sendNext()
 		return link.Skip
 	}
 	in.AppendRange(&c.data, 0, int(h.Data))

@@ -173,6 +173,7 @@ func (r *Remote) sendNext() {
 			return
 		case r.state == replaying:
 			r.state = up
+			r.yieldIfIdle() // asked to while it was away
 			continue
 		case r.state == up:
 			c = r.waiting.head
@@ -273,6 +274,7 @@ func (r *Remote) FrameIn(h *wire.Header, body []byte, in *buf.Vec) link.Verdict 
 	default:
 		r.unsend(c)
 		r.failed(c, k)
+		r.yieldIfIdle()
 		r.sendNext()
 	}
 	return link.Skip

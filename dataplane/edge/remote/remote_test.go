@@ -199,6 +199,61 @@ func TestLiveMigration(t *testing.T) {
 	b.do(block.Flush, 0, 0, 0)
 }
 
+// on runs f on the edge's loop and returns what it says.
+func (e *host) on(f func() bool) (ok bool) {
+	e.loop.Call(func() { ok = f() })
+	return ok
+}
+
+// The last change before a yield fails: the vDisk is given up all the same.
+func TestYieldAfterAFailedChange(t *testing.T) {
+	w := newWorld(t)
+	a := w.mustOpen('a')
+	b, err := w.open('b', func(o *Options) { o.Mode = proto.Passive })
+	must(t, err)
+	w.v.loop.Call(func() { w.v.hold, w.v.fail = true, errs.Full })
+	last := a.start(block.Write, 0, 1, 1)
+	w.eventually("nothing arrives", func() (ok bool) {
+		w.v.loop.Call(func() { ok = len(w.v.held) > 0 })
+		return ok
+	})
+	other := b.start(block.Write, 0, 1, 2)
+	w.eventually("nobody is asked to yield", func() bool { return a.on(func() bool { return a.r.yielding }) })
+	w.v.loop.Call(func() { w.v.hold = false; w.v.release() })
+	w.v.loop.Call(func() { w.v.fail = errs.OK })
+	if k := last.wait(); k != errs.Full {
+		t.Error(k)
+	}
+	if k := other.wait(); k != errs.OK {
+		t.Error(k)
+	}
+}
+
+// The holder comes back with changes to be sent again, and is asked to yield at once: it does when they are there.
+func TestYieldAfterReplay(t *testing.T) {
+	w := newWorld(t)
+	a := w.mustOpen('a')
+	b, err := w.open('b', func(o *Options) { o.Mode = proto.Passive })
+	must(t, err)
+	w.v.loop.Call(func() { w.v.hold = true })
+	last := a.start(block.Write, 0, 1, 1)
+	w.eventually("nothing arrives", func() (ok bool) {
+		w.v.loop.Call(func() { ok = len(w.v.held) > 0 })
+		return ok
+	})
+	w.cut()
+	w.eventually("a does not come back", func() bool { return a.on(func() bool { return a.r.open.pending }) })
+	other := b.start(block.Write, 0, 1, 2)
+	w.eventually("b does not ask", func() bool { return b.on(func() bool { return b.r.acquiring.pending }) })
+	w.v.loop.Call(func() { w.v.hold = false; w.v.release() })
+	for _, q := range []*request{last, other} {
+		if k := q.wait(); k != errs.OK {
+			t.Error(k)
+		}
+	}
+	b.reads(0, 1, 2)
+}
+
 func TestRestOfTheDriver(t *testing.T) {
 	w := newWorld(t)
 	e := w.mustOpen('a')

@@ -76,8 +76,9 @@ type volume struct {
 	data []byte // also the object that locations name
 	hole [blocks]bool
 	seq  ids.Seq
-	hold bool // changes wait for release; loop
-	mute bool // no location is told; loop
+	hold bool      // changes wait for release; loop
+	mute bool      // no location is told; loop
+	fail errs.Kind // of changes; loop
 	held []*block.Mutation
 	puts int // loop
 	op   [64]ring.Op
@@ -135,7 +136,7 @@ func (v *volume) release() {
 			v.puts++
 		}
 		v.pool.ReleaseVec(&m.Data)
-		m.Err = errs.OK
+		m.Err = v.fail
 		m.Done.MutationDone(m)
 	}
 }
