@@ -170,6 +170,7 @@ func (n *Node) reachASDAt(d *drive, a ASDAddr, secret []byte, name string) (err 
 	o := client.Options{ID: d.id, UUID: a.UUID, Deployment: n.ident.UUID, Secret: secret, Name: name,
 		OnState: func(up bool, err error) { n.asdState(d.id, up, err) }}
 	o.Network, o.Addr = parts(a.Addr)
+	o.ShortCircuit = o.Network == "unix" && n.shortCircuit() // on this machine
 	d.remote, err = client.New(o)
 	return err
 }

@@ -101,7 +101,7 @@ func StartEdge(o EdgeRole) (*Edge, error) {
 
 func (e *Edge) start() (err error) {
 	n := e.n
-	if n.plan, err = planEdge(&n.cfg); err != nil {
+	if n.plan, err = planEdge(&n.cfg, len(e.o.ASDs)); err != nil {
 		return err
 	}
 	n.ident.UUID = e.o.Deployment
@@ -168,11 +168,12 @@ func (e *Edge) reportRot(ctx context.Context) {
 }
 
 // planEdge divides --edge-memory: what is left after the fixed terms are pages.
-func planEdge(cfg *config.Config) (memoryPlan, error) {
+func planEdge(cfg *config.Config, asds int) (memoryPlan, error) {
 	p := memoryPlan{loops: cfg.Loops, manifest: manifestMem, recv: ringOptions(cfg, nil).Memory(),
 		conns: nbdLimits(cfg).Memory(cfg.Loops, cfg.TLSOn())}
 	p.frag = fragCacheBytes(cfg)
-	fixed := p.conns + p.frag + cfg.LocationCache + int64(cfg.Loops)*(p.recv+p.manifest)
+	p.extents = extentsOf(cfg, cfg.EdgeMemory, asds)
+	fixed := p.conns + p.frag + cfg.LocationCache + int64(cfg.Loops)*(p.recv+p.manifest+int64(asds)*p.extents)
 	p.blocks = cacheBytes(cfg, cfg.EdgeMemory, fixed)
 	p.cacheIdx = cacheIndex(cfg, p.blocks)
 	fixed += int64(cfg.Loops) * p.blocks

@@ -223,6 +223,10 @@ func (e *Edge) Memory(context.Context) (api.Memory, error) {
 	if p.frag > 0 {
 		add("edge fragment cache", "fragments on their way into the edge's fragment cache, and its index", p.frag, p.frag)
 	}
+	if p.extents > 0 {
+		add("edge extents", "where fragments lie on drives that the edge reads itself", l*int64(len(e.n.drives))*p.extents,
+			e.n.extentBytes())
+	}
 	add("edge manifests", "PRACC's cache of manifests at the edge", l*p.manifest, manifests)
 	add("edge locations", "where blocks lie, as the edge knows it", e.n.cfg.LocationCache, known)
 	return m, nil

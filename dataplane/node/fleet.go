@@ -65,7 +65,7 @@ func (f *Fleet) start(ctx context.Context) (err error) {
 	if n.plan, err = planMemory(&n.cfg, n.coderBytes()); err != nil {
 		return err
 	}
-	if _, err = planEdge(&n.cfg); err != nil {
+	if _, err = planEdge(&n.cfg, n.cfg.ASDs); err != nil {
 		return err
 	}
 	if f.o.Fresh {

@@ -67,7 +67,7 @@ func planMemory(cfg *config.Config, coders int64) (memoryPlan, error) {
 	if cfg.Processes { // they have databases and buffers of their own
 		p.tables, p.stores = 2*2*memTable, 0
 		p.daemons = int64(cfg.ASDs) * (cfg.ASDMemory + daemonRest)
-		p.extents = extentsOf(cfg)
+		p.extents = extentsOf(cfg, cfg.Memory, cfg.ASDs)
 	}
 	p.sealing = sealers * (blocks*128 + volume.SealBytes)
 	p.overlay = (cfg.Journal>>12)*44 + blocks*44
@@ -88,11 +88,11 @@ func planMemory(cfg *config.Config, coders int64) (memoryPlan, error) {
 
 // extentsOf is what each loop keeps for where the fragments of one daemon lie: of a GiB of memory, 2.7 MiB with six of
 // them, for 75 thousand fragments or 300 GB of a drive.
-func extentsOf(cfg *config.Config) int64 {
-	if !shortCircuit(cfg) {
+func extentsOf(cfg *config.Config, memory int64, asds int) int64 {
+	if !shortCircuit(cfg) || asds == 0 {
 		return 0
 	}
-	return min(max(cfg.Memory/64/int64(cfg.Loops*cfg.ASDs), extentsMin), extentsMax)
+	return min(max(memory/64/int64(cfg.Loops*asds), extentsMin), extentsMax)
 }
 
 // cacheShare is the part of the memory that the block cache takes where nobody says how much; cacheLeast the least of

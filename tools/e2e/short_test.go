@@ -4,6 +4,8 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -30,7 +32,20 @@ func (d *deployment) asds() (sum api.ASD) {
 	return sum
 }
 
-// The parent reads the drives of its children itself, while they work, when they die, and when they are stopped, and
+// shorts is how many reads of drives an edge did itself.
+func (d *deployment) shorts() (n float64) {
+	d.t.Helper()
+	for _, line := range strings.Split(d.get("/metrics"), "\n") {
+		if strings.HasPrefix(line, "vstor_asd_short_circuit_reads_total{") && strings.Contains(line, `process="edge-0"`) {
+			var v float64
+			fmt.Sscan(line[strings.LastIndex(line, " ")+1:], &v)
+			n += v
+		}
+	}
+	return n
+}
+
+// Router and edge read the drives of the ASDs' processes themselves, while these work, when they die, and when they are stopped, and
 // not when it is told not to.
 func TestShortCircuit(t *testing.T) {
 	d := newDeployment(t, append(small, "--processes")...)
@@ -58,6 +73,9 @@ func TestShortCircuit(t *testing.T) {
 	d.signal(4, syscall.SIGCONT)
 	d.untilUp(6)
 	d.loadAndVerify(c, 2*time.Second)
+	if d.shorts() == 0 {
+		t.Error("the edge reads all through the ASDs")
+	}
 	a := d.asds()
 	t.Logf("%d reads by short-circuit, %d over sockets, %d fragments known", a.ShortReads, a.SocketReads, a.Extents)
 	if a.Extents == 0 || a.Corrupt != 0 {
