@@ -109,13 +109,14 @@ func (f *Fleet) start(ctx context.Context) (err error) {
 // startRole starts a child whose settings are in a file, so that its command line is the same at each start: what an
 // earlier parent left running is known by it.
 func (f *Fleet) startRole(r *role, exe, run string, cfg config.Config, extra map[string][]string,
-	files []*os.File) error {
+	files []*os.File, args ...string) error {
 	path := filepath.Join(run, r.name+".toml")
 	if err := writeRole(path, &cfg, extra); err != nil {
 		return err
 	}
 	noun, _, _ := cutRole(r.name)
-	r.child = supervise.Start(supervise.Options{Name: r.name, Path: exe, Args: []string{noun, "run", "--config", path},
+	r.child = supervise.Start(supervise.Options{Name: r.name, Path: exe,
+		Args:    append([]string{noun, "run", "--config", path}, args...),
 		PIDFile: filepath.Join(run, r.name+".pid"), Restart: !f.n.cfg.NoRestart, Output: os.Stderr, Log: f.n.log,
 		Files: files})
 	r.api = api.NewClient(filepath.Join(run, r.name))
@@ -137,12 +138,11 @@ func (f *Fleet) startEdge(exe, run string) error {
 	cfg := f.n.cfg
 	cfg.APIListen = ""
 	// The opener is the same for all lives of this child: one has ended for sure before the next begins, so that the
-	// next need not wait until the lease of the one before has run out.
+	// next need not wait until the lease of the one before has run out. It is not in the file, which others may use.
 	opener := sha256.Sum256(append([]byte("edge-0"), f.n.ident.UUID[:]...))
 	extra := map[string][]string{"dir": {cfg.Dir}, "secret": {filepath.Join(cfg.Dir, secretFile)},
 		"router": {"unix:" + filepath.Join(run, "router-0.sock")}, "router-api": {filepath.Join(run, "router-0")},
-		"api": {filepath.Join(run, "edge-0")}, "deployment": {f.n.ident.UUID.String()},
-		"opener": {uuid(opener[:16]).String()}}
+		"api": {filepath.Join(run, "edge-0")}, "deployment": {f.n.ident.UUID.String()}}
 	for i := range f.n.drives {
 		extra["asd"] = append(extra["asd"], uuid(f.n.ident.asdUUID(i)).String()+"@unix:"+
 			filepath.Join(run, "asd-"+strconv.Itoa(i)+".sock"))
@@ -154,7 +154,7 @@ func (f *Fleet) startEdge(exe, run string) error {
 	if len(files) > 0 {
 		extra["inherit"] = []string{strconv.Itoa(len(files))}
 	}
-	return f.startRole(&f.edge, exe, run, cfg, extra, files)
+	return f.startRole(&f.edge, exe, run, cfg, extra, files, "--opener", uuid(opener[:16]).String())
 }
 
 // filesOf are listeners as a child can have them.

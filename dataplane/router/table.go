@@ -28,7 +28,8 @@ import (
 //
 // Each change of the holder is a new tenure, and the record has its number. An edge that comes back names the tenure it
 // was in. If that was not the last, somebody else may have written since, and what it did not see acknowledged must not
-// be sent again, so it is refused for good.
+// be sent again, so it is refused for good. A process that comes for the first time begins a tenure, whatever it calls
+// itself: if another has the same name by mistake, that one is refused when it comes back.
 //
 // All times are nanoseconds of the boot-time clock.
 type Table struct {
@@ -40,7 +41,9 @@ type Table struct {
 	until   int64        // when its lease has run out
 	seat    *Seat        // its session; nil: away
 	revoked *Seat        // its last session was fenced by a takeover and was not heard of since
-	tenure  uint64       // the last one
+	tenure  uint64       // the last one that was granted
+	drawn   uint64       // the last number that a record was made with
+	kept    uint64       // the number in the record; 0: not known
 	locals  int          // openers in this process
 
 	restless int     // sessions that ended or were fenced while changes of theirs were under way
@@ -113,7 +116,8 @@ var Local = proto.Opener{0xff, 'l', 'o', 'c', 'a', 'l'}
 // NewTable makes the Table of a vDisk when the router starts. Whoever the record names may have a lease that the
 // former process gave: it may come back at once, others wait for one whole lease.
 func NewTable(name string, lease, margin time.Duration, r Record, now int64) *Table {
-	t := &Table{name: name, lease: int64(lease), margin: int64(margin), tenure: r.Tenure}
+	t := &Table{name: name, lease: int64(lease), margin: int64(margin), tenure: r.Tenure, drawn: r.Tenure,
+		kept: r.Tenure}
 	if r.Holder != (proto.Opener{}) && r.Holder != Local {
 		t.holder, t.where, t.until = r.Holder, "an edge of before the router's restart", now+t.lease+t.margin
 	}
@@ -281,13 +285,15 @@ func (t *Table) free() {
 
 // Stored: the record that makes s the holder is durable, or cannot be made so.
 func (t *Table) Stored(s *Seat, err error, now int64) {
-	t.storing = nil
+	t.storing, t.kept = nil, t.drawn
 	switch {
 	case err != nil:
+		t.kept = 0
 		if !s.gone {
 			t.refuse(s, errs.Of(err), "vDisk %s cannot be opened: who holds it cannot be kept: %v", t.name, err)
 		}
 	case !s.gone:
+		t.tenure = t.drawn
 		t.grant(s, now)
 	}
 	t.advance(now)
@@ -315,13 +321,13 @@ func (t *Table) advance(now int64) {
 		}
 		s := t.queue[0]
 		t.queue = append(t.queue[:0], t.queue[1:]...)
-		if t.holder == s.Opener { // its own record is there
+		if t.holder == s.Opener && s.Former == t.tenure && t.kept == t.tenure { // its own record is there
 			t.grant(s, now)
 			continue
 		}
 		t.storing = s
-		t.tenure++
-		t.out = append(t.out, Action{Kind: Store, Seat: s, Record: Record{s.Opener, t.tenure}})
+		t.drawn++
+		t.out = append(t.out, Action{Kind: Store, Seat: s, Record: Record{s.Opener, t.drawn}})
 	}
 }
 
@@ -374,7 +380,8 @@ func (t *Table) OpenLocal(now int64) (record *Record, err error) {
 		return nil, errs.New(errs.Busy, "vDisk %s is being opened at an edge", t.name)
 	}
 	t.holder, t.locals, t.until = Local, 1, forever
-	t.tenure++
+	t.drawn++
+	t.tenure, t.kept = t.drawn, t.drawn
 	return &Record{Tenure: t.tenure}, nil
 }
 

@@ -168,15 +168,65 @@ func TestReplace(t *testing.T) {
 	s := newScript(t, Record{})
 	a := s.hold("a")
 	a2 := s.seat("a2")
+	a2.Former = 1
 	s.table.Open(a2, s.now)
 	s.want("fence a", "end a")
 	s.table.Lost(a, s.now)
 	s.want()
 	s.table.Left(a, s.now)
 	s.want("grant a2")
-	if s.table.Renew(a, s.now) || !s.table.Holds(a2) {
+	if s.table.Renew(a, s.now) || !s.table.Holds(a2) || s.table.Tenure() != 1 {
 		t.Error("the old session holds it")
 	}
+}
+
+// Another process of the same name begins a tenure: what the first one keeps, and has not seen acknowledged, is over.
+func TestTwoOfOneName(t *testing.T) {
+	s := newScript(t, Record{})
+	a := s.hold("a")
+	a2 := s.seat("a2")
+	s.table.Open(a2, s.now)
+	s.want("fence a", "end a")
+	s.table.Lost(a, s.now)
+	s.table.Left(a, s.now)
+	s.want("store a2")
+	s.table.Stored(a2, nil, s.now)
+	s.want("grant a2")
+	a3 := s.seat("a3")
+	a3.Former = 1
+	s.table.Open(a3, s.now)
+	s.want("refuse a3 refused")
+	if !s.table.Holds(a2) || s.table.Tenure() != 2 {
+		t.Error("the second one is gone")
+	}
+}
+
+// A record that could not be made, or that nobody waited for, makes no tenure: the holder of before may come back.
+func TestNoTenureWithoutGrant(t *testing.T) {
+	s := newScript(t, Record{})
+	a := s.hold("a")
+	s.table.Lost(a, s.now)
+	s.want("fence a")
+	s.table.Left(a, s.now)
+	s.at(22 * time.Second).Tick(s.now)
+	for i, err := range []error{errs.New(errs.Full, "no space"), nil} {
+		b := s.seat("b" + string(rune('0'+i)))
+		s.table.Open(b, s.now)
+		s.want("store b" + string(rune('0'+i)))
+		if err == nil {
+			s.table.Lost(b, s.now)
+		}
+		s.table.Stored(b, err, s.now)
+		if err != nil {
+			s.want("refuse b0 full")
+		}
+	}
+	a2 := s.seat("a2")
+	a2.Former = 1
+	s.table.Open(a2, s.now)
+	s.want("store a2")
+	s.table.Stored(a2, nil, s.now)
+	s.want("grant a2")
 }
 
 func TestTakeover(t *testing.T) {

@@ -260,8 +260,7 @@ func (d *deployment) second(args ...string) (socket string, stop func()) {
 		d.t.Fatal(err)
 	}
 	cmd := exec.Command(binary(d.t), append([]string{"edge", "run", "--config", filepath.Join(d.dir, "run", "edge-0.toml"),
-		"--dir", dir, "--api", filepath.Join(dir, "api"), "--name", "second",
-		"--opener", "0123456789abcdef0123456789abcdef"}, args...)...)
+		"--dir", dir, "--api", filepath.Join(dir, "api"), "--name", "second"}, args...)...)
 	cmd.Stderr = d
 	if err := cmd.Start(); err != nil {
 		d.t.Fatal(err)
