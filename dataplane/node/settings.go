@@ -80,6 +80,11 @@ func (n *Node) changeVDisk(ctx context.Context, name string, s api.VDiskSettings
 		return nil, errs.New(errs.Busy, "vDisk %s is in use by %d connections, which must not find it %s all at once; "+
 			"disconnect them first", name, conns, map[bool]string{true: "read-only", false: "changing"}[*s.ReadOnly])
 	}
+	if s.ReadOnly != nil && *s.ReadOnly != d.rules.readOnly {
+		if err := d.usedByEdges(); err != nil {
+			return nil, err
+		}
+	}
 	r, err := n.registry.change(ctx, name, func(r *record) {
 		if s.ReadOnly != nil {
 			r.ReadOnly = *s.ReadOnly

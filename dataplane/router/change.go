@@ -36,9 +36,19 @@ func (s *session) write(r *request, h *wire.Header, body []byte, in *buf.Vec) li
 	return link.Next
 }
 
-// mayChange: only the holder may, and nobody what is read only.
+// mayChange: only the holder may.
 func (s *session) mayChange() bool {
-	return s.opened && !s.seat.fenced && s.d.table.Holds(&s.seat) && !s.d.opt.ReadOnly()
+	return s.opened && !s.seat.fenced && s.d.table.Holds(&s.seat)
+}
+
+// constant refuses a change of a vDisk that was made read-only. That is no matter of the session, which goes on: who
+// was told that it is over would come back and send the change again.
+func (r *request) constant() bool {
+	if !r.s.d.opt.ReadOnly() {
+		return false
+	}
+	r.fail(errs.Invalid, "the vDisk is read-only")
+	return true
 }
 
 // arrived checks a write's data against its sums and begins the change. Data that is not what was sent ends the
@@ -49,6 +59,10 @@ func (r *request) arrived(whole bool) {
 	if !whole || !s.mayChange() {
 		pool.ReleaseVec(&r.mut.Data)
 		s.deny(r)
+		return
+	}
+	if r.constant() {
+		pool.ReleaseVec(&r.mut.Data)
 		return
 	}
 	r.sums = r.sums[:0]
@@ -86,7 +100,7 @@ func (s *session) change(r *request, t uint8, body []byte) link.Verdict {
 	switch {
 	case !s.mayChange():
 		return s.deny(r)
-	case !r.inside():
+	case r.constant() || !r.inside():
 		return link.Next
 	}
 	s.d.Stats.Discards.Inc()

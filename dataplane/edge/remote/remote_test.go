@@ -254,6 +254,23 @@ func TestYieldAfterReplay(t *testing.T) {
 	b.reads(0, 1, 2)
 }
 
+// A vDisk that becomes read-only under an edge refuses its changes, and the session goes on.
+func TestBecomesReadOnly(t *testing.T) {
+	w := newWorld(t)
+	e := w.mustOpen('a')
+	e.do(block.Write, 0, 300, 1)
+	w.v.loop.Call(func() { w.v.constant = true })
+	for _, op := range []block.Op{block.Write, block.Trim, block.WriteZeroes} {
+		if k := e.start(op, 0, 300, 2).wait(); k != errs.Invalid {
+			t.Errorf("operation %d: %v", op, k)
+		}
+	}
+	e.reads(0, 300, 1)
+	if n := e.r.Stats.Connects.Load(); n != 1 {
+		t.Errorf("%d connections", n)
+	}
+}
+
 func TestRestOfTheDriver(t *testing.T) {
 	w := newWorld(t)
 	e := w.mustOpen('a')

@@ -71,18 +71,19 @@ func newRig(t testing.TB) *rig {
 // volume is a Volume Driver whose blocks lie in memory: the router's end. Everything written is located at once.
 type volume struct {
 	*rig
-	door *router.VDisk
-	mu   sync.Mutex
-	data []byte // also the object that locations name
-	hole [blocks]bool
-	seq  ids.Seq
-	hold bool      // changes wait for release; loop
-	mute bool      // no location is told; loop
-	fail errs.Kind // of changes; loop
-	held []*block.Mutation
-	puts int // loop
-	op   [64]ring.Op
-	busy [64]func()
+	door     *router.VDisk
+	mu       sync.Mutex
+	data     []byte // also the object that locations name
+	hole     [blocks]bool
+	seq      ids.Seq
+	hold     bool      // changes wait for release; loop
+	mute     bool      // no location is told; loop
+	fail     errs.Kind // of changes; loop
+	constant bool      // it was made read-only; loop
+	held     []*block.Mutation
+	puts     int // loop
+	op       [64]ring.Op
+	busy     [64]func()
 }
 
 // RingDone ends what was deferred.
@@ -238,7 +239,8 @@ func newWorld(t testing.TB) *world {
 	w.v = &volume{rig: newRig(t), data: make([]byte, blocks*4096)}
 	w.v.loop.Call(func() {
 		w.v.door = router.NewVDisk(router.Options{ID: 7, Name: "v", Epoch: 3, Loop: w.v.loop, Hub: w.v.hub, Device: w.v,
-			Driver: w.v, Objects: w.v, Keeper: w, Clock: w.clock, Log: slog.New(slog.DiscardHandler)})
+			Driver: w.v, Objects: w.v, Keeper: w, Clock: w.clock,
+			ReadOnly: func() bool { return w.v.constant }, Log: slog.New(slog.DiscardHandler)})
 	})
 	w.srv = router.NewServer(router.ServerOptions{Secret: secret, Log: slog.New(slog.DiscardHandler),
 		Find: func(name string) (*router.VDisk, error) {
