@@ -15,7 +15,7 @@
 //	identheal.go corruption.go   damage: the identity found again; what was met, by place
 //	daemons.go asdrole.go   ASDs as processes of their own
 //	edges.go     vDisks for edges in other processes
-//	roles.go edgerole.go edgecaches.go edgestatus.go   the router's and the edge's process
+//	roles.go edgerole.go edgelist.go edgecaches.go edgestatus.go   the router's and the edge's process
 //	fleet.go fleetask.go   their parent: starts them, puts together what they tell
 //	serve.go     the NBD sockets
 //	exports.go   vDisks as NBD exports

@@ -2,7 +2,6 @@ package node
 
 import (
 	"vstor/dataplane/api"
-	"vstor/dataplane/ids"
 	"vstor/dataplane/proxy"
 )
 
@@ -27,15 +26,4 @@ func (e *Edge) openFragments() error {
 func (e *Edge) setCaches(d *edgeVDisk, v *api.VDisk) {
 	e.n.setFragments(record{ID: d.info.Volume, NoCache: v.NoCache, FragCacheQuota: v.FragCacheQuota})
 	d.share.set(e.n, d.rig, v.BlockCacheQuota, v.NoCache)
-}
-
-// names are the names of the vDisks that the router has told of.
-func (e *Edge) names() map[ids.NamespaceID]string {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	names := make(map[ids.NamespaceID]string, len(e.known))
-	for _, v := range e.known {
-		names[ids.NamespaceID(v.ID)] = v.Name
-	}
-	return names
 }

@@ -59,7 +59,8 @@ type Edge struct {
 	vdisks  map[string]*edgeVDisk
 	closing map[string]chan struct{} // vDisks on their way out; closed at the end
 	known   []api.VDisk              // as the router told last
-	listed  time.Time
+	listed  uint64                   // the question that this answered; 0: none
+	asked   uint64                   // questions so far
 	stopped bool
 }
 
@@ -205,51 +206,6 @@ func (e *Edge) dial(ctx context.Context, addr string) (net.Conn, error) {
 	return d.DialContext(ctx, network, address)
 }
 
-// listWait bounds how long the router may take to say which vDisks there are. While it does not answer, what it said
-// last goes on: access lists too. firstWait is the same while it has never said anything: both may just have started.
-const (
-	listWait  = 2 * time.Second
-	firstWait = 15 * time.Second
-)
-
-// list is which vDisks there are.
-func (e *Edge) list(ctx context.Context) ([]api.VDisk, error) {
-	for end := time.Now().Add(firstWait); ; {
-		list, err := e.tryList(ctx)
-		if err == nil || time.Now().After(end) {
-			return list, err
-		}
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-ctx.Done():
-			return nil, err
-		}
-	}
-}
-
-func (e *Edge) tryList(ctx context.Context) ([]api.VDisk, error) {
-	ctx, cancel := context.WithTimeout(ctx, listWait)
-	defer cancel()
-	list, err := e.router.ListVDisks(ctx)
-	if err == nil {
-		have := make(map[ids.NamespaceID]bool, len(list))
-		for _, v := range list {
-			have[ids.NamespaceID(v.ID)] = true
-		}
-		e.n.pruneFragCache(have)
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if err == nil {
-		e.known, e.listed = list, time.Now()
-		return list, nil
-	}
-	if e.listed.IsZero() {
-		return nil, errs.Wrap(errs.Unreachable, err, "the router does not say which vDisks there are")
-	}
-	return e.known, nil
-}
-
 func admitted(v *api.VDisk, who caller) bool {
 	a, _, err := parseAccess(v.Allow)
 	return err == nil && a.admits(who)
@@ -323,6 +279,9 @@ func (e *Edge) hold(x *edgeExport, name string) (*edgeVDisk, error) {
 		e.vdisks[name] = d
 	}
 	d.opens[x] = struct{}{}
+	// Judged again: whoever changes an access list looks through opens, where x was not when it was judged first.
+	v := e.setting(name)
+	shut := v != nil && !admitted(v, x.who)
 	e.mu.Unlock()
 	if first {
 		d.err = e.openVDisk(d, x.set)
@@ -330,6 +289,9 @@ func (e *Edge) hold(x *edgeExport, name string) (*edgeVDisk, error) {
 	}
 	<-d.ready
 	err := d.err
+	if shut && err == nil {
+		err = errs.New(errs.Refused, "this client may not open vDisk %s", name)
+	}
 	if i := d.fenced(); err == nil && i != nil {
 		err = errs.New(errs.Busy, "vDisk %s was taken over by another edge; all clients must disconnect here first", name)
 	}
@@ -363,14 +325,17 @@ func (e *Edge) openVDisk(d *edgeVDisk, set api.VDisk) error {
 	if err != nil {
 		return err
 	}
-	d.info = r.Info()
-	e.mu.Lock()
-	d.r = r
-	e.mu.Unlock()
+	info := r.Info()
 	d.rig.loop.Call(func() {
-		d.share = d.rig.openTenant(d.info.Volume, set.BlockCacheQuota, set.NoCache)
+		d.share = d.rig.openTenant(info.Volume, set.BlockCacheQuota, set.NoCache)
 		d.disk = edge.NewDisk(d.rig.loop, r, d.rig.fetch, d.share.cache())
 	})
+	e.mu.Lock()
+	d.info, d.r = info, r // last: who sees it uses the others
+	if v := e.setting(d.name); v != nil {
+		set = *v // it may have changed meanwhile, when there was nobody to be told
+	}
+	e.mu.Unlock()
 	e.setCaches(d, &set)
 	return nil
 }

@@ -73,9 +73,10 @@ func (e *Edge) ShowVDisk(ctx context.Context, name string) (api.VDisk, error) {
 
 // SetVDisk closes the connections that what the router has set shuts out, before it returns.
 func (e *Edge) SetVDisk(ctx context.Context, name string, _ api.VDiskSettings) (api.VDiskChange, error) {
-	list, err := e.list(ctx)
+	list, err := e.fresh(ctx)
 	if err != nil {
-		return api.VDiskChange{}, err
+		return api.VDiskChange{}, errs.Wrap(errs.Unreachable, err, "the edge cannot learn what was changed and goes by what "+
+			"it knew: say it again")
 	}
 	at := slices.IndexFunc(list, func(v api.VDisk) bool { return v.Name == name })
 	if at < 0 {
