@@ -146,7 +146,7 @@ func (c *Cache) cull(i uint32, shares []int64, chance bool) (keep []deadEntry) {
 func (c *Cache) refile(i uint32, d deadEntry) {
 	c.mu.Lock()
 	e := &c.index.slab[d.slot]
-	alive := e.seq == d.seq
+	alive := c.stands(d)
 	old := Place{Segment: i, Block: e.block, Generation: c.segs[i].generation, Seq: e.seq}
 	key, blocks := e.key, e.blocks
 	room := c.fits(int64(blocks+1)<<blockShift) || len(c.free) > 0
@@ -176,12 +176,19 @@ func (c *Cache) refile(i uint32, d deadEntry) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if e.seq != d.seq {
+	if !c.stands(d) {
 		return // dropped meanwhile: the copy is dead space
 	}
 	c.moved(d.slot, at)
 	c.count.refiled.Add(1)
 	c.count.refiledBytes.Add(uint64(len(b)))
+}
+
+// stands reports whether a slot has what d says, and readers can find it: what they took out keeps slot and sequence
+// until it is buried, which a move would hinder. REQUIRES: mu.
+func (c *Cache) stands(d deadEntry) bool {
+	e := &c.index.slab[d.slot]
+	return e.seq == d.seq && c.index.find(e.key) == d.slot
 }
 
 // moved enters that a fragment lies elsewhere now, as the youngest of its vDisk. REQUIRES: mu.

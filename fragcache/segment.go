@@ -192,7 +192,7 @@ func (c *Cache) seal() {
 	}
 }
 
-// writeFooter uses the spare buffer if it is long enough, which it is but for a segment of tiny fragments.
+// writeFooter writes the list of what lies in a segment behind it.
 func (c *Cache) writeFooter(f *Footer) error {
 	n := footerBytes(len(f.List))
 	b, err := dio.AlignedBuf(int(n))

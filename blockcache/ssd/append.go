@@ -12,14 +12,14 @@ import (
 // Append keeps one part of a cache block, charged to account a; it retains the page for as long as it needs it.
 // False means that it was not kept: the block is read from the backend again.
 func (t *Tier) Append(a policy.Account, k policy.Key, part int, page buf.Page, sum uint32) bool {
-	e := t.pol.Find(k)
-	if e != 0 && t.mask[e]&(1<<part) != 0 {
+	if e := t.pol.Find(k); e != 0 && t.mask[e]&(1<<part) != 0 {
 		return true
 	}
 	if !t.Usable() || !t.room() {
 		t.Stats.Refused.Inc()
 		return false
 	}
+	e := t.pol.Find(k) // again: making room may have taken it
 	if e == 0 {
 		e = t.pol.Insert(a, k, ids.BlockSize, 1<<part)
 	} else if !t.pol.Grow(e, ids.BlockSize, 1<<part) {

@@ -155,7 +155,7 @@ func (n *Node) superviseASD(d *drive, exe, run string) {
 func (n *Node) reachASD(d *drive, sock string, secret []byte) error {
 	o := client.Options{ID: d.id, UUID: n.ident.asdUUID(int(d.id)), Deployment: n.ident.UUID, Secret: secret,
 		Network: "unix", Addr: sock, Name: "router", ShortCircuit: n.shortCircuit(),
-		OnState: func(up bool, err error) { n.asdState(d.id, up, err) }}
+		OnState: func(up bool, err error) { n.asdState(d.id, up, err) }, Log: n.log}
 	var err error
 	if d.remote, err = client.New(o); err != nil || !n.cfg.AllowFaults {
 		return err
@@ -168,7 +168,7 @@ func (n *Node) reachASD(d *drive, sock string, secret []byte) error {
 // reachASDAt connects to a daemon somewhere.
 func (n *Node) reachASDAt(d *drive, a ASDAddr, secret []byte, name string) (err error) {
 	o := client.Options{ID: d.id, UUID: a.UUID, Deployment: n.ident.UUID, Secret: secret, Name: name,
-		OnState: func(up bool, err error) { n.asdState(d.id, up, err) }}
+		OnState: func(up bool, err error) { n.asdState(d.id, up, err) }, Log: n.log}
 	o.Network, o.Addr = parts(a.Addr)
 	o.ShortCircuit = o.Network == "unix" && n.shortCircuit() // on this machine
 	d.remote, err = client.New(o)

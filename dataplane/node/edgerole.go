@@ -155,7 +155,7 @@ func (e *Edge) reportRot(ctx context.Context) {
 			return
 		case x = <-e.n.rots:
 		}
-		for r := e.remoteOf(x.key.Namespace); r != nil; r = e.remoteOf(x.key.Namespace) {
+		for r := e.remoteOf(x.key.Namespace); r != nil && r.Info().Fenced == nil; r = e.remoteOf(x.key.Namespace) {
 			if r.ReportRot(proto.Rot{Key: x.key, ASD: x.asd, Kind: x.kind}) {
 				break
 			}

@@ -190,5 +190,10 @@ func (d *vdisk) doorMetrics(p *stat.Page, l []string) {
 	c("vstor_router_bad_peers_total", "connections of edges closed for a broken protocol", s.BadPeers.Load())
 	c("vstor_router_rot_reports_total", "damaged fragments that edges told of", s.Rot.Load())
 	c("vstor_router_settled_total", "objects that an edge gave up before they were deleted", s.Settled.Load())
+	g := func(name, help string, v int64) { p.Gauge(name, help, float64(v), l...) }
+	g("vstor_router_edge_reads", "blocks that clients of the exclusive edge have read, as it tells", s.EdgeReads.Load())
+	g("vstor_router_edge_located", "of them, those whose place it knew", s.EdgeLocated.Load())
+	g("vstor_router_edge_asked", "of them, those that it asked of the router", s.EdgeAsked.Load())
+	g("vstor_router_edge_locations", "blocks whose place it knows, on the vDisk's loop", s.EdgeKeeps.Load())
 	p.Gauge("vstor_router_sessions", "edges that have the vDisk open", float64(s.Sessions.Load()), l...)
 }

@@ -195,8 +195,11 @@ func (f *Fleet) ListASDs(ctx context.Context) ([]api.ASD, error) {
 // ShowASD shows one.
 func (f *Fleet) ShowASD(ctx context.Context, id uint32) (api.ASD, error) {
 	list, err := f.ListASDs(ctx)
-	if err != nil || int(id) < len(list) {
-		return list[id], err
+	if err != nil {
+		return api.ASD{}, err
+	}
+	if int(id) < len(list) {
+		return list[id], nil
 	}
 	return api.ASD{}, errs.New(errs.Absent, "there is no ASD %d; they are numbered 0 to %d", id, len(f.n.drives)-1)
 }

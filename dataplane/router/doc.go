@@ -5,7 +5,7 @@
 //	VDisk    a vDisk that edges may open: who has it, what was pushed   vdisk.go
 //	Table    decides who has it; a step function                        table.go
 //	session  one connection, on the vDisk's loop                        session.go
-//	request  one request until its answer has left                      request.go, look.go, change.go
+//	request  one request until its answer has left                      request.go, change.go
 //
 // Reads climb the same ladder as those of this process (block.Device); changes go to the Volume Driver as they are,
 // with the checksums that they were given at the edge.

@@ -109,7 +109,7 @@ func DecodeRead(dst []uint32, b []byte, count uint32) (ids.Seq, []uint32, error)
 }
 
 // AppendAck appends the body of an Ack: the sequence, u64. It answers Write, Trim, Zero, Flush (which has no body),
-// Warm, Stats and Close (no body).
+// Warm, Manifest, Stats, Rot and Close (no body).
 func AppendAck(b []byte, seq ids.Seq) []byte { return le.AppendUint64(b, uint64(seq)) }
 
 // DecodeAck reads it.

@@ -141,7 +141,7 @@ func (r *Renewed) Decode(b []byte) error {
 //	byte   0  reads u64: blocks read by clients
 //	       8  located u64: of them, where the edge knew the location
 //	      16  asked u64: of them, asked of the router
-//	      24  cached u64: blocks whose location the edge knows now
+//	      24  cached u64: blocks of all vDisks on its loop whose location it knows or knew
 type Stats struct{ Reads, Located, Asked, Cached uint64 }
 
 // Append appends the body of the message.

@@ -153,7 +153,7 @@ func (a *arrival) RunOnLoop() {
 }
 
 // controls are the requests that do not wait in line.
-const controls = 5
+const controls = 6
 
 // final: to ask again brings the same.
 func final(k errs.Kind) bool {
