@@ -45,8 +45,8 @@ func (d *deployment) shorts() (n float64) {
 	return n
 }
 
-// Router and edge read the drives of the ASDs' processes themselves, while these work, when they die, and when they are stopped, and
-// not when it is told not to.
+// Router and edge read the drives of the ASDs' processes themselves, while these work, when they die, and when they are
+// stopped, and not when told not to.
 func TestShortCircuit(t *testing.T) {
 	d := newDeployment(t, append(small, "--processes")...)
 	d.start()
