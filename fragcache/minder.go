@@ -10,6 +10,9 @@ import (
 // windowTicks is how long a window of Options.ReadsWanted is: 10 s.
 const windowTicks = 100
 
+// saidEvery is how often the log tells of a bypass: on a busy machine they come and go several times a second.
+const saidEvery = time.Minute
+
 // mind is the minder: it decides on the bypass.
 func (c *Cache) mind() {
 	defer c.wg.Done()
@@ -23,6 +26,7 @@ func (c *Cache) mind() {
 	defer tick.Stop()
 	var j verdict
 	var was sighting
+	said := time.Now().Add(-saidEvery)
 	for n := 1; ; n++ {
 		select {
 		case <-c.stop:
@@ -42,9 +46,10 @@ func (c *Cache) mind() {
 			c.bypassed.Store(j.bypass)
 			if j.bypass {
 				c.count.bypasses.Add(1)
-				c.opt.Log("fragcache: bypassed, as %s", j.why)
-			} else {
-				c.opt.Log("fragcache: fast enough again")
+			}
+			if j.bypass && time.Since(said) >= saidEvery {
+				said = time.Now()
+				c.opt.Log("fragcache: bypassed, as %s; metrics count how often", j.why)
 			}
 		}
 		if j.wantSample() {

@@ -32,6 +32,7 @@ type Tenant struct {
 	Enabled   bool
 	Quota     int64 // bytes; 0 = no limit
 	OwnQuota  bool  // not the default
+	Share     int64 // bytes that it may keep while all others want theirs
 	Used      int64 // bytes with headers
 	Fragments int
 
@@ -154,11 +155,12 @@ func (c *Cache) Drop(ns ids.NamespaceID) {
 func (c *Cache) EachTenant(f func(Tenant)) {
 	c.mu.Lock()
 	list := make([]Tenant, 0, len(c.tenants))
-	for _, t := range c.tenants {
+	shares := c.weighInto(nil)
+	for i, t := range c.tenants {
 		if t == nil {
 			continue
 		}
-		list = append(list, Tenant{Namespace: t.ns, Enabled: !t.off.Load(), Quota: c.quotaOf(t),
+		list = append(list, Tenant{Namespace: t.ns, Enabled: !t.off.Load(), Quota: c.quotaOf(t), Share: shares[i],
 			OwnQuota: t.quota != QuotaDefault, Used: t.used, Fragments: t.frags,
 			Hits: t.hits.Load(), HitBytes: t.hitBytes.Load(), Misses: t.misses.Load(),
 			Fills: t.fills.Load(), FillBytes: t.fillBytes.Load(), Evicted: t.evicted.Load()})
@@ -172,7 +174,11 @@ func (c *Cache) EachTenant(f func(Tenant)) {
 // weigh computes every vDisk's share of the room there is: its quota, or all of it without one, cut down in
 // proportion if the vDisks that hold anything have more together. The slice is by Tenant.at. REQUIRES: mu.
 func (c *Cache) weigh() []int64 {
-	c.shares = c.shares[:0]
+	c.shares = c.weighInto(c.shares[:0])
+	return c.shares
+}
+
+func (c *Cache) weighInto(shares []int64) []int64 {
 	room := c.room() / c.sb.Segment * c.filledTo()
 	var sum int64
 	for _, t := range c.tenants {
@@ -182,13 +188,13 @@ func (c *Cache) weigh() []int64 {
 				w = room
 			}
 		}
-		c.shares = append(c.shares, w)
+		shares = append(shares, w)
 		sum += w
 	}
 	if sum > room {
-		for i, w := range c.shares {
-			c.shares[i] = int64(float64(w) * float64(room) / float64(sum))
+		for i, w := range shares {
+			shares[i] = int64(float64(w) * float64(room) / float64(sum))
 		}
 	}
-	return c.shares
+	return shares
 }

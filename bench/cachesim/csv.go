@@ -43,7 +43,7 @@ func ReadCSV(name string, r io.Reader, f Format, max int) (*Trace, error) {
 	if c.err == nil && c.lines.Err() != nil {
 		c.err = errs.Wrap(errs.IO, c.lines.Err(), "cannot read %s", name)
 	}
-	if c.err == nil && t.Reads == 0 {
+	if c.err == nil && t.Blocks == 0 {
 		c.err = errs.New(errs.Invalid, "%s holds no read of a %s trace", name, f)
 	}
 	return t, c.err

@@ -24,6 +24,7 @@ const FormatVersion = 1
 //	creating    there from before anything else is made until the first start went well
 //	format      "vstor N\n", there from then on
 //	vstor.toml  the settings it was told so far
+//	edge.lock   the same for an edge that is a process of its own
 //	nbd.sock api.sock run/ asd-N/ router/ meta/ cache/    the node's
 //
 // A folder with `creating` and no `format` never served anybody, so what lies in it may be removed and
@@ -145,36 +146,41 @@ func IsDeployment(path string) bool {
 	return err != nil || v > 0
 }
 
-// takeLock takes the folder for this process. The lock is the kernel's, so it ends with the process
-// however that ends; the pid in the file is for people.
-func (d *Dir) takeLock() error {
-	path := filepath.Join(d.Path, lockFile)
+// takeLock takes the folder for this process.
+func (d *Dir) takeLock() (err error) {
+	d.lock, err = LockFile(filepath.Join(d.Path, lockFile), d.Path)
+	return err
+}
+
+// LockFile takes a file for this process, and with it what it stands for, which a refusal names. The lock is the
+// kernel's, so it ends with the process however that ends, or with the file's Close; the pid in it is for people.
+// Errors: Busy.
+func LockFile(path, what string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return errs.Wrap(errs.IO, err, "cannot lock the folder")
+		return nil, errs.Wrap(errs.IO, err, "cannot lock the folder")
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		pid, _ := io.ReadAll(io.LimitReader(f, 20))
 		f.Close()
 		if err != syscall.EWOULDBLOCK {
-			return errs.Wrap(errs.IO, err, "cannot lock %s", path)
+			return nil, errs.Wrap(errs.IO, err, "cannot lock %s", path)
 		}
-		return errs.New(errs.Busy, "%s is run by process %s already: stop that one first, or give another --dir",
-			d.Path, strings.TrimSpace(string(pid)))
+		return nil, errs.New(errs.Busy, "%s is run by process %s already: stop that one first, or give another --dir", what,
+			strings.TrimSpace(string(pid)))
 	}
 	if now, err := os.Stat(path); err != nil || !sameFile(f, now) {
 		f.Close() // a first start that failed removed it between our open and our lock
-		return d.takeLock()
+		return LockFile(path, what)
 	}
-	d.lock = f
 	if err = f.Truncate(0); err == nil {
 		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	}
 	if err != nil {
-		d.Close()
-		return errs.Wrap(errs.IO, err, "cannot write %s", path)
+		f.Close()
+		return nil, errs.Wrap(errs.IO, err, "cannot write %s", path)
 	}
-	return nil
+	return f, nil
 }
 
 func sameFile(f *os.File, st os.FileInfo) bool {

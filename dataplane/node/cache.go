@@ -182,12 +182,12 @@ func (n *Node) listFragments(names map[ids.NamespaceID]string) (out []api.CacheS
 
 func (n *Node) showFragments(name string, t fragcache.Tenant) api.CacheShare {
 	c := api.CacheShare{VDisk: name, Cache: "fragments", SizeBytes: n.cfg.FragmentCache, QuotaBytes: t.Quota,
-		ShareBytes: t.Quota, UsedBytes: t.Used, Hits: t.Hits, Misses: t.Misses}
+		ShareBytes: t.Share, UsedBytes: t.Used, Hits: t.Hits, Misses: t.Misses}
 	switch {
 	case !t.Enabled:
 		c.QuotaBytes, c.ShareBytes = 0, 0
 	case t.Quota == 0:
-		c.QuotaBytes, c.ShareBytes = -1, n.cfg.FragmentCache
+		c.QuotaBytes = -1
 	}
 	return c
 }

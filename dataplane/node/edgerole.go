@@ -5,6 +5,8 @@ import (
 	"hash/fnv"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -54,6 +56,7 @@ type Edge struct {
 	secret []byte
 	router *api.Client
 	caches []*remote.Cache // by loop
+	lock   *os.File        // of its folder
 
 	mu      sync.Mutex // never held across IO
 	vdisks  map[string]*edgeVDisk
@@ -85,12 +88,16 @@ func StartEdge(o EdgeRole) (*Edge, error) {
 	}
 	cfg := o.Config
 	cfg.Processes = true
+	lock, err := lockEdge(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
 	n := &Node{opts: Options{Listeners: o.Listeners, Parted: true}, cfg: cfg, log: o.Log, host: RealHost{},
 		started: time.Now(), vdisks: map[string]*vdisk{}, failed: map[string]*failed{}, rots: make(chan rot, rotQueue),
 		returned: make(chan ids.ASDID, returnQueue)}
 	n.edge = true
 	n.ctx, n.cancel = context.WithCancel(context.Background())
-	e := &Edge{n: n, o: o, secret: secret, router: api.NewClient(o.RouterAPI), vdisks: map[string]*edgeVDisk{},
+	e := &Edge{n: n, o: o, secret: secret, lock: lock, router: api.NewClient(o.RouterAPI), vdisks: map[string]*edgeVDisk{},
 		closing: map[string]chan struct{}{}}
 	n.source, n.shows = e, e
 	if err := e.start(); err != nil {
@@ -98,6 +105,14 @@ func StartEdge(o EdgeRole) (*Edge, error) {
 		return nil, err
 	}
 	return e, nil
+}
+
+// lockEdge takes an edge's folder, where its sockets and caches are: another one would take their places.
+func lockEdge(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, errs.Wrap(errs.IO, err, "cannot make the edge's folder")
+	}
+	return config.LockFile(filepath.Join(dir, "edge.lock"), "the edge of "+dir)
 }
 
 func (e *Edge) start() (err error) {
@@ -438,5 +453,6 @@ func (e *Edge) Close() error {
 		}
 	}
 	e.router.Close()
+	defer e.lock.Close()
 	return e.n.Close()
 }

@@ -109,6 +109,21 @@ func (d *vdisk) settle(ctx context.Context, ns ids.NamespaceID, sco ids.SCONum) 
 	return d.door.Settle(ctx, ns, sco)
 }
 
+// restTimeout bounds what a stop waits for the metadata store.
+const restTimeout = 5 * time.Second
+
+// restDoor keeps that no edge has the vDisk, if all have gone in order.
+func (d *vdisk) restDoor(n *Node) {
+	if d.door == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), restTimeout)
+	defer cancel()
+	if err := d.door.Rest(ctx); err != nil {
+		n.log.Warn("that no edge has a vDisk open could not be kept: the next one waits", "vdisk", d.Name, "error", err)
+	}
+}
+
 // closeDoor ends the sessions of edges.
 func (d *vdisk) closeDoor() {
 	if d.door == nil {

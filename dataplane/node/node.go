@@ -371,6 +371,7 @@ func (n *Node) Close() error {
 	}
 	n.work.Wait()
 	for _, d := range n.vdisks {
+		d.restDoor(n)
 		d.closeDoor()
 		d.close()
 	}

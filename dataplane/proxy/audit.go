@@ -34,6 +34,12 @@ func (px *Proxy) Audit(ctx context.Context, asd ids.ASDID) (lacking int, err err
 		return 0, err
 	}
 	for _, ns := range spaces {
+		if gone, err := Deleted(ctx, px.opts.Meta, ns); err != nil || gone {
+			if err != nil {
+				return lacking, err
+			}
+			continue // what it lacks has been deleted already
+		}
 		n, err := px.auditNamespace(ctx, asd, ns)
 		lacking += n
 		if err != nil {

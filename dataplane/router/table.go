@@ -44,6 +44,7 @@ type Table struct {
 	tenure  uint64       // the last one that was granted
 	drawn   uint64       // the last number that a record was made with
 	kept    uint64       // the number in the record; 0: not known
+	named   bool         // the record may name a holder
 	locals  int          // openers in this process
 
 	restless int     // sessions that ended or were fenced while changes of theirs were under way
@@ -117,7 +118,7 @@ var Local = proto.Opener{0xff, 'l', 'o', 'c', 'a', 'l'}
 // former process gave: it may come back at once, others wait for one whole lease.
 func NewTable(name string, lease, margin time.Duration, r Record, now int64) *Table {
 	t := &Table{name: name, lease: int64(lease), margin: int64(margin), tenure: r.Tenure, drawn: r.Tenure,
-		kept: r.Tenure}
+		kept: r.Tenure, named: r.Holder != (proto.Opener{})}
 	if r.Holder != (proto.Opener{}) && r.Holder != Local {
 		t.holder, t.where, t.until = r.Holder, "an edge of before the router's restart", now+t.lease+t.margin
 	}
@@ -325,7 +326,7 @@ func (t *Table) advance(now int64) {
 			t.grant(s, now)
 			continue
 		}
-		t.storing = s
+		t.storing, t.named = s, true
 		t.drawn++
 		t.out = append(t.out, Action{Kind: Store, Seat: s, Record: Record{s.Opener, t.drawn}})
 	}
@@ -366,6 +367,16 @@ func (t *Table) makeWay(s *Seat) bool {
 	return len(t.queue) > 0 && t.makeWay(t.queue[0])
 }
 
+// Rest is the record to be kept when the router stops and all have gone in order, so that nobody waits for a lease
+// after its next start; nil: the record is right, or somebody may be back.
+func (t *Table) Rest(now int64) *Record {
+	t.advance(now)
+	if !t.Idle() || !t.named {
+		return nil
+	}
+	return &Record{Tenure: t.drawn}
+}
+
 // OpenLocal opens the vDisk for a connection of this process. Where it is the first, record is to be made durable
 // before the connection is told. After CloseLocal of the last one others may have it.
 func (t *Table) OpenLocal(now int64) (record *Record, err error) {
@@ -381,7 +392,7 @@ func (t *Table) OpenLocal(now int64) (record *Record, err error) {
 	}
 	t.holder, t.locals, t.until = Local, 1, forever
 	t.drawn++
-	t.tenure, t.kept = t.drawn, t.drawn
+	t.tenure, t.kept, t.named = t.drawn, t.drawn, false
 	return &Record{Tenure: t.tenure}, nil
 }
 

@@ -201,6 +201,37 @@ func TestTwoOfOneName(t *testing.T) {
 	}
 }
 
+// When all have gone in order, the record says so before the router stops; while one may be back it does not.
+func TestRest(t *testing.T) {
+	s := newScript(t, Record{})
+	if s.table.Rest(s.now) != nil {
+		t.Error("there is nothing to say")
+	}
+	a := s.hold("a")
+	if s.table.Rest(s.now) != nil {
+		t.Error("somebody has it")
+	}
+	s.table.Closed(a, s.now)
+	s.want("fence a")
+	if s.table.Rest(s.now) != nil {
+		t.Error("its changes are under way")
+	}
+	s.table.Left(a, s.now)
+	if r := s.table.Rest(s.now); r == nil || *r != (Record{Tenure: 1}) {
+		t.Error(r)
+	}
+	b := s.hold("b")
+	s.table.Lost(b, s.now)
+	s.want("fence b")
+	s.table.Left(b, s.now)
+	if s.table.Rest(s.now) != nil {
+		t.Error("it may be back")
+	}
+	if r := s.at(22 * time.Second).Rest(int64(22 * time.Second)); r == nil || *r != (Record{Tenure: 2}) {
+		t.Error(r)
+	}
+}
+
 // A record that could not be made, or that nobody waited for, makes no tenure: the holder of before may come back.
 func TestNoTenureWithoutGrant(t *testing.T) {
 	s := newScript(t, Record{})

@@ -335,6 +335,16 @@ func (d *VDisk) CloseLocal() {
 	d.loop.Call(func() { d.table.CloseLocal(d.now()); d.act() })
 }
 
+// Rest keeps, before Close, that nobody has the vDisk, if that is so. Errors: the Keeper's. Any goroutine but the loop.
+func (d *VDisk) Rest(ctx context.Context) error {
+	var r *Record
+	d.loop.Call(func() { r = d.table.Rest(d.now()); d.act() })
+	if r == nil {
+		return nil
+	}
+	return d.opt.Keeper.KeepHolder(ctx, d.opt.ID, *r)
+}
+
 // Edges is who has it open, by name, and Held whether one of them may use locations, or may come back that did. Any
 // goroutine but the loop.
 func (d *VDisk) Edges() (names []string, held bool) {

@@ -339,6 +339,32 @@ func TestTakeover(t *testing.T) {
 	}
 }
 
+// After an orderly stop nobody waits for the lease of an edge that had gone before; and an edge that is told to use the
+// folder of another is refused, and takes nothing from it.
+func TestNothingIsLeftOfAnEdge(t *testing.T) {
+	d := newDeployment(t, append(small, "--processes")...)
+	d.start()
+	d.vstor("vdisk", "create", "v", "--size", "16M")
+	c, err := d.dial("v")()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Write(make([]byte, 1<<20), 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(d.dir, "run", "edge-0.toml")
+	out, err := exec.Command(binary(t), "edge", "run", "--config", file).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "is run by process "+strconv.Itoa(d.child("edge-0"))) {
+		t.Errorf("a second edge in the same folder: %v\n%s", err, out)
+	}
+	d.untilServed("v")
+	c.Close()
+	time.Sleep(time.Second) // the edge gives the vDisk back
+	d.stop()
+	d.start()
+	d.vstor("vdisk", "rm", "v")
+}
+
 // Router and edge are killed under load: a client of the edge sees a pause when the router dies and no error, and
 // nothing acknowledged is lost either way.
 func TestRouterAndEdgeKilled(t *testing.T) {

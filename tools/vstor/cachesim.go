@@ -36,6 +36,9 @@ func (a *app) cacheSimCommand() *cobra.Command {
 	f.IntVar(&limit, "limit", 0,
 		fmt.Sprintf("requests of a trace; default %d made up, at most %d of a file", simReads, simLimit))
 	cmd.RunE = func(*cobra.Command, []string) error {
+		if limit > simLimit && trace == "" {
+			return usageError{fmt.Errorf("--limit is at most %d where no --trace is given", simLimit)}
+		}
 		if limit < 0 || (trace == "") != (format == "") {
 			return usageError{fmt.Errorf("--trace and --format go together, and --limit is a positive number")}
 		}

@@ -30,6 +30,9 @@ func (a *app) vdiskStats() *cobra.Command {
 		if every < 100*time.Millisecond || rounds < 0 {
 			return usageError{fmt.Errorf("--interval is at least 100ms, and --count at least 0")}
 		}
+		if !watch && (cmd.Flags().Changed("interval") || cmd.Flags().Changed("count")) {
+			return usageError{fmt.Errorf("--interval and --count go with --watch")}
+		}
 		if watch {
 			return a.watchStats(args[0], every, rounds)
 		}

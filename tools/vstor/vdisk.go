@@ -91,13 +91,17 @@ func mode(v api.VDisk) string {
 
 // cached says whether and how much a vDisk is cached.
 func cached(v api.VDisk) string {
-	switch {
-	case v.NoCache:
+	if v.NoCache {
 		return "off"
-	case v.BlockCacheQuota > 0:
-		return "on, at most " + units.HumanSize(v.BlockCacheQuota) + " of each tier"
 	}
-	return "on"
+	s := "on"
+	if v.BlockCacheQuota > 0 {
+		s += ", at most " + units.HumanSize(v.BlockCacheQuota) + " of each tier of blocks"
+	}
+	if v.FragCacheQuota > 0 {
+		s += ", at most " + units.HumanSize(v.FragCacheQuota) + " of fragments"
+	}
+	return s
 }
 
 // allowShown is how many words of an access list a list of vDisks has room for.
