@@ -164,7 +164,7 @@ func (r *Remote) enqueue(c *call) {
 // sendNext sends what waits, as far as the bounds and the session allow: first what is repeated, and nothing else until
 // all of that is acknowledged.
 func (r *Remote) sendNext() {
-	for r.conn != nil && !r.conn.Ended() {
+	for r.conn != nil && !r.conn.Ended() && !r.closing {
 		var c *call
 		switch {
 		case r.state == replaying && r.replay.head != nil:
@@ -173,7 +173,7 @@ func (r *Remote) sendNext() {
 			return
 		case r.state == replaying:
 			r.state = up
-			r.yieldIfIdle() // asked to while it was away
+			r.atRest() // asked to while it was away
 			continue
 		case r.state == up:
 			c = r.waiting.head
@@ -274,7 +274,7 @@ func (r *Remote) FrameIn(h *wire.Header, body []byte, in *buf.Vec) link.Verdict 
 	default:
 		r.unsend(c)
 		r.failed(c, k)
-		r.yieldIfIdle()
+		r.atRest()
 		r.sendNext()
 	}
 	return link.Skip
@@ -330,7 +330,7 @@ func (r *Remote) acknowledged(c *call) {
 	} else {
 		r.changed(c, errs.OK)
 	}
-	r.yieldIfIdle()
+	r.atRest()
 	r.sendNext()
 }
 

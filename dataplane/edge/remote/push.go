@@ -44,7 +44,7 @@ func (r *Remote) pushed(h *wire.Header, body []byte) link.Verdict {
 	case proto.TYield:
 		if r.mode == proto.Exclusive {
 			r.yielding, r.yieldID = true, h.ID
-			r.yieldIfIdle()
+			r.atRest()
 		}
 	case proto.TRevoke:
 		r.forget()
@@ -60,9 +60,15 @@ func (r *Remote) pushed(h *wire.Header, body []byte) link.Verdict {
 	return link.Skip
 }
 
-// yieldIfIdle gives the vDisk up once all changes that were sent are acknowledged.
-func (r *Remote) yieldIfIdle() {
-	if !r.yielding || r.outChanges > 0 || r.replay.n > 0 || r.state != up {
+// atRest gives the vDisk up, if it is to be, once all changes that were sent are acknowledged.
+func (r *Remote) atRest() {
+	switch {
+	case r.outChanges > 0 || r.replay.n > 0 || r.state != up:
+		return
+	case r.closing:
+		r.sendControl(&r.closer, nil)
+		return
+	case !r.yielding:
 		return
 	}
 	r.opt.Log.Info("the vDisk is given up to another edge", "vdisk", r.opt.VDisk)

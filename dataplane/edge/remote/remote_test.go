@@ -403,3 +403,29 @@ func TestNoAllocation(t *testing.T) {
 	s.Op = block.Read
 	measure("a read by way of the router", 1.2) // the test's volume: a closure
 }
+
+// An opener leaves while a change and a look-up of its are under way: it goes when they are answered, and nobody waits
+// for its lease.
+func TestLeavesUnderWork(t *testing.T) {
+	w := newWorld(t)
+	a := w.mustOpen('a')
+	b, err := w.open('b', func(o *Options) { o.Mode = proto.Passive })
+	must(t, err)
+	b.do(block.Write, 100, 1, 2)
+	w.v.loop.Call(func() { w.v.hold = true })
+	last := b.start(block.Write, 101, 1, 2)
+	w.eventually("nothing arrives", func() (ok bool) {
+		w.v.loop.Call(func() { ok = len(w.v.held) > 0 })
+		return ok
+	})
+	time.AfterFunc(100*time.Millisecond, func() { w.v.loop.Call(func() { w.v.hold = false; w.v.release() }) })
+	b.r.Shut()
+	if k := last.wait(); k != errs.OK {
+		t.Error(k)
+	}
+	begin := time.Now()
+	a.do(block.Write, 0, 1, 1)
+	if d := time.Since(begin); d > 10*time.Second {
+		t.Errorf("the next one had to wait for %v", d)
+	}
+}

@@ -16,7 +16,8 @@ func (r *Remote) Shut() {
 	}
 }
 
-// shutWait bounds how long a router may take to hear that the session is over.
+// shutWait bounds how long a router may take to hear that the session is over. If it does not hear, others wait for the
+// lease: look-ups that are under way are no reason for that.
 const shutWait = time.Second
 
 func (r *Remote) shut(done func()) {
@@ -28,8 +29,8 @@ func (r *Remote) shut(done func()) {
 	r.closing = true
 	r.cancel()
 	r.forget()
-	if r.conn != nil && r.state == up && r.out.n == 0 && r.fenced == nil {
-		r.sendControl(&r.closer, nil)
+	if r.conn != nil && r.state == up && r.fenced == nil {
+		r.atRest() // or when what was sent is answered: nothing more is sent
 		r.loop.After(&r.cut, shutWait)
 	} else {
 		r.cutOff()
