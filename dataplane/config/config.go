@@ -213,6 +213,11 @@ func (c *Config) Validate() error {
 	if c.Nodes < 1 || c.Nodes > c.ASDs {
 		return errs.New(errs.Invalid, "nodes is %d; it must be from 1 to the number of ASDs, %d", c.Nodes, c.ASDs)
 	}
+	for _, n := range c.Near() {
+		if n >= c.ASDs {
+			return errs.New(errs.Invalid, "read-preference names ASD %d, and there are %d, from 0 on", n, c.ASDs)
+		}
+	}
 	if c.StallTimeout < 0 {
 		return errs.New(errs.Invalid, "stall-timeout is %v; it must be 0 (wait for ever) or more", c.StallTimeout)
 	}

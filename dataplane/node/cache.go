@@ -151,6 +151,7 @@ func (b *blockCache) set(n *Node, rig *loopRig, quota int64, off bool) {
 	rig.loop.Call(func() {
 		b.t.SetQuota(n.blockQuota(quota))
 		b.t.SetOff(off)
+		rig.cache.Publish() // whoever looks next sees it
 	})
 }
 
@@ -181,7 +182,11 @@ func (n *Node) listFragments(names map[ids.NamespaceID]string) (out []api.CacheS
 }
 
 func (n *Node) showFragments(name string, t fragcache.Tenant) api.CacheShare {
-	c := api.CacheShare{VDisk: name, Cache: "fragments", SizeBytes: n.cfg.FragmentCache, QuotaBytes: t.Quota,
+	cache := "fragments"
+	if n.edge { // beside the router's
+		cache = "edge-fragments"
+	}
+	c := api.CacheShare{VDisk: name, Cache: cache, SizeBytes: n.cfg.FragmentCache, QuotaBytes: t.Quota,
 		ShareBytes: t.Share, UsedBytes: t.Used, Hits: t.Hits, Misses: t.Misses}
 	switch {
 	case !t.Enabled:

@@ -184,6 +184,7 @@ func (e *Edge) Status(ctx context.Context) (api.Status, error) {
 	e.n.statusTLS(&s)
 	e.n.statusIO(&s)
 	e.n.statusFragCache(&s)
+	e.n.statusAvoided(&s)
 	if e.n.nbd != nil {
 		s.Connections = int(e.n.nbd.Stats().Connections)
 	}

@@ -174,6 +174,9 @@ func (n *Node) showASD(d *drive) api.ASD {
 	a.SocketReads, a.SocketBytes, a.ShortReads, a.ShortBytes = rd.socketReads, rd.socketBytes, rd.shortReads, rd.shortBytes
 	a.Extents, a.ExtentBytes, a.ExtentMisses = int64(rd.entries), int64(rd.tableBytes), rd.misses
 	a.LateReads, a.LeasesDropped = rd.late, rd.dropped
+	if n.avoided()[d.id] {
+		a.Problem = readAround
+	}
 	switch {
 	case err != nil:
 		a.State, a.Problem = api.StateDown, err.Error()
@@ -181,6 +184,32 @@ func (n *Node) showASD(d *drive) api.ASD {
 		a.State, a.Problem = api.StateFull, "it takes no more client data"
 	}
 	return a
+}
+
+// readAround is said of an ASD outside the fast set.
+const readAround = "slow or failing: what it holds is rebuilt from others"
+
+// avoided are the ASDs that some loop does not read, for they are slow or fail.
+func (n *Node) avoided() map[ids.ASDID]bool {
+	out := map[ids.ASDID]bool{}
+	for _, r := range n.rigs {
+		r.client.EachASD(func(id ids.ASDID, c *praccASD) {
+			if c.Fast.Load() == 0 {
+				out[id] = true
+			}
+		})
+	}
+	return out
+}
+
+// statusAvoided warns of those that answer all the same.
+func (n *Node) statusAvoided(s *api.Status) {
+	out := n.avoided()
+	for _, d := range n.drives {
+		if _, err := d.stat(); out[d.id] && err == nil {
+			s.Warnings = append(s.Warnings, fmt.Sprintf("ASD %d is %s", d.id, readAround))
+		}
+	}
 }
 
 // Status is how the deployment is doing.
@@ -195,6 +224,7 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 		s.Policies = append(s.Policies, fmt.Sprintf("%d,%d,%d,%d", p.K, p.M, p.C, p.X))
 	}
 	full := n.statusASDs(&s)
+	n.statusAvoided(&s)
 	n.statusVDisks(&s)
 	for _, r := range n.rigs {
 		r.loop.Call(func() {

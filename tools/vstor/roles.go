@@ -211,7 +211,9 @@ func (a *app) edgeRunCommand() *cobra.Command {
 	f.IntVar(&w.inherit, "inherit", 0, "serve NBD on so many sockets, from descriptor 4 on, as a parent hands them over")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		o.Config, err = a.fillRole(cmd, "EDGE", *file, func(c *config.Config) {
-			c.ASDs = max(len(w.asds), 1)
+			if c.ASDs = len(w.asds); c.ASDs == 0 {
+				c.ASDs = 6 // fill says what is missing
+			}
 			c.ASDSize, c.Nodes, c.Policies = max(c.ASDSize, 1<<30), 0, nil
 		})
 		if err == nil {
@@ -235,6 +237,9 @@ func (w *edgeWords) fill(o *node.EdgeRole) (err error) {
 		if v == "" {
 			return usageError{fmt.Errorf("--%s is missing", flag)}
 		}
+	}
+	if len(w.asds) == 0 {
+		return usageError{fmt.Errorf("--asd is missing: name each ASD")}
 	}
 	if o.Deployment, err = parseUUID("deployment", w.deployment); err != nil {
 		return err
