@@ -30,7 +30,7 @@ import (
 // for its drive as it did before there were hedges; sweep tries again until one of the others has returned.
 
 // pacing keeps hedges rare. Each costs hedgeCost out of two purses. The first earns Options.HedgePercent of that
-// with each part read, so hedges stay under that part of all reads whatever happens. The second earns half a
+// with each part read, so hedges stay under that part of all reads whatever happens. The second earns a fifth of a
 // percent, and is paid back by those that win. By the first alone a healthy system would hedge all it may, as one of
 // twenty reads is always later than the p95, and each hedge is k reads: measured, a fifth more CPU for nothing. With
 // the second those that change nothing die out, and those that help go on.
@@ -43,7 +43,7 @@ const (
 	hedgeCost   = 1000
 	hedgesSaved = 64 // as many can be saved up in either purse
 	purseMost   = hedgesSaved * hedgeCost
-	hopeEarned  = 5 // half a percent
+	hopeEarned  = 2 // a fifth of a percent: of a drive that is busy, k times that is spent for nothing
 )
 
 func (p *pacing) init(percent int) {

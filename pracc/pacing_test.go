@@ -5,7 +5,7 @@ import "testing"
 // Hedges stay below the percentage; those that never win die out, those that always do are had whenever allowed.
 func TestPacing(t *testing.T) {
 	for _, x := range []struct{ percent, wins, lo, hi int }{
-		{5, 0, 500, 600}, {5, 50, 900, 1200}, {5, 100, 4900, 5000}, {1, 100, 900, 1000}, {-1, 100, 0, 0},
+		{5, 0, 200, 300}, {5, 50, 400, 600}, {5, 100, 4900, 5000}, {1, 100, 900, 1000}, {-1, 100, 0, 0},
 	} {
 		var p pacing
 		p.init(x.percent)
