@@ -47,7 +47,7 @@
 //	ring                             the io_uring loop, and its plain twin for where io_uring is forbidden
 //	wire                             frame header and cursor of the protocols between processes; pure
 //	tlsconn                          TLS with certificates or pre-shared keys, pumped into a socket for a loop
-//	link                             a connection that carries frames, on a loop
+//	link                             a connection that carries frames, on a loop; the door where peers come in
 //	dio                              direct-IO files and drives, and their twins for tests
 //	layout                           keys, locations, policies, chunks, placement, manifests; pure
 //	erasure                          thin over klauspost/reedsolomon; pure

@@ -12,6 +12,8 @@
 //	socket ── SendV ────── send.go: all frames of the pass in one batch ◄───────── Send          │
 //	        └──────────────────────────────────────────────────────────────────────────────────┘
 //
+// A server's peers come in by its Door (door.go): accepted, shaken hands with, and counted, within bounds.
+//
 // The package knows frames and nothing of what they mean: server and client are Handlers. Once warm it
 // allocates nothing per frame.
 //

@@ -70,6 +70,19 @@ func readAll(c *nbdc.Conn, p []byte) error {
 	return nil
 }
 
+// noise writes n random bytes, from the vDisk's start on, and returns them.
+func (d *deployment) noise(c *nbdc.Conn, n int, seed byte) []byte {
+	d.t.Helper()
+	p := make([]byte, n)
+	for i, rng := 0, rand.NewChaCha8([32]byte{seed}); i < n; i += 1 << 20 {
+		rng.Read(p[i : i+1<<20])
+		if err := c.Write(p[i:i+1<<20], int64(i), 0); err != nil {
+			d.t.Fatal(err)
+		}
+	}
+	return p
+}
+
 // learn reads the vDisk's first bytes until the edge knows where all of them lie.
 func (d *deployment) learn(c *nbdc.Conn, want []byte) {
 	d.t.Helper()
@@ -100,13 +113,7 @@ func TestReadsWhileTheRouterIsStopped(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Abort()
-	want := make([]byte, size)
-	for i, rng := 0, rand.NewChaCha8([32]byte{1}); i < size; i += 1 << 20 {
-		rng.Read(want[i : i+1<<20])
-		if err := c.Write(want[i:i+1<<20], int64(i), 0); err != nil {
-			t.Fatal(err)
-		}
-	}
+	want := d.noise(c, size, 1)
 	got := make([]byte, known)
 	d.learn(c, want[:known])
 	driver, location := d.rung("driver"), d.rung("location")
@@ -147,13 +154,7 @@ func TestEdgeTellsOfRot(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Abort()
-	want := make([]byte, size)
-	for i, rng := 0, rand.NewChaCha8([32]byte{2}); i < size; i += 1 << 20 {
-		rng.Read(want[i : i+1<<20])
-		if err := c.Write(want[i:i+1<<20], int64(i), 0); err != nil {
-			t.Fatal(err)
-		}
-	}
+	want := d.noise(c, size, 2)
 	d.learn(c, want[:known])
 	rng := rand.New(rand.NewPCG(1, 2))
 	for asd := range 2 {
@@ -212,13 +213,7 @@ func TestEdgeKeepsFragments(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { c.Abort() }()
-	want, got := make([]byte, size), make([]byte, known)
-	for i, rng := 0, rand.NewChaCha8([32]byte{3}); i < size; i += 1 << 20 {
-		rng.Read(want[i : i+1<<20])
-		if err := c.Write(want[i:i+1<<20], int64(i), 0); err != nil {
-			t.Fatal(err)
-		}
-	}
+	want, got := d.noise(c, size, 3), make([]byte, known)
 	d.learn(c, want[:known])
 	until := func(what string, met func() bool) {
 		t.Helper()
