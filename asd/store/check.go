@@ -105,7 +105,7 @@ func (s *Store) checkIndex(r *CheckReport) ([]layout.FragKey, error) {
 func (s *Store) checkRest(r *CheckReport, used *[]run) (uint64, error) {
 	records := map[uint64]uint64{}
 	err := s.each(keyRest, func(k, v []byte) error {
-		rs, err := decodeRest(v)
+		rs, _, err := decodeRest(v)
 		if err == nil && len(k) == 8 {
 			records[binary.BigEndian.Uint64(k)] = runsLen(rs)
 		}

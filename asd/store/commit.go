@@ -118,6 +118,7 @@ func (c *committer) start(s *Store) {
 		for ops := c.nextSynced(); ops.head != nil; ops = c.nextSynced() {
 			s.runCycle(ops)
 		}
+		s.leaveMark()
 	}()
 }
 
@@ -222,6 +223,7 @@ func (s *Store) runCycle(ops opList) {
 		o.err = t.add(o)
 	}
 	t.addRest()
+	t.addMark(false)
 	if err := t.commit(); err != nil {
 		s.fail(err, "a commit")
 		for _, it := range t.free {

@@ -126,7 +126,7 @@ func (t *batch) addDeletes(o *op) {
 		t.sync = true
 		t.b.Delete(fragDBKey(d.key), nil)
 		if t.s.opts.Quarantine > 0 {
-			t.b.Set(restDBKey(d.pin.start), encodeRest(d.runs), nil)
+			t.b.Set(restDBKey(d.pin.start), encodeRest(d.runs, t.s.commits.n+1), nil)
 		}
 	}
 }
@@ -147,6 +147,7 @@ func (t *batch) publishDeletes(o *op) {
 			// ended the fragment was given out.
 			s.rest.add(restItem{runs: d.runs, key: d.pin.key, until: s.opts.Now().Add(s.opts.Quarantine),
 				number: number, durable: s.opts.Quarantine > 0})
+			s.marks.owing = true
 			s.count.deletes.Add(1)
 		}
 		s.Unpin(d.pin)

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -79,7 +80,8 @@ func TestGolden(t *testing.T) {
 	golden(t, "dead.hex", b)
 	rec := goldenRecord()
 	golden(t, "record.hex", rec.append(nil))
-	golden(t, "rest.hex", encodeRest(rec.runs))
+	golden(t, "rest.hex", encodeRest(rec.runs, 71))
+	golden(t, "mark.hex", mark{71, 1e10}.encode([16]byte{1, 2, 3}))
 	golden(t, "meta.hex", metaOf(&sb).encode())
 }
 
@@ -108,6 +110,14 @@ func TestHeaderVersion1(t *testing.T) {
 	want.Encode(make([]byte, blockSize))
 	if got.String() != want.String() || len(got.Desc) != 0 {
 		t.Fatal(got.String(), got.Desc)
+	}
+}
+
+// A record of rest from before marks is of no commit: any mark is younger.
+func TestRestVersion1(t *testing.T) {
+	rs, commit, err := decodeRest(readGolden(t, "rest1.hex")[:4+2*16])
+	if want := goldenRecord(); err != nil || commit != 0 || !slices.Equal(rs, want.runs) {
+		t.Fatal(rs, commit, err)
 	}
 }
 
@@ -193,15 +203,19 @@ func putUint64(b []byte, v uint64) {
 func FuzzRecords(f *testing.F) {
 	rec := goldenRecord()
 	f.Add(rec.append(nil))
-	f.Add(encodeRest(rec.runs))
+	f.Add(encodeRest(rec.runs, 71))
+	f.Add(mark{71, 1e10}.encode([16]byte{1, 2, 3}))
 	sb := goldenSuperblock()
 	f.Add(metaOf(&sb).encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if r, err := decodeFragRecord(b); err == nil && !bytes.Equal(r.append(nil), b) {
 			t.Fatalf("%+v", r)
 		}
-		if rs, err := decodeRest(b); err == nil && !bytes.Equal(encodeRest(rs), b) {
+		if rs, commit, err := decodeRest(b); err == nil && b[0] == restVersion && !bytes.Equal(encodeRest(rs, commit), b) {
 			t.Fatalf("%+v", rs)
+		}
+		if m, boot, err := decodeMark(make([]byte, 8), b); err == nil && !bytes.Equal(m.encode(boot), b) {
+			t.Fatalf("%+v", m)
 		}
 		if m, err := decodeMeta(b); err == nil && !bytes.Equal(m.encode(), b) {
 			t.Fatalf("%+v", m)

@@ -23,8 +23,9 @@ import (
 //	'e' namespace u64 BE        highest epoch seen u64
 //	'f' fragment key, 20 bytes  record of a fragment (below)
 //	'm'                         meta record: whose index this is (below)
-//	'q' first block u64 BE      version u8 = 1, count u8, two zeros, count x (start u64, blocks u64):
-//	                            space at rest
+//	'q' first block u64 BE      version u8 = 2, count u8, two zeros, commit u64, count x (start u64, blocks u64):
+//	                            space at rest, and the commit that deleted it; version 1 has no commit
+//	'w' commits u64 BE          version u8 = 1, 7 zeros, boot 16 bytes, time i64: a mark (mark.go)
 //
 // Numbers are little endian where not said otherwise.
 const (
@@ -33,8 +34,10 @@ const (
 	keyFrag    = 'f'
 	keyMeta    = 'm'
 	keyRest    = 'q'
+	keyMark    = 'w'
 
 	recordVersion = 1
+	restVersion   = 2
 	indexVersion  = 1
 	indexMagic    = "vstorIDX"
 	// pebbleFormat pins Pebble's own format: checksummed footers, and log records that tell a torn
@@ -134,8 +137,8 @@ func decodeFragRecord(b []byte) (r fragRecord, err error) {
 	return r, nil
 }
 
-func encodeRest(rs []run) []byte {
-	b := []byte{recordVersion, byte(len(rs)), 0, 0}
+func encodeRest(rs []run, commit uint64) []byte {
+	b := binary.LittleEndian.AppendUint64([]byte{restVersion, byte(len(rs)), 0, 0}, commit)
 	for _, r := range rs {
 		b = binary.LittleEndian.AppendUint64(b, r.start)
 		b = binary.LittleEndian.AppendUint64(b, r.n)
@@ -143,16 +146,25 @@ func encodeRest(rs []run) []byte {
 	return b
 }
 
-func decodeRest(b []byte) ([]run, error) {
-	if len(b) < 20 || b[0] != recordVersion || len(b) != 4+int(b[1])*16 || b[2] != 0 || b[3] != 0 {
-		return nil, errs.New(errs.Corrupt, "store: the index has a record of resting space that cannot be")
+// decodeRest answers commit 0 for a record of version 1: it is older than any mark.
+func decodeRest(b []byte) (rs []run, commit uint64, err error) {
+	wrong := errs.New(errs.Corrupt, "store: the index has a record of resting space that cannot be")
+	if len(b) < 4 || b[1] == 0 || b[2] != 0 || b[3] != 0 {
+		return nil, 0, wrong
 	}
-	rs := make([]run, b[1])
+	version, rs, b := b[0], make([]run, b[1]), b[4:]
+	if version == restVersion && len(b) >= 8 {
+		commit, b = binary.LittleEndian.Uint64(b), b[8:]
+	} else if version != recordVersion {
+		return nil, 0, wrong
+	}
+	if len(b) != 16*len(rs) {
+		return nil, 0, wrong
+	}
 	for i := range rs {
-		rs[i].start = binary.LittleEndian.Uint64(b[4+i*16:])
-		rs[i].n = binary.LittleEndian.Uint64(b[12+i*16:])
+		rs[i] = run{binary.LittleEndian.Uint64(b[i*16:]), binary.LittleEndian.Uint64(b[i*16+8:])}
 	}
-	return rs, nil
+	return rs, commit, nil
 }
 
 func fragDBKey(k layout.FragKey) []byte { return k.Append([]byte{keyFrag}) }

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
-	"math"
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -282,18 +281,7 @@ func (s *Store) load() error {
 	if err != nil {
 		return err
 	}
-	err = s.each(keyRest, func(k, v []byte) error {
-		rs, err := decodeRest(v)
-		if err != nil {
-			return err
-		}
-		used = append(used, rs...)
-		s.rest.add(restItem{runs: rs, until: s.opts.Now().Add(s.opts.Quarantine), number: math.MaxUint64,
-			durable: true})
-		s.alloc.resting += runsLen(rs)
-		return nil
-	})
-	if err != nil {
+	if used, err = s.loadRest(used); err != nil {
 		return err
 	}
 	err = s.each(keyEpoch, func(k, v []byte) error {

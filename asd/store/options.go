@@ -54,6 +54,11 @@ type Options struct {
 	// Quarantine is how long deleted space rests before it is used again: at least the longest lease
 	// under which somebody may still read it. 0 is no rest.
 	Quarantine time.Duration
+	// BootID names the boot of this machine and BootNow is its CLOCK_BOOTTIME, in nanoseconds. With both, what
+	// rests when the store is closed or its process dies rests on if it is opened again in the same boot; else
+	// its rest begins anew.
+	BootID  [16]byte
+	BootNow func() int64
 	// Now is the clock, for times in headers and for the quarantine; nil is time.Now.
 	Now func() time.Time
 

@@ -301,7 +301,7 @@ func (r *rebuild) write(ix *index) error {
 		return errs.New(errs.Corrupt, "store: two whole fragments share block %d of ASD %d", at, r.sb.ID)
 	}
 	for _, f := range free {
-		b.Set(restDBKey(f.start), encodeRest([]run{f}), nil)
+		b.Set(restDBKey(f.start), encodeRest([]run{f}, r.sb.Commits), nil)
 		if err := flush(1000); err != nil {
 			return err
 		}

@@ -45,6 +45,7 @@ type Store struct {
 	}
 	commits committer
 	rest    rest
+	marks   marks // the indexer's
 	deleted deleted
 	scratch chan *scratch
 

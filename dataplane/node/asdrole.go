@@ -78,7 +78,7 @@ func RunASD(ctx context.Context, o ASDOptions, ready func()) error {
 	cache := pebble.NewCache(asdCache)
 	defer cache.Unref()
 	st, err := store.Open(store.Options{Data: file, Dir: o.Index, Cache: cache, ID: o.ID, UUID: o.UUID,
-		Deployment: o.Deployment, Quarantine: asdRest})
+		Deployment: o.Deployment, Quarantine: asdRest, BootID: RealHost{}.BootID(), BootNow: ring.BootTime})
 	if err != nil {
 		return err
 	}

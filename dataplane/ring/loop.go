@@ -184,7 +184,10 @@ func (l *Loop) BootNow() int64 {
 // BootFresh is the time in nanoseconds of CLOCK_BOOTTIME as of this call. A process may be stopped at any instruction,
 // for longer than a lease lasts; who is about to rely on one reads the clock after what it relies on, not at the
 // beginning of the pass. It costs a system call.
-func (l *Loop) BootFresh() int64 { return clockNanos(unix.CLOCK_BOOTTIME) }
+func (l *Loop) BootFresh() int64 { return BootTime() }
+
+// BootTime is the time in nanoseconds of CLOCK_BOOTTIME, for those without a loop.
+func BootTime() int64 { return clockNanos(unix.CLOCK_BOOTTIME) }
 
 // startClock ties the runtime's clock, which is read without a system call, to CLOCK_MONOTONIC.
 func (l *Loop) startClock() {
