@@ -52,7 +52,7 @@ func TestOldMetadataOfProcesses(t *testing.T) {
 	copyDir(t, meta, meta+".before")
 	d.start()
 	d.untilUp(6)
-	d.untilStored(0, load)
+	d.untilPut(0, load)
 	d.stop()
 	had := d.fragments()
 	copyDir(t, meta+".before", meta)
