@@ -58,9 +58,9 @@
 //
 // Deleted space rests for Options.Quarantine, kept in the index, and while a pin holds it. Over a restart it
 // rests on by the clock of the boot (mark.go), and after a boot anew: no wall clock is trusted, for one that jumped
-// would give space away that a lease still names. Client puts leave a reserve for cleaning, and cleaning leaves one for repair; deletes need
-// none. Puts are refused too while the index's file system is nearly full, and a ballast file there is
-// given up so that deletes still commit.
+// would give space away that a lease still names. Client puts leave a reserve for cleaning, and cleaning leaves one
+// for repair; deletes need none. Puts are refused too while the index's file system is nearly full, and a ballast
+// file there is given up so that deletes still commit.
 //
 // # Memory
 //

@@ -15,7 +15,8 @@ import (
 //
 // The time of the delete itself, in the record of its rest, would not do: a commit takes as long as it takes, until
 // it ended the fragment was given out, and a rest that is counted from before ends before the leases do. So a
-// record has the number of its commit, and a later batch, which begins when the one before is published, leaves the time:
+// record has the number of its commit, and a later batch, which begins when the one before is published, leaves the
+// time:
 //
 //	commit       71       72       73       74       75
 //	             delete A          delete B mark 73
@@ -62,8 +63,8 @@ func (o *Options) clocked() bool {
 	return o.Quarantine > 0 && o.BootNow != nil && o.BootID != [16]byte{}
 }
 
-// addMark leaves a mark with this batch if deletes before it have none and the last one is old enough, or if this is the
-// last batch. Marks older than a rest go: what still rests by one of them has a younger one, which is later.
+// addMark leaves a mark with this batch if deletes before it have none and the last one is old enough, or if this is
+// the last batch. Marks older than a rest go: what still rests by one of them has a younger one, which is later.
 func (t *batch) addMark(last bool) {
 	s, m := t.s, &t.s.marks
 	if !m.owing || !s.opts.clocked() {
