@@ -125,7 +125,7 @@ func (px *Proxy) finishDelete(ctx context.Context, dk []byte, m *layout.Manifest
 }
 
 // ResumeDeletes tries what earlier deletes left undone, and returns how many objects and namespaces are
-// still waiting for an ASD. It runs by itself every RetryInterval while there are any.
+// still waiting for an ASD. It runs by itself every RetryInterval, and when an ASD has returned.
 func (px *Proxy) ResumeDeletes(ctx context.Context) (left int, err error) {
 	if err := px.begin(); err != nil {
 		return 0, err

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -210,6 +211,24 @@ func TestCommitTwice(t *testing.T) {
 	}
 	p.Abandon() // too late, no effect
 	r.mustRead(r.manifestOf(1), src.b)
+}
+
+// What an ASD has missed is deleted as soon as it is back: with many restarts the space would be missed.
+func TestReturnResumesDeletes(t *testing.T) {
+	r := newRig(t, 6, func(o *Options) { o.RetryInterval = time.Hour })
+	e := r.own()
+	r.commit(r.put(e, 1, newContent(900_000, 7)))
+	r.setDead(true, 1)
+	if err := r.DeleteObject(ctx, ns, e, 1); err != nil || r.Counters().DeletesLeft != 1 {
+		t.Fatal(err, r.Counters().DeletesLeft)
+	}
+	r.setDead(false, 1)
+	r.ASDReturned()
+	for end := time.Now().Add(time.Minute); r.fragments() != 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d fragments are left", r.fragments())
+		}
+	}
 }
 
 func TestDeleteIsResumed(t *testing.T) {

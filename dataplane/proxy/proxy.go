@@ -22,6 +22,7 @@ type Proxy struct {
 	ctx    context.Context // ends with Close: the context of all that outlives its call
 	cancel context.CancelFunc
 	stop   chan struct{} // closed by Close, under mu
+	back   chan struct{} // of one: an ASD answers again
 	wg     sync.WaitGroup
 
 	repair sync.Mutex // guards the one repair buffer
@@ -50,6 +51,7 @@ func New(opts Options) (*Proxy, error) {
 		opts:       opts,
 		mem:        newMemory(opts.ChunkBuffers, n, int(opts.Preset.MaxFragment)),
 		stop:       make(chan struct{}),
+		back:       make(chan struct{}, 1),
 		namespaces: make(map[ids.NamespaceID]*namespace),
 		flight:     make(map[flightKey]*Pending),
 		lag:        make(map[ids.ASDID]int),
@@ -210,6 +212,15 @@ func (px *Proxy) endFlight(p *Pending) {
 	delete(px.flight, flightKey{p.spec.Namespace, p.man.Put})
 }
 
+// ASDReturned says that an ASD answers again: what was to be deleted there while it did not is deleted now and not with
+// the next turn. It never blocks.
+func (px *Proxy) ASDReturned() {
+	select {
+	case px.back <- struct{}{}:
+	default:
+	}
+}
+
 func (px *Proxy) resumeLoop() {
 	defer px.done()
 	t := time.NewTicker(px.opts.RetryInterval)
@@ -219,6 +230,7 @@ func (px *Proxy) resumeLoop() {
 		case <-px.stop:
 			return
 		case <-t.C:
+		case <-px.back:
 		}
 		if _, err := px.resumeDeletes(px.ctx); err != nil {
 			px.opts.Log("proxy: resuming deletes: %v", err)
