@@ -103,13 +103,13 @@ type fioReport struct {
 }
 
 // fio verifies what it writes while ASDs are killed, stopped and continued: no error, no wrong byte, and
-// nobody waits long. VSTOR_CHAOS is for how long, like 10m.
+// nobody waits longer than a second where nothing else runs. VSTOR_CHAOS, for how long, like 10m, says that this is so.
 func TestASDsComeAndGo(t *testing.T) {
 	t.Parallel()
 	need(t, "fio")
-	span := 30 * time.Second
+	span, most := 30*time.Second, 20*time.Second
 	if v, err := time.ParseDuration(os.Getenv("VSTOR_CHAOS")); err == nil {
-		span = v
+		span, most = v, time.Second
 	}
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d, %v", seed, span)
@@ -146,8 +146,8 @@ func TestASDsComeAndGo(t *testing.T) {
 	if ferr != nil || j.Error != 0 || j.Write.TotalIOs == 0 || j.Read.TotalIOs == 0 {
 		t.Fatalf("fio: %v, error %d", ferr, j.Error)
 	}
-	if worst := max(j.Write.Lat.Max, j.Read.Lat.Max); worst > 45e9 { // a second where nothing else runs
-		t.Errorf("a request took %.1f s", worst/1e9)
+	if worst := max(j.Write.Lat.Max, j.Read.Lat.Max); worst > float64(most) {
+		t.Errorf("a request took %.1f s, more than %v", worst/1e9, most)
 	}
 	for i := range 6 {
 		d.signal(i, syscall.SIGCONT)
