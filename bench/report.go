@@ -27,18 +27,21 @@ type Report struct {
 
 // Cell is one job on one target in one round.
 type Cell struct {
-	Job        string  `json:"job"`
-	Target     string  `json:"target"`
-	Round      int     `json:"round"`
-	IOPS       float64 `json:"iops"`
-	MBps       float64 `json:"mb_per_second"`
-	MeanUs     float64 `json:"mean_us"`
-	P50Us      float64 `json:"p50_us"`
-	P99Us      float64 `json:"p99_us"`
-	P999Us     float64 `json:"p999_us"`
-	IOs        int64   `json:"ios"`
-	Bytes      int64   `json:"bytes"`
-	CPUUsPerIO float64 `json:"server_cpu_us_per_io"`
+	Job    string  `json:"job"`
+	Target string  `json:"target"`
+	Round  int     `json:"round"`
+	IOPS   float64 `json:"iops"`
+	MBps   float64 `json:"mb_per_second"`
+	MeanUs float64 `json:"mean_us"`
+	P50Us  float64 `json:"p50_us"`
+	P99Us  float64 `json:"p99_us"`
+	P999Us float64 `json:"p999_us"`
+	IOs    int64   `json:"ios"`
+	Bytes  int64   `json:"bytes"`
+	// Percentiles of latency in microseconds, by fio's names: "50.000000". Series is IOPS, a value each second.
+	Percentiles map[string]float64 `json:"percentiles_us,omitempty"`
+	Series      []float64          `json:"iops_by_second,omitempty"`
+	CPUUsPerIO  float64            `json:"server_cpu_us_per_io"`
 	// ServerBytes is what the server's processes wrote, DriveBytes what the drive was written by all.
 	ServerBytes   int64   `json:"server_written_bytes"`
 	DriveBytes    int64   `json:"drive_written_bytes"`
