@@ -1,6 +1,8 @@
 package node
 
 import (
+	"runtime"
+
 	"vstor/blockcache"
 	"vstor/blockcache/ssd"
 	"vstor/dataplane/api"
@@ -191,7 +193,17 @@ const (
 // all of them may be those of one vDisk.
 func ringOptions(cfg *config.Config, pool *buf.Pool) ring.Options {
 	entries := max(ringEntries, (2*cfg.MaxConnections+slotsForWork+ring.SlotsPerEntry-1)/ring.SlotsPerEntry)
-	return ring.Options{Pool: pool, Entries: entries, RecvBufs: recvBufs, RecvBufSize: recvBufSize}
+	return ring.Options{Spin: spins(cfg), Pool: pool, Entries: entries, RecvBufs: recvBufs, RecvBufSize: recvBufSize}
+}
+
+// spins reports whether loops may go round without a sleep: where each process of the deployment has a CPU, they do not
+// take it from the ASDs that they wait for.
+func spins(cfg *config.Config) bool {
+	busy := cfg.Loops
+	if cfg.Processes {
+		busy += cfg.Loops + cfg.ASDs
+	}
+	return busy < runtime.NumCPU()
 }
 
 // fragmentBytes is what one fragment takes in the proxy's memory.

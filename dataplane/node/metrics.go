@@ -211,6 +211,7 @@ func (r *loopRig) coreMetrics(p *stat.Page) {
 	p.Counter("vstor_loop_passes_total", "passes of the loop", float64(s.Passes), l...)
 	p.Counter("vstor_loop_enters_total", "kernel entries", float64(s.Enters), l...)
 	p.Counter("vstor_loop_sleeps_total", "kernel entries that waited", float64(s.Sleeps), l...)
+	p.Counter("vstor_loop_spins_total", "kernel entries that did not wait with nothing left to do", float64(s.Spins), l...)
 	p.Counter("vstor_loop_operations_total", "operations submitted", float64(s.SQEs), l...)
 	p.Counter("vstor_pracc_fetches_total", "reads of objects", float64(q.Fetches.Load()), l...)
 	p.Counter("vstor_pracc_failed_total", "reads of objects that failed", float64(q.Failed.Load()), l...)

@@ -34,6 +34,7 @@ type Loop struct {
 	hooks        [stages][]*Hook
 	spareHooks   []*Hook
 	timers       timerHeap
+	spin         spin
 	cancelMissed bool
 	closing      bool
 	counts       Stats
@@ -63,6 +64,7 @@ func New(opts Options) (*Loop, error) {
 	l := &Loop{opts: opts, pool: opts.Pool, ended: make(chan struct{})}
 	l.inbox.init(opts.InboxMax)
 	l.landedFn = l.landed
+	l.spin = spin{on: opts.Spin && runtime.NumCPU() > 1, gap: spinCap}
 	l.eng = newUring(&l.opts)
 	if l.opts.IO == IOPlain {
 		l.eng = newPlain(&l.opts)
@@ -217,6 +219,7 @@ func (l *Loop) Defer(op *Op, res int32) {
 func (l *Loop) pass() {
 	l.now, l.boot = l.readClock(), 0
 	l.eng.reap(l.landedFn)
+	l.spin.came(l.now)
 	l.inbox.run()
 	if !l.closing {
 		l.runTimers()
@@ -264,6 +267,12 @@ func (l *Loop) enter() {
 			l.eng.enter(false, 0)
 			return
 		}
+	}
+	if l.spin.worth(l.now) {
+		l.counts.Spins++
+		l.spin.turned = l.now
+		l.eng.enter(false, 0)
+		return
 	}
 	l.inbox.sleeping.Store(true)
 	if l.inbox.waiting.Load() > 0 || (l.stopping.Load() && !l.closing) {

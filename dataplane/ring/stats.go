@@ -9,6 +9,7 @@ type Stats struct {
 	SQEs    uint64 // operations handed to the kernel; plain: begun
 	CQEs    uint64 // completions taken from it
 	Sleeps  uint64 // enters that were allowed to wait
+	Spins   uint64 // enters that did not wait although nothing was left to do
 	Wakeups uint64 // times another goroutine had to write the eventfd
 }
 
@@ -16,7 +17,7 @@ type Stats struct {
 // stores them here once per pass: an atomic add per operation would cost more than the operation's
 // own bookkeeping.
 type published struct {
-	passes, enters, sqes, cqes, sleeps, wakeups atomic.Uint64
+	passes, enters, sqes, cqes, sleeps, spins, wakeups atomic.Uint64
 }
 
 func (p *published) store(s *Stats) {
@@ -25,6 +26,7 @@ func (p *published) store(s *Stats) {
 	p.sqes.Store(s.SQEs)
 	p.cqes.Store(s.CQEs)
 	p.sleeps.Store(s.Sleeps)
+	p.spins.Store(s.Spins)
 	p.wakeups.Store(s.Wakeups)
 }
 
@@ -36,6 +38,7 @@ func (l *Loop) Stats() Stats {
 		SQEs:    l.pub.sqes.Load(),
 		CQEs:    l.pub.cqes.Load(),
 		Sleeps:  l.pub.sleeps.Load(),
+		Spins:   l.pub.spins.Load(),
 		Wakeups: l.pub.wakeups.Load(),
 	}
 }

@@ -89,6 +89,7 @@ func (l *Loop) launch(op *Op) {
 // landed takes an operation back from the engine: it goes on if there is more to move, and is told to
 // its owner otherwise.
 func (l *Loop) landed(op *Op, res int32, sel []byte) {
+	l.spin.count(op)
 	op.state = opIdle
 	out, again := op.advance(res)
 	if again {

@@ -28,6 +28,7 @@ type uring struct {
 	free   []int32
 	nfree  int
 	stuck  int    // enters in a row that took nothing
+	light  bool   // few came back at a time, the last time
 	lacks  string // the first feature this kernel does without
 	counts Stats
 	wakes  wakeFD
@@ -140,11 +141,21 @@ func (u *uring) start(op *Op) bool {
 	e := u.nextSQE()
 	*e = sqe{fd: op.fd, off: uint64(op.off), userData: uint64(s.gen)<<32 | uint64(op.slot)}
 	u.fill(e, op, rest)
+	if op.code == codeRead && u.light {
+		u.submit(0, 0, 0)
+	}
 	return true
 }
 
-// room makes sure of an entry and of scratch for n segments. What is started waits for the end of the
-// pass; only a full queue is handed over at once.
+// lightMost is how many completions a pass may have brought for reads of drives to be handed over at once, each with
+// an io_uring_enter of its own. At the end of the pass, with all the rest, they would save that; but the kernel holds
+// back what comes in one batch until the last of it is issued, the replies' sends among it, and a drive that is
+// told of one read earlier does more of them: alone on a drive at depth 32 one at a time gave 80 thousand a second, two
+// 78, four 73, all that came back at once 64. Where many come back at a time the loop is behind and not the drive.
+const lightMost = 16
+
+// room makes sure of an entry and of scratch for n segments. All but reads of a loop with little to do wait for the
+// end of the pass; only a full queue is handed over at once.
 func (u *uring) room(n int) bool {
 	need := n*iovecSize + msghdrSize
 	if u.sqFree() > 0 && u.scratchFree() >= need {
@@ -222,6 +233,7 @@ func (u *uring) reap(landed func(*Op, int32, []byte)) {
 		return
 	}
 	u.counts.CQEs += uint64(tail - head)
+	u.light = tail-head <= lightMost
 	for ; head != tail; head++ {
 		c := u.cqeAt(head)
 		u.dispatch(c, landed)
