@@ -43,6 +43,7 @@ type Config struct {
 	EdgeMemory     int64         // feeds the pools of the edge's process
 	LocationCache  int64         // of them, for where blocks lie
 	NoRestart      bool          // a child that died stays dead
+	LoopSpin       string        // ShortOn or ShortOff: whether loops with much to do may do without sleep
 	ShortCircuit   string        // ShortOn or ShortOff: whether drives of child processes are read here
 	ReadPreference string        // ReadQuick, ReadLocal or ASDs, see Near
 	PlainIO        bool          // no io_uring
@@ -82,6 +83,7 @@ func Default() Config {
 		BlockCacheBlock: 64 << 10,
 		StallTimeout:    60 * time.Second,
 		NBDTLS:          TLSOff,
+		LoopSpin:        ShortOn,
 		ShortCircuit:    ShortOn,
 		ReadPreference:  ReadQuick,
 	}

@@ -80,6 +80,8 @@ func Keys() []*Key {
 		intKey("loops", "number of IO loops, one thread each; default: half the cores",
 			func(c *Config) *int { return &c.Loops }),
 		cpusKey(),
+		wordKey("loop-spin", "off: loops sleep between reads that come fast; on: not where each has a CPU, for it is faster",
+			[]string{ShortOn, ShortOff}, func(c *Config) *string { return &c.LoopSpin }),
 		stallKey(),
 		boolKey("processes", "a child process per ASD, one for the router and one for the edge",
 			func(c *Config) *bool { return &c.Processes }),

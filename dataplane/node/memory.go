@@ -203,7 +203,7 @@ func spins(cfg *config.Config) bool {
 	if cfg.Processes {
 		busy += cfg.Loops + cfg.ASDs
 	}
-	return busy < runtime.NumCPU()
+	return cfg.LoopSpin != config.ShortOff && busy < runtime.NumCPU()
 }
 
 // fragmentBytes is what one fragment takes in the proxy's memory.
