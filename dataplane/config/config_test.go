@@ -119,7 +119,7 @@ func TestKeysRoundTrip(t *testing.T) {
 		"asd-memory":        {"96M"}, "no-restart": {"true"}, "allow-faults": {"true"}, "plain-io": {"true"},
 		"short-circuit": {"off"}, "read-preference": {"4,5,0"},
 		"nbd-tls": {"optional"}, "nbd-tls-dir": {"/etc/vstor/tls"}, "nbd-tls-verify-peer": {"true"},
-		"loop-cpus":      {"1,2"},
+		"loop-cpus": {"1,2"}, "loop-spin": {"off"},
 		"fragment-cache": {"10G"}, "fragment-cache-on-read": {"true"}, "fragment-cache-quota": {"1G"},
 		"edge-memory": {"300M"}, "location-cache": {"8M"},
 	}
