@@ -22,8 +22,10 @@ type engine interface {
 	reap(landed func(op *Op, res int32, sel []byte))
 	// each calls f for every flying op.
 	each(f func(op *Op))
-	// flying is how many operations are out.
+	// flying is how many operations are out, reading how many of them read a drive; an engine that takes a thread for
+	// each says 0.
 	flying() int
+	reading() int
 	// wake ends a sleep, the present one or the next. Any goroutine, also after shut.
 	wake()
 	// shut gives everything back to the system. Nothing may be flying.

@@ -23,9 +23,10 @@ type moody struct {
 	wakes chan struct{}
 }
 
-func (m *moody) open() error { return nil }
-func (m *moody) shut()       {}
-func (m *moody) flying() int { return len(m.out) }
+func (m *moody) open() error  { return nil }
+func (m *moody) shut()        {}
+func (m *moody) flying() int  { return len(m.out) }
+func (m *moody) reading() int { return 0 }
 
 func (m *moody) start(op *Op) bool {
 	if len(m.out) == m.max || m.rng.IntN(4) == 0 {

@@ -268,7 +268,7 @@ func (l *Loop) enter() {
 			return
 		}
 	}
-	if l.spin.worth(l.now) {
+	if l.spin.worth(l.now) && l.eng.reading() > 0 {
 		l.counts.Spins++
 		l.spin.turned = l.now
 		l.eng.enter(false, 0)

@@ -167,7 +167,8 @@ func (p *plain) each(f func(*Op)) {
 	}
 }
 
-func (p *plain) flying() int { return len(p.errands) - p.nfree }
+func (p *plain) flying() int  { return len(p.errands) - p.nfree }
+func (p *plain) reading() int { return 0 }
 
 func (p *plain) enter(wait bool, nanos int64) {
 	for _, op := range p.fresh {

@@ -9,7 +9,8 @@ import "time"
 // The obvious ways are both wrong: to go round always burns a core for a client that sends one request at a time, and
 // for one that sends none; to look for as long as a wake-up costs and then sleep was measured as no gain, for
 // completions come in bursts, and it is the sleep between two of them that is dear. So a loop goes round as long as
-// completions come so fast that it is busy for most of the time anyway, and until spinFor after the last.
+// completions come so fast that it is busy for most of the time anyway, drives are read, and until spinFor after the
+// last. Where only clients are waited for a sleep is better: it lets requests gather, and their replies leave together.
 //
 // Somebody else may want the CPU. Where drives are written, other threads of this process do: there is coding and
 // sealing to be done, and a loop that did not sleep took a fourth of their speed on two CPUs. Where not, a pass that
@@ -58,7 +59,7 @@ func (s *spin) came(now int64) {
 	}
 }
 
-// worth reports whether the loop is to go round at once.
+// worth reports whether the loop is to go round at once, if drives are read.
 func (s *spin) worth(now int64) bool {
 	return s.on && s.gap < spinGap && now-s.last < spinFor && now >= s.until
 }

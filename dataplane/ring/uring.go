@@ -28,6 +28,7 @@ type uring struct {
 	free   []int32
 	nfree  int
 	stuck  int    // enters in a row that took nothing
+	reads  int    // of drives, that are out
 	light  bool   // few came back at a time, the last time
 	lacks  string // the first feature this kernel does without
 	counts Stats
@@ -141,8 +142,11 @@ func (u *uring) start(op *Op) bool {
 	e := u.nextSQE()
 	*e = sqe{fd: op.fd, off: uint64(op.off), userData: uint64(s.gen)<<32 | uint64(op.slot)}
 	u.fill(e, op, rest)
-	if op.code == codeRead && u.light {
-		u.submit(0, 0, 0)
+	if op.code == codeRead {
+		u.reads++
+		if u.light {
+			u.submit(0, 0, 0)
+		}
 	}
 	return true
 }
@@ -183,7 +187,8 @@ func (u *uring) each(f func(*Op)) {
 	}
 }
 
-func (u *uring) flying() int { return len(u.slots) - u.nfree }
+func (u *uring) flying() int  { return len(u.slots) - u.nfree }
+func (u *uring) reading() int { return u.reads }
 
 // retryNanos is how long a ring sleeps at most when the kernel had no memory for what it was given.
 const retryNanos = int64(time.Millisecond)
@@ -261,6 +266,9 @@ func (u *uring) dispatch(c cqe, landed func(*Op, int32, []byte)) {
 	s.gen++
 	u.free[u.nfree] = int32(i)
 	u.nfree++
+	if op.code == codeRead {
+		u.reads--
+	}
 	if c.flags&cqeFlagBuffer == 0 {
 		landed(op, c.res, nil)
 		return
