@@ -176,9 +176,9 @@ func fillKey(i int) layout.FragKey {
 
 // summary is a result from latencies.
 func summary(s *stat.Snapshot, size int64, took time.Duration) result {
-	us := func(q float64) float64 { return float64(s.Quantile(q)) / 1e3 }
 	n := float64(s.Count)
-	return result{IOs: int64(s.Count), Bytes: int64(s.Count) * size, IOPS: n / took.Seconds(),
-		MBps: n * float64(size) / 1e6 / took.Seconds(),
-		Mean: s.Mean() / 1e3, P50: us(0.5), P99: us(0.99), P999: us(0.999)}
+	r := result{IOs: int64(s.Count), Bytes: int64(s.Count) * size, IOPS: n / took.Seconds(),
+		MBps: n * float64(size) / 1e6 / took.Seconds(), Mean: s.Mean() / 1e3}
+	r.setPercentiles(percentiles(func(p float64) float64 { return float64(s.Quantile(p / 100)) }))
+	return r
 }

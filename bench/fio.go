@@ -5,22 +5,27 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
 	"vstor/dataplane/errs"
 )
 
-// result of a job: what we take of fio's JSON, summed over reads and writes, or counted ourselves.
+// result of a job: what we take of fio's JSON and log, or counted ourselves.
 type result struct {
 	IOs   int64
 	Bytes int64
 	IOPS  float64
 	MBps  float64 // 10^6 bytes
-	// Latencies in microseconds, from submission to completion.
+	// Latencies in microseconds, from submission to completion; of an open loop, from the intended start.
 	Mean, P50, P99, P999 float64
+	Percentiles          map[string]float64 // by fio's names
+	Series               []float64          // IOPS in each whole second
 }
 
 type fioSide struct {
@@ -39,7 +44,7 @@ type fioSide struct {
 // aim is what fio is to work on.
 type aim struct {
 	flags []string
-	home  string // the user's home as fio sees it, for libnbd to find certificates; empty: as it is
+	env   []string // beside ours: HOME, where libnbd looks for certificates, or where Ceph's settings lie
 }
 
 func nbdArgs(uri string) aim { return aim{flags: []string{"--ioengine=nbd", "--uri=" + uri}} }
@@ -54,12 +59,21 @@ const fioCPU = 0
 
 // runFio runs a job for a time; size 0 means the whole volume. A time of 0 goes over the volume once.
 func runFio(ctx context.Context, at aim, j Job, size int64, d time.Duration) (result, error) {
+	dir, err := os.MkdirTemp("", "vstor-fio-")
+	if err != nil {
+		return result{}, errs.Wrap(errs.IO, err, "cannot make a folder for fio")
+	}
+	defer os.RemoveAll(dir)
+	path, err := j.place(dir)
+	if err != nil {
+		return result{}, err
+	}
 	if j.Span > 0 {
 		size /= j.Span
 	}
-	args := append([]string{"--name=job", "--thread", "--output-format=json", "--randrepeat=0", "--norandommap",
-		"--refill_buffers", "--group_reporting", fmt.Sprintf("--cpus_allowed=%d", fioCPU),
-		"--rw=" + j.RW, "--bs=" + j.Block, fmt.Sprintf("--iodepth=%d", j.Depth), fmt.Sprintf("--size=%d", size)}, at.flags...)
+	log := filepath.Join(dir, "log")
+	args := append([]string{"--output-format=json", fmt.Sprintf("--cpus_allowed=%d", fioCPU),
+		fmt.Sprintf("--size=%d", size), "--write_iops_log=" + log, "--log_avg_msec=1000", "--per_job_logs=0"}, at.flags...)
 	limit := 10 * time.Minute
 	if d > 0 {
 		args = append(args, "--time_based", fmt.Sprintf("--runtime=%dms", d.Milliseconds()))
@@ -67,17 +81,20 @@ func runFio(ctx context.Context, at aim, j Job, size int64, d time.Duration) (re
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "fio", args...)
+	cmd := exec.CommandContext(ctx, "fio", append(args, path)...)
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
-	if at.home != "" {
-		cmd.Env = append(os.Environ(), "HOME="+at.home)
-	}
+	cmd.Env = append(os.Environ(), at.env...)
 	if err := cmd.Run(); err != nil {
-		return result{}, errs.Wrap(errs.IO, err, "fio %s failed: %s", strings.Join(args, " "),
+		return result{}, errs.Wrap(errs.IO, err, "fio %s failed: %s", strings.Join(cmd.Args[1:], " "),
 			lastLine(errOut.String()+out.String()))
 	}
-	return parseFio(out.Bytes())
+	r, err := parseFio(out.Bytes())
+	if err == nil {
+		text, _ := os.ReadFile(log + "_iops.log") // none, and no series, if the job ended within a second
+		r.Series = parseSeries(text, d)
+	}
+	return r, err
 }
 
 // parseFio reads fio's JSON, which its engines may precede with remarks.
@@ -87,6 +104,7 @@ func parseFio(b []byte) (result, error) {
 			Error int     `json:"error"`
 			Read  fioSide `json:"read"`
 			Write fioSide `json:"write"`
+			Mixed fioSide `json:"mixed"` // of jobs that read and write, if their file says so
 		} `json:"jobs"`
 	}
 	if i := bytes.IndexByte(b, '{'); i > 0 {
@@ -99,12 +117,41 @@ func parseFio(b []byte) (result, error) {
 		return result{}, errs.New(errs.IO, "fio reports an error: %.300s", b)
 	}
 	side := doc.Jobs[0].Read
-	if w := doc.Jobs[0].Write; w.TotalIOs > side.TotalIOs {
-		side = w
+	for _, s := range []fioSide{doc.Jobs[0].Write, doc.Jobs[0].Mixed} {
+		if s.TotalIOs > side.TotalIOs {
+			side = s
+		}
 	}
-	p := side.CLat.Percentile
-	return result{IOs: side.TotalIOs, Bytes: side.IOBytes, IOPS: side.IOPS, MBps: side.BW / 1e6,
-		Mean: side.Lat.Mean / 1e3, P50: p["50.000000"] / 1e3, P99: p["99.000000"] / 1e3, P999: p["99.900000"] / 1e3}, nil
+	r := result{IOs: side.TotalIOs, Bytes: side.IOBytes, IOPS: side.IOPS, MBps: side.BW / 1e6, Mean: side.Lat.Mean / 1e3}
+	r.setPercentiles(side.CLat.Percentile)
+	return r, nil
+}
+
+// setPercentiles takes latencies in nanoseconds, by fio's names.
+func (r *result) setPercentiles(ns map[string]float64) {
+	r.Percentiles = make(map[string]float64, len(ns))
+	for name, v := range ns {
+		r.Percentiles[name] = v / 1e3
+	}
+	r.P50, r.P99, r.P999 = r.Percentiles["50.000000"], r.Percentiles["99.000000"], r.Percentiles["99.900000"]
+}
+
+// parseSeries adds up what fio logged in each second: a line is milliseconds since the start, IOPS, direction, and
+// more, one for each thread and direction. Only the seconds within d are whole.
+func parseSeries(log []byte, d time.Duration) []float64 {
+	series := make([]float64, int(d/time.Second))
+	for line := range strings.Lines(string(log)) {
+		fields := strings.Split(line, ", ")
+		if len(fields) < 2 {
+			continue
+		}
+		ms, err1 := strconv.ParseFloat(fields[0], 64)
+		n, err2 := strconv.ParseFloat(fields[1], 64)
+		if at := int(math.Round(ms/1000)) - 1; err1 == nil && err2 == nil && at >= 0 && at < len(series) {
+			series[at] += n
+		}
+	}
+	return series
 }
 
 func lastLine(s string) string {

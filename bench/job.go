@@ -1,6 +1,10 @@
 package bench
 
-import "time"
+import (
+	"slices"
+	"strings"
+	"time"
+)
 
 // Figure is what a job is judged by.
 type Figure string
@@ -11,19 +15,29 @@ const (
 	Latency Figure = "us" // mean, completion as fio sees it
 	P99     Figure = "us p99"
 	MBps    Figure = "MB/s"
+	CPU     Figure = "us CPU/IO" // of all server processes; as many CPU seconds in a million IOs
 )
+
+// less says whether less of it is better.
+func (f Figure) less() bool { return f == Latency || f == P99 || f == CPU }
 
 // Names of the targets.
 const (
-	embedded  = "vstor"
-	processes = "vstor ASDs"  // the same with a process for each of the six ASDs, all reads through them
-	local     = "vstor short" // the same, whose edge reads the drives of the ASDs itself
-	cached    = "vstor cache" // embedded, with a block cache that holds all that is read
-	overTCP   = "vstor TCP"   // embedded, not through its unix socket but over TCP on loopback
-	overTLS   = "vstor TLS"   // the same, encrypted
-	single    = "one ASD"     // no vstor around it: the bench is its client
-	qemu      = "qemu-nbd"
-	rawFile   = "raw file"
+	embedded   = "vstor"
+	processes  = "vstor ASDs"  // the same with a process for each of the six ASDs, all reads through them
+	local      = "vstor short" // the same, whose edge reads the drives of the ASDs itself
+	cached     = "vstor cache" // embedded, with a block cache that holds all that is read
+	cachedASDs = "ASDs cache"  // the same with processes
+	overTCP    = "vstor TCP"   // embedded, not through its unix socket but over TCP on loopback
+	overTLS    = "vstor TLS"   // the same, encrypted
+	full       = "vstor 80 %"  // embedded, on drives so small that the volume fills 80 % of them
+	single     = "one ASD"     // no vstor around it: the bench is its client
+	qemu       = "qemu-nbd"
+	nbdkitFile = "nbdkit file"
+	rawFile    = "raw file"
+	tgtISCSI   = "tgt iSCSI" // the last three only when asked for
+	cephRep    = "Ceph 3x"
+	cephEC     = "Ceph 4+2"
 )
 
 // Goal is a ratio to reach: of a target's figure to that of another.
@@ -32,37 +46,65 @@ type Goal struct {
 	Base   string // empty: none; the figure is shown
 	// BaseJob is the job whose figure of Base counts; empty: the same job.
 	BaseJob string
-	// Ratio is the least that will do; for Latency, the most. 0: any, it is shown.
+	// Ratio is the least that will do; for figures where less is better, the most. 0: any, it is shown.
 	Ratio float64
+	// Figure counts instead of the job's; empty: the job's.
+	Figure Figure
 }
 
-// Job is one job and its goals. RW is fio's name for the pattern, or put: fragments of the block's size, on one
-// ASD.
+// Job is one job and its goals.
 type Job struct {
 	Name   string
-	RW     string
-	Block  string // fio's size
-	Depth  int
+	File   string // of fio's, without folder and ending; empty: fio does not do it
 	Figure Figure
 	Goals  []Goal
-	// Cold restarts our side before the job, so that reads come from the drives.
-	Cold bool
-	// Stall stops an ASD's process (SIGSTOP) for the job's middle half.
-	Stall bool
-	// Span is how much of the volume the job goes over, as one part of so many; 0: all of it.
-	Span int64
-	// Sustained runs longer, so that what is buffered has to go where it belongs.
-	Sustained bool
+	// What File says, or what the job is without one. RW is fio's name for the pattern, or put: fragments of the
+	// block's size, on one ASD.
+	RW, Block string
+	Depth     int // of each connection
+	Conns     int
+	Cold      bool          // restarts our side before the job, so that reads come from the drives
+	Stall     bool          // stops an ASD's process (SIGSTOP) for the job's middle half
+	Down      bool          // stops an ASD's process before the job, and lets it go on behind it
+	Span      int64         // how much of the volume the job goes over, as one part of so many; 0: all of it
+	For       time.Duration // in a full run; 0: Options.Cell
+	Sustained bool          // what is buffered has to go where it belongs: a remark says if that was little
+	Soak      bool          // too long to be done in every round, and by those that only stand beside
+	Share     float64       // open loop, at this share of the IOPS that qemu-nbd had in the job Of; 0: closed loop
+	Of        string
+	rate      float64 // IOs per second, of an open loop
 }
 
 const put = "put"
 
-func (j Job) write() bool { return j.RW == "randwrite" || j.RW == "write" || j.RW == put }
+func (j Job) write() bool { return strings.Contains(j.RW, "write") || j.RW == "randrw" || j.RW == put }
 
-// on says whether a target does the job: those with a goal, and what they should reach.
+// barred says whether the job has a bar to reach. Jobs without one are done once, and not at all in a quick run.
+func (j Job) barred() bool {
+	return slices.ContainsFunc(j.Goals, func(g Goal) bool { return g.Ratio > 0 })
+}
+
+// rounds is in how many rounds of a run it is done, the first ones.
+func (j Job) rounds(o *Options) int {
+	switch {
+	case j.barred() && !j.Soak:
+		return o.Rounds
+	case o.Quick:
+		return 0
+	}
+	return 1
+}
+
+// on says whether a target does the job: those with a goal, those they are compared to, and, where qemu-nbd is the
+// yardstick, the other peers.
 func (j Job) on(target string) bool {
+	beside := !j.Soak && (target == rawFile || target == nbdkitFile || target == tgtISCSI)
 	for _, g := range j.Goals {
-		if g.Target == target || g.Ratio > 0 && g.BaseJob == "" && (target == qemu || target == rawFile) {
+		switch {
+		case g.Target == target, g.Base == target && g.BaseJob == "":
+			return true
+		case g.BaseJob != "" || g.Ratio == 0:
+		case g.Base == qemu && beside, g.Base == cephEC && target == cephRep:
 			return true
 		}
 	}
@@ -83,112 +125,31 @@ func (j Job) judged(target string) bool {
 	return false
 }
 
-// length is how long the job runs on a target. What bears on no goal takes half the time, and a sustained job
-// there a short one: it is shown to be seen, and a run is long enough.
+// length is how long the job runs on a target. What bears on no goal takes half the time of a cell: it is shown to be
+// seen, and a run is long enough. What it is worth to run longer runs longer all the same where it has a base.
 func (j Job) length(o *Options, target string) time.Duration {
-	switch {
-	case !j.judged(target):
-		return o.Cell / 2
-	case j.Sustained:
-		return o.LongCell
+	d := o.Cell
+	if j.For > 0 && (j.judged(target) || !j.barred()) {
+		return max(d, o.shortened(j.For))
 	}
-	return o.Cell
+	if !j.judged(target) {
+		d /= 2
+	}
+	return d
+}
+
+// by is the job as a goal looks at it.
+func (j Job) by(g Goal) Job {
+	if g.Figure != "" {
+		j.Figure = g.Figure
+	}
+	return j
 }
 
 // Met says whether a ratio reaches the goal.
 func (j Job) Met(g Goal, ratio float64) bool {
-	if j.Figure == Latency || j.Figure == P99 {
+	if j.by(g).Figure.less() {
 		return ratio <= g.Ratio
 	}
 	return ratio >= g.Ratio
-}
-
-const (
-	// cachedPart: one part of so many of the volume is read from the block cache, which the default --memory has room for.
-	cachedPart = 8
-
-	coldRead        = "4K random read QD32, cold"
-	sequentialWrite = "1M sequential write QD8"
-)
-
-// Jobs is the set, in the order in which a round does it: reads first, on freshly written and sealed data.
-func Jobs() []Job {
-	ours := func(r float64) Goal { return Goal{Target: embedded, Base: qemu, Ratio: r} }
-	asds := func(r float64) Goal { return Goal{Target: processes, Base: qemu, Ratio: r} }
-	short := func(r float64) Goal { return Goal{Target: local, Base: qemu, Ratio: r} }
-	stalled := func(target string) Goal { return Goal{Target: target, Base: target, BaseJob: coldRead, Ratio: 5} }
-	one := func(r float64) Goal { return Goal{Target: single, Base: qemu, Ratio: r} }
-	puts := Goal{Target: single, Base: rawFile, BaseJob: sequentialWrite, Ratio: 0.8}
-	// What encryption costs: shown, for how fast the cipher is differs from machine to machine.
-	encrypted := []Goal{{Target: overTCP}, {Target: overTLS, Base: overTCP}}
-	return []Job{
-		{Name: coldRead, RW: "randread", Block: "4k", Depth: 32, Figure: IOPS,
-			Goals: []Goal{ours(1.3), short(1.3), asds(0.6), one(0.8)}, Cold: true},
-		{Name: "4K random read QD1", RW: "randread", Block: "4k", Depth: 1, Figure: Latency,
-			Goals: []Goal{ours(1.2), short(1.2), asds(2.5)}},
-		{Name: "4K random read QD32, cached", RW: "randread", Block: "4k", Depth: 32, Figure: IOPS, Span: cachedPart,
-			Goals: []Goal{{Target: cached, Base: qemu, BaseJob: coldRead, Ratio: 2.8}}},
-		{Name: "4K random read QD32, an ASD stopped", RW: "randread", Block: "4k", Depth: 32, Figure: P99,
-			Goals: []Goal{stalled(processes), stalled(local)}, Stall: true},
-		{Name: "4K random read QD32", RW: "randread", Block: "4k", Depth: 32, Figure: IOPS, Goals: encrypted},
-		{Name: "1M sequential read QD8", RW: "read", Block: "1M", Depth: 8, Figure: MBps,
-			Goals: append([]Goal{ours(0.8)}, encrypted...)},
-		{Name: sequentialWrite, RW: "write", Block: "1M", Depth: 8, Figure: MBps,
-			Goals: append([]Goal{ours(0.35)}, encrypted...)},
-		{Name: "1M puts, 8 at a time", RW: put, Block: "1M", Depth: 8, Figure: MBps, Goals: []Goal{puts}},
-		{Name: "4K random write QD1", RW: "randwrite", Block: "4k", Depth: 1, Figure: Latency, Goals: []Goal{ours(1.2)}},
-		{Name: "4K random write QD32, 30 s", RW: "randwrite", Block: "4k", Depth: 32, Figure: IOPS,
-			Goals: []Goal{ours(1.3), asds(1.1)}, Sustained: true},
-	}
-}
-
-// Options of a run. Defaults fills in what is zero.
-type Options struct {
-	Vstor string // the command to measure
-	Work  string // folder for volumes and results' temporary files; Space bytes free
-	JSON  string // file for the results; empty: none
-	Quick bool   // one round of short cells: a smoke test, its ratios mean little
-	Keep  bool   // leave the work folder
-
-	Rounds      int
-	Size        int64 // of a volume, in bytes
-	Journal     int64
-	ASDSize     int64
-	Cell        time.Duration // of a job
-	LongCell    time.Duration // of a sustained job
-	Settle      time.Duration // longest wait for our side to come to rest after a job
-	MinJournals float64       // journals' worth a sustained write must write to count
-}
-
-// Defaults fills in what is zero.
-func (o *Options) Defaults() {
-	pick(&o.Rounds, 3, 1, o.Quick)
-	pick(&o.Size, 2<<30, 512<<20, o.Quick)
-	pick(&o.Journal, 1<<30, 128<<20, o.Quick)
-	pick(&o.ASDSize, 1536<<20, 768<<20, o.Quick)
-	pick(&o.Cell, 8*time.Second, 3*time.Second, o.Quick)
-	pick(&o.LongCell, 30*time.Second, 5*time.Second, o.Quick)
-	pick(&o.Settle, 60*time.Second, 15*time.Second, o.Quick)
-	if o.MinJournals == 0 {
-		o.MinJournals = 4
-	}
-}
-
-// Space is how many bytes a run takes: the raw file, six ASDs and a journal twice, the drive of one ASD.
-func (o *Options) Space() int64 {
-	return o.Size + 2*(6*o.ASDSize+o.Journal) + o.driveSize()
-}
-
-// driveSize is that of the one ASD, in bytes: what is read, and room to put and delete in.
-func (o *Options) driveSize() int64 { return o.Size + putRoom }
-
-func pick[T comparable](v *T, full, quick T, isQuick bool) {
-	var zero T
-	if *v != zero {
-		return
-	}
-	*v = full
-	if isQuick {
-		*v = quick
-	}
 }

@@ -24,6 +24,7 @@ const asdCount = 6
 type ours struct {
 	opt     *Options
 	spread  bool
+	asdSize int64 // bytes
 	dir     string
 	addr    string // of NBD on TCP, another with each start
 	p       *process
@@ -37,7 +38,7 @@ func newOurs(opt *Options, spread bool) *ours {
 	if spread {
 		dir = filepath.Join(opt.Work, "p")
 	}
-	return &ours{opt: opt, spread: spread, dir: dir, client: api.NewClient(dir)}
+	return &ours{opt: opt, spread: spread, asdSize: opt.ASDSize, dir: dir, client: api.NewClient(dir)}
 }
 
 func (o *ours) name() string {
@@ -78,7 +79,7 @@ func (o *ours) restartWith(ctx context.Context, start func(context.Context) erro
 
 func (o *ours) launch(ctx context.Context, flags ...string) error {
 	args := []string{o.opt.Vstor, "up", "--dir", o.dir, "--asds", strconv.Itoa(asdCount),
-		"--asd-size", units.FormatSize(o.opt.ASDSize), "--journal", units.FormatSize(o.opt.Journal), "--policy", "4,2,5,1"}
+		"--asd-size", units.FormatSize(o.asdSize), "--journal", units.FormatSize(o.opt.Journal), "--policy", "4,2,5,1"}
 	args = append(args, flags...)
 	if cpus := serverCPUs(); cpus != "" {
 		args = append(args, "--loop-cpus", cpus)
@@ -147,32 +148,45 @@ func (o *ours) stop() error {
 	if o.p == nil {
 		return nil
 	}
+	o.revive()
 	err := o.p.stop()
 	o.p, o.running = nil, nil
 	return err
 }
 
 func (o *ours) begin(ctx context.Context, j Job) error {
-	if !j.Cold {
-		return nil
+	if j.Cold {
+		if err := o.restartWith(ctx, o.start); err != nil {
+			return err
+		}
 	}
-	return o.restartWith(ctx, o.start)
+	return o.degrade(ctx, j)
 }
 
-func (o *ours) end(context.Context) error { return nil }
+func (o *ours) end(context.Context) error {
+	o.revive()
+	return nil
+}
+
+func (o *ours) socket() string { return filepath.Join(o.dir, "nbd.sock") }
 
 func (o *ours) run(ctx context.Context, j Job, d time.Duration) (result, error) {
-	uri := "nbd+unix:///" + volume + "?socket=" + filepath.Join(o.dir, "nbd.sock")
 	if j.Stall && d > 0 {
 		defer o.stall(d/4, d/2)()
 	}
-	return runFio(ctx, nbdArgs(uri), j, o.opt.Size, d)
+	if j.Share > 0 {
+		return runOpen(ctx, door{"unix", o.socket()}, j, d)
+	}
+	return runFio(ctx, nbdArgs("nbd+unix:///"+volume+"?socket="+o.socket()), j, o.opt.Size, d)
 }
+
+// lastASD is the process of one ASD, which the jobs that want one stopped stop.
+func (o *ours) lastASD() int { return o.running[len(o.running)-1] }
 
 // stall stops the last ASD's process after some time, for some time. The function that it returns waits until the
 // process goes on.
 func (o *ours) stall(after, during time.Duration) (wait func()) {
-	pid, done := o.running[len(o.running)-1], make(chan struct{})
+	pid, done := o.lastASD(), make(chan struct{})
 	go func() {
 		defer close(done)
 		time.Sleep(after)
@@ -181,6 +195,46 @@ func (o *ours) stall(after, during time.Duration) (wait func()) {
 		syscall.Kill(pid, syscall.SIGCONT)
 	}()
 	return func() { <-done }
+}
+
+// degrade stops the last ASD's process, if the job says so, and lets everybody find out: how long that takes is
+// another job's figure.
+func (o *ours) degrade(ctx context.Context, j Job) error {
+	if !j.Down {
+		return nil
+	}
+	syscall.Kill(o.lastASD(), syscall.SIGSTOP)
+	_, err := o.run(ctx, j, time.Second)
+	return err
+}
+
+// revive lets an ASD's process go on that was stopped; it does nothing to one that was not.
+func (o *ours) revive() {
+	if o.spread {
+		syscall.Kill(o.lastASD(), syscall.SIGCONT)
+	}
+}
+
+// copied is how many bytes of payload were copied in user space since the start, as the deployment counts them.
+func (o *ours) copied(ctx context.Context) float64 {
+	page, err := o.client.Metrics(ctx)
+	if err != nil {
+		return 0
+	}
+	return sumOf(string(page), "vstor_copied_bytes_total")
+}
+
+// sumOf adds up the samples of a metric, one from each process.
+func sumOf(page, metric string) (sum float64) {
+	for line := range strings.Lines(page) {
+		fields := strings.Fields(line)
+		if len(fields) != 2 || fields[0] != metric && !strings.HasPrefix(fields[0], metric+"{") {
+			continue
+		}
+		v, _ := strconv.ParseFloat(fields[1], 64)
+		sum += v
+	}
+	return sum
 }
 
 func (o *ours) pids() []int { return o.running }

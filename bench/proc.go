@@ -37,23 +37,36 @@ func usageOf(pids []int) (usage, error) {
 const clockTick = 10 * time.Millisecond
 
 func processUsage(pid int) (usage, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return usage{}, errs.Wrap(errs.Unreachable, err, "a server is gone")
+	fields := statFields(fmt.Sprintf("/proc/%d/stat", pid))
+	if len(fields) < statShort {
+		return usage{}, errs.New(errs.Unreachable, "a server, process %d, is gone", pid)
 	}
-	// The name in parentheses may hold anything; fields are counted from behind it.
-	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
-	if len(fields) < 22 {
-		return usage{}, errs.New(errs.IO, "/proc/%d/stat is short", pid)
-	}
-	utime, _ := strconv.ParseInt(fields[11], 10, 64)
-	stime, _ := strconv.ParseInt(fields[12], 10, 64)
 	pages, _ := strconv.ParseInt(fields[21], 10, 64)
-	u := usage{cpu: time.Duration(utime+stime) * clockTick, rss: pages * int64(os.Getpagesize())}
-	if b, err = os.ReadFile(fmt.Sprintf("/proc/%d/io", pid)); err == nil {
+	u := usage{cpu: cpuOf(fields), rss: pages * int64(os.Getpagesize())}
+	if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid)); err == nil {
 		u.written = field(string(b), "write_bytes:")
 	}
 	return u, nil
+}
+
+// statShort is how many fields of a stat file there are at least, as statFields counts.
+const statShort = 22
+
+// statFields are the fields of /proc/PID/stat from the third on; none if there is no such process. The name before
+// them, in parentheses, may hold anything.
+func statFields(path string) []string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil
+	}
+	return strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+}
+
+// cpuOf is user and system time, of such fields.
+func cpuOf(fields []string) time.Duration {
+	user, _ := strconv.ParseInt(fields[11], 10, 64)
+	system, _ := strconv.ParseInt(fields[12], 10, 64)
+	return time.Duration(user+system) * clockTick
 }
 
 // field finds the number behind a name.
@@ -81,37 +94,6 @@ func driveWritten(path string) int64 {
 	}
 	sectors, _ := strconv.ParseInt(fields[6], 10, 64)
 	return sectors * 512
-}
-
-// otherLoad is the share of all cores, 0 to 1, that the machine spends now; asked while we are idle, it is
-// what others take from the measurement.
-func otherLoad(d time.Duration) float64 {
-	busy1, all1 := cpuTicks()
-	time.Sleep(d)
-	busy2, all2 := cpuTicks()
-	if all2 <= all1 {
-		return 0
-	}
-	return float64(busy2-busy1) / float64(all2-all1)
-}
-
-func cpuTicks() (busy, all int64) {
-	b, err := os.ReadFile("/proc/stat")
-	if err != nil {
-		return 0, 0
-	}
-	line, _, _ := strings.Cut(string(b), "\n")
-	for i, f := range strings.Fields(line)[1:] {
-		if i >= 8 {
-			break // guest time is in user time already
-		}
-		n, _ := strconv.ParseInt(f, 10, 64)
-		all += n
-		if i != 3 && i != 4 { // idle, iowait
-			busy += n
-		}
-	}
-	return busy, all
 }
 
 // machine describes where a run was made.

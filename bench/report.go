@@ -47,8 +47,13 @@ type Cell struct {
 	DriveBytes    int64   `json:"drive_written_bytes"`
 	ResidentBytes int64   `json:"server_resident_bytes"`
 	RestSeconds   float64 `json:"rest_seconds"`
-	// OtherLoad is the share of all cores that was busy just before the job.
-	OtherLoad float64 `json:"other_load"`
+	// CopiedPerByte is how many bytes were copied in user space for each byte served; 0 if the target does not tell.
+	CopiedPerByte float64 `json:"copied_per_byte,omitempty"`
+	// OtherLoad is the share of all cores that others had just before the job, OtherDuring while it ran. A cell that is
+	// Disturbed was so twice, and counts for no ratio.
+	OtherLoad   float64 `json:"other_load"`
+	OtherDuring float64 `json:"other_load_during"`
+	Disturbed   bool    `json:"disturbed,omitempty"`
 }
 
 // Row is one goal: medians of the rounds.
@@ -65,6 +70,8 @@ type Row struct {
 	Ratio   float64 `json:"ratio"` // of Ours to the base's figure
 	Goal    float64 `json:"goal"`  // 0: none
 	Met     bool    `json:"met"`
+	// Disturbed rows have no ratio: others used the machine during one of their cells.
+	Disturbed bool `json:"disturbed,omitempty"`
 	// SpreadPercent is how far our rounds lie apart, (max-min)/median.
 	SpreadPercent float64 `json:"spread_percent"`
 	OursCPU       float64 `json:"ours_cpu_us_per_io"`
@@ -87,6 +94,8 @@ func (j Job) value(c Cell) float64 {
 		return c.P99Us
 	case MBps:
 		return c.MBps
+	case CPU:
+		return c.CPUUsPerIO
 	}
 	return c.IOPS
 }
@@ -119,12 +128,25 @@ func (r *Report) summarize() {
 	r.Rows = nil
 	for _, j := range Jobs() {
 		for _, g := range j.Goals {
-			r.Rows = append(r.Rows, r.row(j, g))
+			if r.has(j, g) {
+				r.Rows = append(r.Rows, r.row(j, g))
+			}
 		}
 	}
 }
 
+// has says whether what a goal speaks of was measured: a quick run does not do all jobs, and not every run has all
+// peers.
+func (r *Report) has(j Job, g Goal) bool {
+	from := j.Name
+	if g.BaseJob != "" {
+		from = g.BaseJob
+	}
+	return len(r.of(j.Name, g.Target)) > 0 && (g.Base == "" || len(r.of(from, g.Base)) > 0)
+}
+
 func (r *Report) row(j Job, g Goal) Row {
+	j = j.by(g)
 	from := j.Name
 	if g.BaseJob != "" {
 		from = g.BaseJob
@@ -137,7 +159,9 @@ func (r *Report) row(j Job, g Goal) Row {
 		Ours: median(us, j.value), Peer: median(them, j.value), Raw: median(limit, j.value),
 		OursCPU: median(us, cpu), PeerCPU: median(them, cpu), OursMean: median(us, mean), PeerMean: median(them, mean),
 		OursP99: median(us, p99), PeerP99: median(them, p99)}
-	if base := median(r.of(from, g.Base), j.value); base > 0 {
+	isBad := func(c Cell) bool { return c.Disturbed }
+	row.Disturbed = slices.ContainsFunc(us, isBad) || slices.ContainsFunc(r.of(from, g.Base), isBad)
+	if base := median(r.of(from, g.Base), j.value); base > 0 && !row.Disturbed {
 		row.Ratio = row.Ours / base
 		row.Met = len(us) > 0 && g.Ratio > 0 && j.Met(g, row.Ratio)
 	}
@@ -153,9 +177,6 @@ func (r *Report) row(j Job, g Goal) Row {
 	}
 	return row
 }
-
-// disturbed is the load of others above which a run's ratios are doubtful.
-const disturbed = 0.15
 
 func (r *Report) print(out io.Writer, minJournals float64) {
 	fmt.Fprintf(out, "\n%s, %d cores, Linux %s, %s, %s; %s; %d rounds, volume %s, journal %s\n\n", r.Machine.CPU,
@@ -185,7 +206,7 @@ func (row *Row) verdict() (goal, verdict string) {
 	switch {
 	case row.Goal == 0:
 		goal = "-"
-	case row.Figure == Latency || row.Figure == P99:
+	case row.Figure.less():
 		goal = fmt.Sprintf("<= %.2f", row.Goal)
 	default:
 		goal = fmt.Sprintf(">= %.2f", row.Goal)
@@ -196,6 +217,8 @@ func (row *Row) verdict() (goal, verdict string) {
 		goal += " of " + row.Base
 	}
 	switch {
+	case row.Disturbed:
+		return goal, "DISTURBED"
 	case row.Goal == 0:
 		return goal, ""
 	case row.Met:
@@ -219,22 +242,24 @@ func (r *Report) remarks(out io.Writer, minJournals float64) {
 	fmt.Fprintf(out, "%s and %s are the deployment of %s over loopback; TLS 1.3 with certificates.\n", overTCP, overTLS,
 		embedded)
 	for _, j := range Jobs() {
+		done := map[string]bool{}
 		for _, g := range j.Goals {
-			if row := r.row(j, g); j.write() && row.Bytes > 0 {
+			if row := r.row(j, g); j.write() && row.Bytes > 0 && !done[g.Target] {
+				done[g.Target] = true
 				r.written(out, j, &row, minJournals)
 			}
 		}
 	}
 	n, worst := 0, 0.0
 	for _, c := range r.Cells {
-		if c.OtherLoad > disturbed {
+		if c.Disturbed {
 			n++
 		}
-		worst = max(worst, c.OtherLoad)
+		worst = max(worst, c.OtherLoad, c.OtherDuring)
 	}
 	if n > 0 {
-		fmt.Fprintf(out, "DISTURBED: before %d of %d cells something else kept up to %.0f %% of the cores busy; "+
-			"these ratios mean little, measure again on a quiet machine\n", n, len(r.Cells), worst*100)
+		fmt.Fprintf(out, "DISTURBED: in %d of %d cells something else kept up to %.0f %% of the cores busy, twice; "+
+			"they give no ratios, measure again on a quiet machine\n", n, len(r.Cells), worst*100)
 	}
 }
 

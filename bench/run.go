@@ -38,29 +38,15 @@ func Run(ctx context.Context, opt Options, out io.Writer) error {
 	if !opt.Keep {
 		defer os.RemoveAll(opt.Work)
 	}
-	b := &bench{opt: &opt, out: out, report: Report{Started: time.Now().UTC(), Machine: thisMachine(), Rounds: opt.Rounds,
+	b := &bench{opt: &opt, report: Report{Started: time.Now().UTC(), Machine: thisMachine(), Rounds: opt.Rounds,
 		VolumeBytes: opt.Size, JournalBytes: opt.Journal}}
 	if err := b.checkSpace(); err != nil {
 		return err
 	}
-	them, one := &peer{opt: &opt}, newOneASD(&opt)
-	us, spread := newOurs(&opt, false), newOurs(&opt, true)
-	b.targets = []target{us, spread, variant{spread, local}, variant{us, cached}, them, raw{them.file(), opt.Size}, one,
-		tcp{us, false}, tcp{us, true}}
-	defer func() {
-		for _, t := range b.targets {
-			t.stop()
-		}
-	}()
-	// The loop that drives the one ASD would queue behind goroutines, as any other would.
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(runtime.NumCPU() + 1))
-	if err := b.prepare(ctx, them, one); err != nil {
+	b.progress = newProgress(out)
+	defer b.progress.tick()()
+	if err := b.all(ctx); err != nil {
 		return err
-	}
-	for round := range opt.Rounds {
-		if err := b.round(ctx, round); err != nil {
-			return err
-		}
 	}
 	b.report.summarize()
 	b.report.print(out, opt.MinJournals)
@@ -68,6 +54,63 @@ func Run(ctx context.Context, opt Options, out io.Writer) error {
 		return nil
 	}
 	return b.report.save(opt.JSON)
+}
+
+// targets are those of a run, in the order in which they are started and, but for the turns, measured.
+func targets(opt *Options) (list []target, one *oneASD) {
+	one = newOneASD(opt)
+	us, spread := newOurs(opt, false), newOurs(opt, true)
+	list = []target{us, spread, variant{spread, local}, variant{us, cached}, variant{spread, cachedASDs}, newQemu(opt),
+		guest{newNbdkit(opt)}, raw{opt}, one, tcp{us, false}, tcp{us, true}, newCrowded(opt)}
+	if opt.Peers {
+		list = append(list, heavyPeers(opt)...)
+	}
+	return list, one
+}
+
+// all starts everything, does the plan, and stops everything.
+func (b *bench) all(ctx context.Context) error {
+	list, one := targets(b.opt)
+	b.targets = list
+	defer func() {
+		for _, t := range list {
+			t.stop()
+		}
+	}()
+	steps := plan(b.opt, b.names())
+	b.progress.say("%d cells, about %s", len(steps), minutes(b.opt.total(steps)))
+	// The loop that drives the one ASD would queue behind goroutines, as any other would.
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(runtime.NumCPU() + 1))
+	if err := b.prepare(ctx, one); err != nil {
+		return err
+	}
+	steps = plan(b.opt, b.names()) // without those that were left out
+	left := time.Duration(b.opt.Rounds) * b.opt.between()
+	for _, s := range steps {
+		left += b.opt.cost(s)
+	}
+	b.progress.plan(len(steps), left)
+	round := -1
+	for _, s := range steps {
+		if s.round != round {
+			round = s.round
+			if err := b.begin(ctx, round); err != nil {
+				return err
+			}
+		}
+		if err := b.measure(ctx, s); err != nil {
+			return fmt.Errorf("%s on %s: %w", s.job.Name, s.target, err)
+		}
+	}
+	return nil
+}
+
+func (b *bench) names() []string {
+	names := make([]string, len(b.targets))
+	for i, t := range b.targets {
+		names[i] = t.name()
+	}
+	return names
 }
 
 func check(opt *Options) error {
@@ -100,20 +143,18 @@ func (b *bench) checkSpace() error {
 }
 
 type bench struct {
-	opt     *Options
-	out     io.Writer
-	targets []target
-	report  Report
+	opt      *Options
+	targets  []target
+	report   Report
+	progress *progress
 }
 
-func (b *bench) say(format string, args ...any) { fmt.Fprintf(b.out, format+"\n", args...) }
-
-// prepare makes the files of the peer and of the one ASD, every block of them written once, and starts all
+// prepare makes the files of the peers and of the one ASD, every block of them written once, and starts all
 // servers.
-func (b *bench) prepare(ctx context.Context, p *peer, one *oneASD) error {
-	b.say("preparing: a raw file of %s and an ASD's of %s, written through once", units.HumanSize(b.opt.Size),
+func (b *bench) prepare(ctx context.Context, one *oneASD) error {
+	b.progress.say("preparing: a raw file of %s and an ASD's of %s, written through once", units.HumanSize(b.opt.Size),
 		units.HumanSize(b.opt.driveSize()))
-	if err := writeThrough(ctx, p.file(), b.opt.Size); err != nil {
+	if err := writeThrough(ctx, rawPath(b.opt), b.opt.Size); err != nil {
 		return err
 	}
 	if err := writeThrough(ctx, one.file(), b.opt.driveSize()); err != nil {
@@ -125,11 +166,19 @@ func (b *bench) prepare(ctx context.Context, p *peer, one *oneASD) error {
 	if err := makeCertificate(tlsDir(b.opt)); err != nil {
 		return err
 	}
+	var up []target
 	for _, t := range b.targets {
-		if err := t.start(ctx); err != nil {
+		err := t.start(ctx)
+		switch {
+		case err == nil:
+			up = append(up, t)
+		case leftOut(t, err):
+			b.progress.say("%v", err)
+		default:
 			return fmt.Errorf("starting %s: %w", t.name(), err)
 		}
 	}
+	b.targets = up
 	return one.fill(ctx)
 }
 
@@ -149,12 +198,11 @@ func writeThrough(ctx context.Context, path string, size int64) error {
 }
 
 // fillJob writes every block once.
-var fillJob = Job{Name: "fill", RW: "write", Block: "1M", Depth: 8}
+var fillJob = Job{Name: "fill", File: "1m-write-qd8", RW: "write"}
 
-// round does every job on all its targets. Each round begins with all blocks of our volumes written anew and
-// sealed; the others' are in place since prepare.
-func (b *bench) round(ctx context.Context, round int) error {
-	b.say("round %d of %d: writing our volumes through", round+1, b.opt.Rounds)
+// begin begins a round: all blocks of our volumes are written anew and sealed. The others' are in place since prepare.
+func (b *bench) begin(ctx context.Context, round int) error {
+	b.progress.start(fmt.Sprintf("round %d of %d: writing our volumes through", round+1, b.opt.Rounds))
 	for _, t := range b.targets {
 		if _, is := t.(*ours); !is {
 			continue // over TCP it is the same volume
@@ -166,57 +214,97 @@ func (b *bench) round(ctx context.Context, round int) error {
 			return err
 		}
 	}
-	for i, j := range Jobs() {
-		for k := range b.targets {
-			t := b.targets[(i+round+k)%len(b.targets)] // in turns, so that no one is always first
-			if !j.on(t.name()) {
-				continue
-			}
-			if err := b.cell(ctx, round, t, j); err != nil {
-				return fmt.Errorf("%s on %s: %w", j.Name, t.name(), err)
-			}
+	b.progress.step(0, b.opt.between())
+	return nil
+}
+
+// measure does a step. One that is disturbed is done once more, and marked if that was no better.
+func (b *bench) measure(ctx context.Context, s step) error {
+	var t target
+	for _, t = range b.targets {
+		if t.name() == s.target {
+			break
 		}
 	}
+	if s.job.Share > 0 {
+		s.job.rate = s.job.Share * median(b.report.of(s.job.Of, qemu), func(c Cell) float64 { return c.IOPS })
+	}
+	b.progress.start(s.job.Name + " on " + s.target)
+	c, err := b.cell(ctx, s, t)
+	if err == nil && c.Disturbed {
+		b.progress.say("  disturbed, once more: %s on %s: %s", s.job.Name, s.target, c.disturbance())
+		c, err = b.cell(ctx, s, t)
+	}
+	if err != nil {
+		return err
+	}
+	b.report.Cells = append(b.report.Cells, c)
+	b.progress.step(1, b.opt.cost(s))
+	mark := ""
+	if c.Disturbed {
+		mark = "  DISTURBED: " + c.disturbance()
+	}
+	b.progress.say("[%s] %-42s %-11s %8.0f IOPS %6.0f MB/s  mean %6.0f us  p99 %6.0f us  %6.1f us CPU/IO%s",
+		b.progress.where(), s.job.Name, s.target, c.IOPS, c.MBps, c.MeanUs, c.P99Us, c.CPUUsPerIO, mark)
 	return nil
 }
 
 // cell measures one job on one target. What the job leaves to be done in the background is waited for,
 // and its CPU and bytes counted with the job.
-func (b *bench) cell(ctx context.Context, round int, t target, j Job) error {
-	if err := t.begin(ctx, j); err != nil {
-		return err
+func (b *bench) cell(ctx context.Context, s step, t target) (Cell, error) {
+	if err := t.begin(ctx, s.job); err != nil {
+		return Cell{}, err
 	}
-	load := otherLoad(300 * time.Millisecond)
+	load := calm()
 	before, err := usageOf(t.pids())
 	if err != nil {
-		return err
+		return Cell{}, err
 	}
+	copied, counts := copiedBy(ctx, t)
 	driveBefore := driveWritten(b.opt.Work)
-	r, err := t.run(ctx, j, j.length(b.opt, t.name()))
+	from, err := look(t.pids())
 	if err != nil {
-		return err
+		return Cell{}, err
+	}
+	r, err := t.run(ctx, s.job, s.job.length(b.opt, s.target))
+	if err != nil {
+		return Cell{}, err
+	}
+	to, err := look(t.pids())
+	if err != nil {
+		return Cell{}, err
 	}
 	ended := time.Now()
-	if j.write() {
+	if s.job.write() {
 		if err := t.rest(ctx, b.opt.Settle); err != nil {
-			return err
+			return Cell{}, err
 		}
 	}
 	after, err := usageOf(t.pids())
 	if err != nil {
-		return err
+		return Cell{}, err
 	}
-	c := Cell{Job: j.Name, Target: t.name(), Round: round, IOPS: r.IOPS, MBps: r.MBps, MeanUs: r.Mean,
-		P50Us: r.P50, P99Us: r.P99, P999Us: r.P999, IOs: r.IOs, Bytes: r.Bytes,
-		DriveBytes: driveWritten(b.opt.Work) - driveBefore, OtherLoad: load,
+	c := Cell{Job: s.job.Name, Target: s.target, Round: s.round, IOPS: r.IOPS, MBps: r.MBps, MeanUs: r.Mean,
+		P50Us: r.P50, P99Us: r.P99, P999Us: r.P999, IOs: r.IOs, Bytes: r.Bytes, Percentiles: r.Percentiles, Series: r.Series,
+		DriveBytes: driveWritten(b.opt.Work) - driveBefore, OtherLoad: load, OtherDuring: to.since(from).others(),
 		RestSeconds: time.Since(ended).Seconds(), ResidentBytes: after.rss, ServerBytes: after.written - before.written}
+	c.Disturbed = isDisturbed(c.OtherLoad, c.OtherDuring)
 	if r.IOs > 0 {
 		c.CPUUsPerIO = float64((after.cpu - before.cpu).Microseconds()) / float64(r.IOs)
 	}
-	b.report.Cells = append(b.report.Cells, c)
-	b.say("  %-35s %-11s %9.0f IOPS %7.0f MB/s  mean %7.0f us  p99 %7.0f us  %6.1f us CPU/IO", j.Name, t.name(),
-		c.IOPS, c.MBps, c.MeanUs, c.P99Us, c.CPUUsPerIO)
-	return t.end(ctx)
+	if now, _ := copiedBy(ctx, t); counts && r.Bytes > 0 {
+		c.CopiedPerByte = (now - copied) / float64(r.Bytes)
+	}
+	return c, t.end(ctx)
+}
+
+// copiedBy is how many bytes of payload a target has copied so far, if it counts them.
+func copiedBy(ctx context.Context, t target) (n float64, counts bool) {
+	c, counts := t.(interface{ copied(context.Context) float64 })
+	if !counts {
+		return 0, false
+	}
+	return c.copied(ctx), true
 }
 
 func thisMachine() machine {

@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
@@ -114,83 +113,6 @@ func freePort() (string, error) {
 	}
 	defer l.Close()
 	return l.Addr().String(), nil
-}
-
-// peer is qemu-nbd on a raw file.
-type peer struct {
-	opt *Options
-	p   *process
-}
-
-func (q *peer) name() string   { return qemu }
-func (q *peer) file() string   { return filepath.Join(q.opt.Work, "raw.img") }
-func (q *peer) socket() string { return filepath.Join(q.opt.Work, "q.sock") }
-
-func (q *peer) start(ctx context.Context) error {
-	os.Remove(q.socket())
-	args := []string{"qemu-nbd", "--aio=io_uring", "--cache=none", "-f", "raw",
-		"-k", q.socket(), "-t", "-e", "16", "-x", volume, q.file()}
-	if cpus := serverCPUs(); cpus != "" {
-		args = append([]string{"taskset", "-c", cpus}, args...) // it has one thread of its own
-	}
-	p, out, err := launch(filepath.Join(q.opt.Work, "qemu.log"), args...)
-	if err != nil {
-		return err
-	}
-	q.p = p
-	go func() {
-		io.Copy(io.Discard, out)
-		p.reap()
-	}()
-	for end := time.Now().Add(startTimeout); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if _, err := os.Stat(q.socket()); err == nil {
-			return nil
-		}
-		select {
-		case <-p.done:
-			return errs.New(errs.IO, "qemu-nbd ended: %s", tail(p.log.Name()))
-		case <-ctx.Done():
-			return ctx.Err()
-		default:
-		}
-	}
-	return errs.New(errs.IO, "qemu-nbd does not listen after %v", startTimeout)
-}
-
-func (q *peer) stop() error {
-	if q.p == nil {
-		return nil
-	}
-	err := q.p.stop()
-	q.p = nil
-	return err
-}
-
-func (q *peer) begin(context.Context, Job) error          { return nil }
-func (q *peer) end(context.Context) error                 { return nil }
-func (q *peer) pids() []int                               { return []int{q.p.cmd.Process.Pid} }
-func (q *peer) rest(context.Context, time.Duration) error { return nil }
-
-func (q *peer) run(ctx context.Context, j Job, d time.Duration) (result, error) {
-	return runFio(ctx, nbdArgs("nbd+unix:///"+volume+"?socket="+q.socket()), j, q.opt.Size, d)
-}
-
-// raw is the peer's file without a server: the limit.
-type raw struct {
-	path string
-	size int64 // bytes
-}
-
-func (r raw) name() string                              { return rawFile }
-func (r raw) start(context.Context) error               { return nil }
-func (r raw) stop() error                               { return nil }
-func (r raw) begin(context.Context, Job) error          { return nil }
-func (r raw) end(context.Context) error                 { return nil }
-func (r raw) pids() []int                               { return nil }
-func (r raw) rest(context.Context, time.Duration) error { return nil }
-
-func (r raw) run(ctx context.Context, j Job, d time.Duration) (result, error) {
-	return runFio(ctx, rawArgs(r.path), j, r.size, d)
 }
 
 // quiesce waits, at most d, until processes neither work nor write: sealing and cleaning have caught up.

@@ -27,7 +27,7 @@ func (t tcp) run(ctx context.Context, j Job, d time.Duration) (result, error) {
 	at := nbdArgs("nbd://" + t.addr + "/" + volume)
 	if t.secure {
 		at = nbdArgs("nbds://" + t.addr + "/" + volume)
-		at.home = tlsDir(t.opt)
+		at.env = []string{"HOME=" + tlsDir(t.opt)}
 	}
 	return runFio(ctx, at, j, t.opt.Size, d)
 }

@@ -2,7 +2,10 @@ package bench
 
 import (
 	"context"
+	"os"
 
+	"vstor/dataplane/api"
+	"vstor/dataplane/errs"
 	"vstor/dataplane/units"
 )
 
@@ -18,10 +21,13 @@ func (v variant) start(context.Context) error { return nil }
 func (v variant) stop() error                 { return nil }
 
 func (v variant) begin(ctx context.Context, j Job) error {
-	if err := v.restartWith(ctx, v.restart); err != nil || v.as != cached {
+	if err := v.restartWith(ctx, v.restart); err != nil {
 		return err
 	}
-	_, err := v.run(ctx, Job{RW: "read", Block: "1M", Depth: 8, Span: j.Span}, 0) // into the cache
+	if v.as == local {
+		return v.degrade(ctx, j)
+	}
+	_, err := v.run(ctx, Job{File: "1m-read-qd8", Span: j.Span}, 0) // into the cache
 	return err
 }
 
@@ -33,3 +39,41 @@ func (v variant) restart(ctx context.Context) error {
 }
 
 func (v variant) end(ctx context.Context) error { return v.restartWith(ctx, v.ours.start) }
+
+// crowded is a deployment of its own, on drives that its volume nearly fills. It is there only while its job runs: it
+// takes space, and its cleaning would take time from others.
+type crowded struct{ *ours }
+
+func newCrowded(opt *Options) crowded {
+	o := newOurs(opt, false)
+	o.dir += "f"
+	o.client = api.NewClient(o.dir)
+	o.asdSize = opt.fullASDSize()
+	return crowded{o}
+}
+
+func (c crowded) name() string                { return full }
+func (c crowded) start(context.Context) error { return nil }
+
+func (c crowded) begin(ctx context.Context, _ Job) error {
+	if err := c.ours.start(ctx); err != nil {
+		return err
+	}
+	if _, err := c.run(ctx, fillJob, 0); err != nil {
+		return err
+	}
+	return c.rest(ctx, c.opt.Settle)
+}
+
+func (c crowded) end(context.Context) error {
+	if err := c.stop(); err != nil {
+		return err
+	}
+	if c.opt.Keep {
+		return nil
+	}
+	if err := os.RemoveAll(c.dir); err != nil {
+		return errs.Wrap(errs.IO, err, "cannot remove a deployment")
+	}
+	return nil
+}

@@ -98,7 +98,7 @@ type Conn struct {
 
 type call struct {
 	into []byte // where a read's data goes
-	done chan error
+	done func(error)
 }
 
 // Dial connects to an export of the server at addr ("unix" or "tcp") and ends the handshake.
@@ -234,11 +234,28 @@ func (c *Conn) request(cmd Cmd, flags uint16, cookie uint64, off int64, n uint32
 }
 
 func (c *Conn) do(cmd Cmd, flags uint16, off int64, n uint32, payload, into []byte) error {
-	p := &call{into: into, done: make(chan error, 1)}
+	done := make(chan error, 1)
+	c.send(cmd, flags, off, n, payload, &call{into: into, done: func(err error) { done <- err }})
+	return <-done
+}
+
+// Go starts a read into p, or a write of it, and returns when it has been sent. done is called once, on the goroutine
+// that receives or on this one, and holds up all further replies of this connection until it returns; it may not
+// start another request. Until then p belongs to the request.
+func (c *Conn) Go(cmd Cmd, p []byte, off int64, done func(error)) {
+	if cmd == CmdWrite {
+		c.send(cmd, 0, off, uint32(len(p)), p, &call{done: done})
+		return
+	}
+	c.send(cmd, 0, off, uint32(len(p)), nil, &call{into: p, done: done})
+}
+
+func (c *Conn) send(cmd Cmd, flags uint16, off int64, n uint32, payload []byte, p *call) {
 	c.mu.Lock()
 	if c.lost != nil {
 		c.mu.Unlock()
-		return c.lost
+		p.done(c.lost)
+		return
 	}
 	c.next++
 	cookie := c.next
@@ -256,7 +273,6 @@ func (c *Conn) do(cmd Cmd, flags uint16, off int64, n uint32, payload, into []by
 	if err != nil {
 		c.lose(err)
 	}
-	return <-p.done
 }
 
 func (c *Conn) receive() {
@@ -280,15 +296,15 @@ func (c *Conn) receive() {
 			return
 		}
 		if e := binary.BigEndian.Uint32(head[4:]); e != 0 {
-			p.done <- Errno(e)
+			p.done(Errno(e))
 			continue
 		}
 		if _, err := io.ReadFull(c.conn, p.into); err != nil {
 			c.lose(err)
-			p.done <- c.lost
+			p.done(c.lost)
 			return
 		}
-		p.done <- nil
+		p.done(nil)
 	}
 }
 
@@ -301,7 +317,7 @@ func (c *Conn) lose(cause error) {
 		c.conn.Close()
 	}
 	for cookie, p := range c.pending {
-		p.done <- c.lost
+		p.done(c.lost)
 		delete(c.pending, cookie)
 	}
 }

@@ -1,0 +1,127 @@
+package bench
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// disturbed is the share of all cores, 0 to 1, taken by others from which on a cell does not count.
+const disturbed = 0.15
+
+// calmFor is how long a cell waits for others to end, before it runs all the same.
+const calmFor = 10 * time.Second
+
+// window is what the machine did during a cell, in CPU time.
+type window struct {
+	all   time.Duration // what all cores had to give
+	busy  time.Duration // by tasks, and stolen by the hypervisor; without interrupts, which are on behalf of whoever
+	ours  time.Duration // of the servers that are measured, of fio and of the bench
+	tasks time.Duration // of the kernel's own threads: they write back and complete for those that are measured
+}
+
+// others is the share of all cores that nothing measured has used. Busy time is counted in ticks and that of processes
+// exactly, so it may come out a little below none.
+func (w window) others() float64 {
+	if w.all <= 0 {
+		return 0
+	}
+	return max(0, float64(w.busy-w.ours-w.tasks)/float64(w.all))
+}
+
+// isDisturbed is whether a cell counts, by the share of the cores that others had just before and during it. Before it
+// everything measured idles; a cell waits for that, so what is left then will hardly have ended.
+func isDisturbed(before, during float64) bool { return before > disturbed || during > disturbed }
+
+// look takes stock; between two of them lies a window.
+func look(servers []int) (window, error) {
+	var w window
+	w.busy, w.all = cpuTime()
+	u, err := usageOf(servers)
+	if err != nil {
+		return w, err
+	}
+	w.ours, w.tasks = u.cpu+ownTime(), kernelTime()
+	return w, nil
+}
+
+func (w window) since(b window) window {
+	return window{all: w.all - b.all, busy: w.busy - b.busy, ours: w.ours - b.ours, tasks: w.tasks - b.tasks}
+}
+
+// cpuTime is what all cores together have done so far, and what they could have.
+func cpuTime() (busy, all time.Duration) {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, 0
+	}
+	const idle, ioWait, interrupts, softInterrupts, steal = 3, 4, 5, 6, 7
+	line, _, _ := strings.Cut(string(b), "\n")
+	for i, f := range strings.Fields(line)[1:] {
+		if i > steal {
+			break // guest time is in user time already
+		}
+		n, _ := strconv.ParseInt(f, 10, 64)
+		all += time.Duration(n) * clockTick
+		if i != idle && i != ioWait && i != interrupts && i != softInterrupts {
+			busy += time.Duration(n) * clockTick
+		}
+	}
+	return busy, all
+}
+
+// ownTime is the CPU time of this process and of those that it has waited for, fio among them.
+func ownTime() (sum time.Duration) {
+	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
+		var u syscall.Rusage
+		if syscall.Getrusage(who, &u) == nil {
+			sum += time.Duration(u.Utime.Nano() + u.Stime.Nano())
+		}
+	}
+	return sum
+}
+
+// kernelTime is the CPU time of the kernel's threads.
+func kernelTime() (sum time.Duration) {
+	const kernelThread = 0x00200000 // PF_KTHREAD, among the flags in /proc/PID/stat
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return 0
+	}
+	for _, e := range entries {
+		if _, err := strconv.Atoi(e.Name()); err != nil {
+			continue
+		}
+		fields := statFields("/proc/" + e.Name() + "/stat")
+		if len(fields) < statShort {
+			continue // it has just ended
+		}
+		if flags, _ := strconv.ParseUint(fields[6], 10, 64); flags&kernelThread != 0 {
+			sum += cpuOf(fields)
+		}
+	}
+	return sum
+}
+
+// calm waits, at most calmFor, until others leave the machine alone, and is the share of the cores that they had
+// last. Everything measured must idle.
+func calm() (load float64) {
+	for end := time.Now().Add(calmFor); ; {
+		busy1, all1 := cpuTime()
+		time.Sleep(300 * time.Millisecond)
+		busy2, all2 := cpuTime()
+		load = window{all: all2 - all1, busy: busy2 - busy1}.others()
+		if load <= disturbed || time.Now().After(end) {
+			return load
+		}
+	}
+}
+
+// disturbance says what disturbed a cell.
+func (c Cell) disturbance() string {
+	return fmt.Sprintf("others had %.0f %% of the cores before and %.0f %% during it", c.OtherLoad*100,
+		c.OtherDuring*100)
+}

@@ -1,0 +1,55 @@
+package bench
+
+import (
+	"os"
+	"testing"
+	"time"
+)
+
+// What others took of the cores while a cell ran is what was busy and belongs to nobody measured.
+func TestDisturbance(t *testing.T) {
+	const s = time.Second
+	for _, c := range []struct {
+		name   string
+		before float64
+		w      window
+		want   bool
+	}{
+		{"all quiet", 0, window{all: 20 * s}, false},
+		{"we use both cores", 0.02, window{all: 20 * s, busy: 19 * s, ours: 18 * s, tasks: s}, false},
+		{"the kernel writes back for us", 0, window{all: 20 * s, busy: 12 * s, ours: 6 * s, tasks: 6 * s}, false},
+		{"ticks count less than clocks", 0, window{all: 20 * s, busy: 9 * s, ours: 11 * s}, false},
+		{"somebody builds beside us", 0, window{all: 20 * s, busy: 18 * s, ours: 12 * s, tasks: s}, true},
+		{"somebody was at it before", 0.5, window{all: 20 * s, busy: 12 * s, ours: 12 * s}, true},
+		{"a little of others", 0.1, window{all: 20 * s, busy: 14 * s, ours: 12 * s}, false},
+		{"no time has passed", 0, window{}, false},
+	} {
+		if got := isDisturbed(c.before, c.w.others()); got != c.want {
+			t.Errorf("%s: disturbed %v, others had %.2f", c.name, got, c.w.others())
+		}
+	}
+}
+
+// Our own work is ours, whatever else the machine does.
+func TestLook(t *testing.T) {
+	from, err := look(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(300 * time.Millisecond); time.Now().Before(end); {
+	}
+	to, err := look(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := to.since(from)
+	if w.ours < 20*time.Millisecond || w.all < 200*time.Millisecond || w.tasks < 0 || w.busy > w.all {
+		t.Errorf("%+v", w)
+	}
+	if _, err := look([]int{1 << 30}); err == nil {
+		t.Error("a server that is gone is looked at")
+	}
+	if len(statFields("/proc/self/stat")) < statShort || statFields("/proc/none/stat") != nil {
+		t.Errorf("%d: %v", os.Getpid(), statFields("/proc/self/stat"))
+	}
+}

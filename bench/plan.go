@@ -1,0 +1,87 @@
+package bench
+
+import "time"
+
+// step is a cell to be measured.
+type step struct {
+	round  int
+	job    Job
+	target string
+}
+
+// plan is what a run does, in order: the jobs go round, and each round begins with another target, so that no one is
+// always first.
+func plan(o *Options, targets []string) (steps []step) {
+	for round := range o.Rounds {
+		for i, j := range Jobs() {
+			if round >= j.rounds(o) {
+				continue
+			}
+			for k := range targets {
+				if t := targets[(i+round+k)%len(targets)]; j.on(t) {
+					steps = append(steps, step{round, j, t})
+				}
+			}
+		}
+	}
+	return steps
+}
+
+// What steps take beside the job itself, as it was on two cores and a virtio drive that writes 2.5 GB/s. A plan is an
+// estimate: the time left is corrected by how the steps before kept to it.
+const (
+	costAny       = time.Second // to look, to be calm, to start fio
+	costRestart   = 4 * time.Second
+	costWrite     = 3 * time.Second // until our side is at rest
+	costSustained = 8 * time.Second
+	costCeph      = 5 * time.Second
+	fillRate      = 400 << 20 // bytes per second, of a volume, until it is at rest
+)
+
+// cost is how long a step takes.
+func (o *Options) cost(s step) time.Duration {
+	d := costAny + s.job.length(o, s.target)
+	switch s.target {
+	case rawFile, qemu, nbdkitFile, tgtISCSI:
+		return d
+	case cephRep, cephEC:
+		return d + costCeph
+	case local, cached, cachedASDs:
+		d += 2 * costRestart
+	case full:
+		d += costRestart + fillTime(o.Size)
+	default:
+		if s.job.Cold {
+			d += costRestart
+		}
+	}
+	switch {
+	case s.job.Sustained && !o.Quick:
+		d += costSustained
+	case s.job.write():
+		d += costWrite
+	}
+	return d
+}
+
+func fillTime(size int64) time.Duration { return time.Duration(size) * time.Second / fillRate }
+
+// total is how long a run of these steps takes, with all that comes before them.
+func (o *Options) total(steps []step) time.Duration {
+	d := startAll + 2*fillTime(o.Size) + time.Duration(o.Rounds)*o.between()
+	for _, s := range steps {
+		d += o.cost(s)
+	}
+	if o.Peers {
+		d += startPeers + 2*fillTime(o.Size)
+	}
+	return d
+}
+
+// between is what a round needs before its first step: two volumes are written through.
+func (o *Options) between() time.Duration { return 2*fillTime(o.Size) + 2*costWrite }
+
+const (
+	startAll   = 10 * time.Second
+	startPeers = 90 * time.Second
+)
