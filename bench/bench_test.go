@@ -130,12 +130,12 @@ func TestDisturbedRowsHaveNoRatio(t *testing.T) {
 // Who does which job.
 func TestWhoDoesWhat(t *testing.T) {
 	for name, want := range map[string]string{
-		coldRead:                       "vstor, vstor ASDs, vstor short, qemu-nbd, nbdkit file, raw file, one ASD, tgt iSCSI, Ceph 3x, Ceph 4+2",
-		"4K random read QD32, cached":  "vstor cache, ASDs cache",
-		"4K random read QD32":          "vstor TCP, vstor TLS",
-		"4K random read QD128":         "vstor, vstor ASDs, qemu-nbd",
-		"1M puts, 8 at a time":         "one ASD",
-		"1M sequential read QD8, cold": "vstor, vstor ASDs, qemu-nbd, nbdkit file, raw file, vstor TCP, vstor TLS, tgt iSCSI",
+		coldRead:                                       "vstor, vstor ASDs, vstor short, qemu-nbd, nbdkit file, raw file, one ASD, tgt iSCSI, Ceph 3x, Ceph 4+2",
+		"4K random read QD32, cached":                  "vstor cache, ASDs cache",
+		"4K random read QD32":                          "vstor TCP, vstor TLS",
+		"4K random read QD128":                         "vstor, vstor ASDs, qemu-nbd",
+		"1M puts, 8 at a time":                         "one ASD",
+		"1M sequential read QD8, cold":                 "vstor, vstor ASDs, qemu-nbd, nbdkit file, raw file, vstor TCP, vstor TLS, tgt iSCSI",
 		"4K random write QD32, 30 s, drives 80 % full": "vstor 80 %",
 		"4K random write QD32, 120 s":                  "vstor, vstor ASDs, qemu-nbd",
 		"4K random write QD32, degraded":               "vstor ASDs",

@@ -1,6 +1,9 @@
 package bench
 
-import "time"
+import (
+	"regexp"
+	"time"
+)
 
 // Options of a run. Defaults fills in what is zero.
 type Options struct {
@@ -10,6 +13,8 @@ type Options struct {
 	Quick bool   // one round of short cells: a smoke test, its ratios mean little
 	Keep  bool   // leave the work folder
 	Peers bool   // tgt and Ceph too
+	// Only those "JOB on TARGET" are done that it matches; nil: all.
+	Only *regexp.Regexp
 
 	Rounds      int
 	Size        int64 // of a volume, in bytes

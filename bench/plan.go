@@ -18,13 +18,18 @@ func plan(o *Options, targets []string) (steps []step) {
 				continue
 			}
 			for k := range targets {
-				if t := targets[(i+round+k)%len(targets)]; j.on(t) {
+				if t := targets[(i+round+k)%len(targets)]; j.on(t) && o.wants(j, t) {
 					steps = append(steps, step{round, j, t})
 				}
 			}
 		}
 	}
 	return steps
+}
+
+// wants says whether Only lets a job on a target through.
+func (o *Options) wants(j Job, target string) bool {
+	return o.Only == nil || o.Only.MatchString(j.Name+" on "+target)
 }
 
 // What steps take beside the job itself, as it was on two cores and a virtio drive that writes 2.5 GB/s. A plan is an

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -71,13 +72,17 @@ func targets(opt *Options) (list []target, one *oneASD) {
 // all starts everything, does the plan, and stops everything.
 func (b *bench) all(ctx context.Context) error {
 	list, one := targets(b.opt)
-	b.targets = list
+	b.targets = slices.Clone(list)
 	defer func() {
-		for _, t := range list {
+		for _, t := range slices.Backward(list) { // what leans on another comes behind it
 			t.stop()
 		}
 	}()
 	steps := plan(b.opt, b.names())
+	b.targets = slices.DeleteFunc(b.targets, func(t target) bool { return !needed(t, steps) })
+	if len(steps) == 0 {
+		return errs.New(errs.Invalid, "no job on any target fits %s", b.opt.Only)
+	}
 	b.progress.say("%d cells, about %s", len(steps), minutes(b.opt.total(steps)))
 	// The loop that drives the one ASD would queue behind goroutines, as any other would.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(runtime.NumCPU() + 1))
@@ -103,6 +108,19 @@ func (b *bench) all(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// needed says whether a target has anything to do, itself or for another that leans on it.
+func needed(t target, steps []step) bool {
+	return slices.ContainsFunc(steps, func(s step) bool {
+		switch s.target {
+		case local, cachedASDs:
+			return t.name() == s.target || t.name() == processes
+		case cached, overTCP, overTLS:
+			return t.name() == s.target || t.name() == embedded
+		}
+		return t.name() == s.target
+	})
 }
 
 func (b *bench) names() []string {
@@ -157,11 +175,14 @@ func (b *bench) prepare(ctx context.Context, one *oneASD) error {
 	if err := writeThrough(ctx, rawPath(b.opt), b.opt.Size); err != nil {
 		return err
 	}
-	if err := writeThrough(ctx, one.file(), b.opt.driveSize()); err != nil {
-		return err
-	}
-	if err := one.format(ctx); err != nil {
-		return err
+	alone := slices.Contains(b.names(), single)
+	if alone {
+		if err := writeThrough(ctx, one.file(), b.opt.driveSize()); err != nil {
+			return err
+		}
+		if err := one.format(ctx); err != nil {
+			return err
+		}
 	}
 	if err := makeCertificate(tlsDir(b.opt)); err != nil {
 		return err
@@ -179,6 +200,9 @@ func (b *bench) prepare(ctx context.Context, one *oneASD) error {
 		}
 	}
 	b.targets = up
+	if !alone {
+		return nil
+	}
 	return one.fill(ctx)
 }
 

@@ -86,12 +86,6 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		o.InFlight = 1024
 	}
 	r := &run{o: o, slots: make(chan []byte, o.InFlight), late: newHistogram()}
-	random := rand.NewChaCha8([32]byte{byte(time.Now().UnixNano())})
-	for range o.InFlight {
-		b := make([]byte, o.Block)
-		random.Read(b)
-		r.slots <- b
-	}
 	defer r.close()
 	for range o.Conns {
 		c, err := nbdc.Dial(o.Network, o.Addr, o.Export)
@@ -102,6 +96,12 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		if c.Size < int64(o.Block) {
 			return nil, errs.New(errs.Invalid, "load: the export has %d bytes, and blocks have %d", c.Size, o.Block)
 		}
+	}
+	random := rand.NewChaCha8([32]byte{byte(time.Now().UnixNano())})
+	for range o.InFlight {
+		b := make([]byte, o.Block)
+		random.Read(b)
+		r.slots <- b
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.For+2*patience)
 	defer cancel()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"regexp"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -16,11 +17,12 @@ func (a *app) benchCommand() *cobra.Command {
 	var opt bench.Options
 	cmd := &cobra.Command{
 		Use:   "bench",
-		Short: "measure this vstor against qemu-nbd on a raw file",
+		Short: "measure this vstor against others on a raw file",
 		Long: "Measure deployments of its own, in one process and with a process for each ASD, and one ASD alone, against\n" +
-			"qemu-nbd on a raw file: the same jobs, in turns, on one file system. Needs fio and qemu-utils, a machine that\n" +
-			"does nothing else, and up to 28 GB below --dir (here the folder to work in; the current one if it is not\n" +
-			"given). What it makes there it removes.",
+			"qemu-nbd on a raw file, nbdkit on it if it is installed, and the raw file itself: the same jobs, in turns, on\n" +
+			"one file system. Needs fio and qemu-utils, a machine that does nothing else, and up to 31 GB below --dir (here\n" +
+			"the folder to work in; the current one if it is not given). What it makes there it removes. How long it takes\n" +
+			"it says first; jobs during which others used the machine give no ratio.",
 		Args: takes(),
 	}
 	f := cmd.Flags()
@@ -28,6 +30,8 @@ func (a *app) benchCommand() *cobra.Command {
 	f.StringVar(&opt.JSON, "out", "", "file for the results, as JSON")
 	f.BoolVar(&opt.Quick, "quick", false, "one round of short runs: to see that it works")
 	f.BoolVar(&opt.Keep, "keep", false, "leave volumes and logs in place")
+	f.BoolVar(&opt.Peers, "peers", false, "against tgt and Ceph too, where they are installed (see make bench-peers)")
+	only := f.String("only", "", "do only what this regular expression matches in `JOB on TARGET`: 'QD32.* on (vstor|qemu-nbd)$'")
 	f.IntVar(&opt.Rounds, "rounds", 0, "rounds to take medians of; default 3, quick 1")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		opt.Work = "."
@@ -35,6 +39,11 @@ func (a *app) benchCommand() *cobra.Command {
 			opt.Work = a.dir
 		}
 		var err error
+		if *only != "" {
+			if opt.Only, err = regexp.Compile(*only); err != nil {
+				return errs.Wrap(errs.Invalid, err, "--only is no regular expression")
+			}
+		}
 		if opt.Vstor, err = os.Executable(); err != nil {
 			return errs.Wrap(errs.IO, err, "cannot find out where this command lies")
 		}
