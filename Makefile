@@ -6,7 +6,7 @@ export CGO_ENABLED ?= 0
 RUN_DIR ?= $(CURDIR)/var/run
 STEP = @printf '\n== %s  (%s)\n' "$(1)" "$$(date +%T)"
 
-.PHONY: help build run test check unit race e2e bench bench-quick fuzz model deps deps-run clean
+.PHONY: help build run test check unit race e2e bench bench-quick bench-peers fuzz model deps deps-run deps-bench clean
 
 help:
 	@echo "make run          build, install what is missing, start a deployment with a vDisk 'demo' (foreground)"
@@ -16,7 +16,8 @@ help:
 	@echo "make unit race e2e    parts of make test"
 	@echo "make model        the model test on new seeds, MODEL_TIME=10m"
 	@echo "make fuzz         every fuzz target, FUZZ_TIME=30s each"
-	@echo "make bench        measure against qemu-nbd (about 19 minutes); make bench-quick takes 3"
+	@echo "make bench        measure against qemu-nbd and nbdkit (about 50 minutes); make bench-quick takes 5"
+	@echo "make bench-peers  the same against tgt and Ceph too, which it installs"
 	@echo "make clean        remove bin and var"
 
 build:
@@ -67,11 +68,18 @@ fuzz:
 	@for f in $$(grep -rl '^func Fuzz' --include=*_test.go .); do for t in $$(grep -o '^func Fuzz[A-Za-z0-9]*' $$f | sed 's/func //'); do \
 	  echo "== $$t in $$(dirname $$f)"; go test -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZ_TIME) $$(dirname $$f); done; done
 
-bench: deps-run build
+deps-bench:
+	@tools/install fio qemu-utils libnbd-bin nbdkit
+
+bench: deps-bench build
 	bin/vstor bench --dir $(CURDIR)/var/bench
 
-bench-quick: deps-run build
+bench-quick: deps-bench build
 	bin/vstor bench --quick --dir $(CURDIR)/var/bench
+
+bench-peers: deps-bench build
+	@tools/install tgt qemu-block-extra ceph-mon ceph-mgr ceph-osd ceph-common
+	bin/vstor bench --peers --dir $(CURDIR)/var/bench
 
 clean:
 	rm -rf bin var

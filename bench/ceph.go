@@ -195,10 +195,9 @@ func (c *cluster) startOSD(ctx context.Context, id string) error {
 	return c.launch("ceph-osd", id)
 }
 
-// launch starts a daemon, away from fio's CPU.
 func (c *cluster) launch(daemon, id string) error {
 	log := filepath.Join(c.dir, daemon+"-"+id+".out")
-	p, out, err := launch(log, apart([]string{daemon, "-f", "-i", id, "-c", c.conf()})...)
+	p, out, err := launch(log, daemon, "-f", "-i", id, "-c", c.conf())
 	if err != nil {
 		return err
 	}

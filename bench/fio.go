@@ -137,9 +137,9 @@ func (r *result) setPercentiles(ns map[string]float64) {
 }
 
 // parseSeries adds up what fio logged in each second: a line is milliseconds since the start, IOPS, direction, and
-// more, one for each thread and direction. Only the seconds within d are whole.
+// more, one for each thread and direction. Only the seconds within d are whole, and the last of them may not be there.
 func parseSeries(log []byte, d time.Duration) []float64 {
-	series := make([]float64, int(d/time.Second))
+	series, last := make([]float64, int(d/time.Second)), 0
 	for line := range strings.Lines(string(log)) {
 		fields := strings.Split(line, ", ")
 		if len(fields) < 2 {
@@ -149,9 +149,10 @@ func parseSeries(log []byte, d time.Duration) []float64 {
 		n, err2 := strconv.ParseFloat(fields[1], 64)
 		if at := int(math.Round(ms/1000)) - 1; err1 == nil && err2 == nil && at >= 0 && at < len(series) {
 			series[at] += n
+			last = max(last, at+1)
 		}
 	}
-	return series
+	return series[:last]
 }
 
 func lastLine(s string) string {

@@ -79,7 +79,8 @@ const put = "put"
 
 func (j Job) write() bool { return strings.Contains(j.RW, "write") || j.RW == "randrw" || j.RW == put }
 
-// barred says whether the job has a bar to reach. Jobs without one are done once, and not at all in a quick run.
+// barred says whether the job has a bar to reach. Jobs without one are done once, and in a quick run only when they are
+// asked for.
 func (j Job) barred() bool {
 	return slices.ContainsFunc(j.Goals, func(g Goal) bool { return g.Ratio > 0 })
 }
@@ -89,7 +90,7 @@ func (j Job) rounds(o *Options) int {
 	switch {
 	case j.barred() && !j.Soak:
 		return o.Rounds
-	case o.Quick:
+	case o.Quick && o.Only == nil:
 		return 0
 	}
 	return 1

@@ -3,6 +3,10 @@ package bench
 import (
 	"context"
 	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -27,6 +31,7 @@ func percentiles(at func(percent float64) float64) map[string]float64 {
 
 // runOpen does an open-loop job.
 func runOpen(ctx context.Context, to door, j Job, d time.Duration) (result, error) {
+	defer keepTo(ctx, strconv.Itoa(fioCPU))()
 	got, err := load.Run(ctx, load.Options{Network: to.network, Addr: to.addr, Export: volume, Conns: j.Conns,
 		Rate: j.rate, For: d, Block: ids.BlockSize, Write: strings.Contains(j.RW, "write")})
 	if err != nil {
@@ -37,4 +42,17 @@ func runOpen(ctx context.Context, to door, j Job, d time.Duration) (result, erro
 		MBps: float64(n*ids.BlockSize) / 1e6 / got.Took.Seconds(), Series: got.Series}
 	r.setPercentiles(percentiles(func(p float64) float64 { return float64(h.ValueAtPercentile(p)) }))
 	return r, nil
+}
+
+// keepTo keeps all threads of this process to some CPUs, as fio is kept: see fioCPU. restore lets them go where they
+// like.
+func keepTo(ctx context.Context, cpus string) (restore func()) {
+	set := func(cpus string) {
+		exec.CommandContext(ctx, "taskset", "-a", "-p", "-c", cpus, strconv.Itoa(os.Getpid())).Run()
+	}
+	if serverCPUs() == "" {
+		return func() {}
+	}
+	set(cpus)
+	return func() { set(fmt.Sprintf("0-%d", runtime.NumCPU()-1)) }
 }

@@ -52,7 +52,7 @@ func (o *Options) shortened(d time.Duration) time.Duration {
 // of one ASD; and what the peers keep, if they are asked for.
 func (o *Options) Space() int64 {
 	n := o.Size + 2*(asdCount*o.ASDSize+o.Journal) + o.driveSize()
-	if !o.Quick {
+	if !o.Quick || o.Only != nil {
 		n += asdCount*o.fullASDSize() + o.Journal
 	}
 	if o.Peers {

@@ -19,19 +19,20 @@ func rawPath(opt *Options) string { return filepath.Join(opt.Work, "raw.img") }
 type peer struct {
 	opt    *Options
 	as     string
+	tool   string // its command, which the package is named for or nearly so
 	socket string
 	args   []string // of its command
 	p      *process
 }
 
-func newPeer(opt *Options, as, short string) *peer {
-	return &peer{opt: opt, as: as, socket: filepath.Join(opt.Work, short+".sock")}
+func newPeer(opt *Options, as, tool, short string) *peer {
+	return &peer{opt: opt, as: as, tool: tool, socket: filepath.Join(opt.Work, short+".sock")}
 }
 
 func newQemu(opt *Options) *peer {
-	q := newPeer(opt, qemu, "q")
-	q.args = []string{"qemu-nbd", "--aio=io_uring", "--cache=none", "-f", "raw", "-k", q.socket, "-t", "-e", "16",
-		"-x", volume, rawPath(opt)}
+	q := newPeer(opt, qemu, "qemu-nbd", "q")
+	q.args = apart([]string{"qemu-nbd", "--aio=io_uring", "--cache=none", "-f", "raw", "-k", q.socket, "-t", "-e", "16",
+		"-x", volume, rawPath(opt)})
 	return q
 }
 
@@ -39,10 +40,10 @@ func (q *peer) name() string { return q.as }
 
 func (q *peer) start(ctx context.Context) error {
 	os.Remove(q.socket)
-	if _, err := exec.LookPath(q.args[0]); err != nil {
-		return errs.New(errs.Unsupported, "%s is not installed", q.args[0])
+	if _, err := exec.LookPath(q.tool); err != nil {
+		return errs.New(errs.Unsupported, "%s is not installed", q.tool)
 	}
-	p, out, err := launch(q.socket+".log", apart(q.args)...)
+	p, out, err := launch(q.socket+".log", q.args...)
 	if err != nil {
 		return err
 	}
@@ -51,13 +52,14 @@ func (q *peer) start(ctx context.Context) error {
 		io.Copy(io.Discard, out)
 		p.reap()
 	}()
-	return waitFor(ctx, p, q.args[0], func() bool {
+	return waitFor(ctx, p, q.tool, func() bool {
 		_, err := os.Stat(q.socket)
 		return err == nil
 	})
 }
 
-// apart is a command that leaves fio's CPU to fio, where there is another.
+// apart is a command that leaves fio's CPU to fio, where there is another: for a server with one thread, which it would
+// otherwise share a CPU with for seconds. Those with many find their places themselves, and would lack the second.
 func apart(args []string) []string {
 	if cpus := serverCPUs(); cpus != "" {
 		return append([]string{"taskset", "-c", cpus}, args...)
@@ -108,7 +110,7 @@ func (q *peer) run(ctx context.Context, j Job, d time.Duration) (result, error) 
 type nbdkit struct{ *peer }
 
 func newNbdkit(opt *Options) nbdkit {
-	k := nbdkit{newPeer(opt, nbdkitFile, "k")}
+	k := nbdkit{newPeer(opt, nbdkitFile, "nbdkit", "k")}
 	k.args = []string{"nbdkit", "-f", "-U", k.socket, "file", rawPath(opt)}
 	return k
 }

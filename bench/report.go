@@ -47,8 +47,8 @@ type Cell struct {
 	DriveBytes    int64   `json:"drive_written_bytes"`
 	ResidentBytes int64   `json:"server_resident_bytes"`
 	RestSeconds   float64 `json:"rest_seconds"`
-	// CopiedPerByte is how many bytes were copied in user space for each byte served; 0 if the target does not tell.
-	CopiedPerByte float64 `json:"copied_per_byte,omitempty"`
+	// CopiedPerByte is how many bytes were copied in user space for each byte served; nil if the target does not tell.
+	CopiedPerByte *float64 `json:"copied_per_byte,omitempty"`
 	// OtherLoad is the share of all cores that others had just before the job, OtherDuring while it ran. A cell that is
 	// Disturbed was so twice, and counts for no ratio.
 	OtherLoad   float64 `json:"other_load"`

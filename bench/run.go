@@ -170,8 +170,7 @@ type bench struct {
 // prepare makes the files of the peers and of the one ASD, every block of them written once, and starts all
 // servers.
 func (b *bench) prepare(ctx context.Context, one *oneASD) error {
-	b.progress.say("preparing: a raw file of %s and an ASD's of %s, written through once", units.HumanSize(b.opt.Size),
-		units.HumanSize(b.opt.driveSize()))
+	b.progress.say("preparing: a raw file of %s, written through once, and the servers", units.HumanSize(b.opt.Size))
 	if err := writeThrough(ctx, rawPath(b.opt), b.opt.Size); err != nil {
 		return err
 	}
@@ -317,7 +316,8 @@ func (b *bench) cell(ctx context.Context, s step, t target) (Cell, error) {
 		c.CPUUsPerIO = float64((after.cpu - before.cpu).Microseconds()) / float64(r.IOs)
 	}
 	if now, _ := copiedBy(ctx, t); counts && r.Bytes > 0 {
-		c.CopiedPerByte = (now - copied) / float64(r.Bytes)
+		perByte := (now - copied) / float64(r.Bytes)
+		c.CopiedPerByte = &perByte
 	}
 	return c, t.end(ctx)
 }

@@ -21,7 +21,7 @@ type tgt struct {
 
 const tgtName = "iqn.2000-01.test.vstor:bench"
 
-func newTgt(opt *Options) *tgt { return &tgt{peer: newPeer(opt, tgtISCSI, "t")} }
+func newTgt(opt *Options) *tgt { return &tgt{peer: newPeer(opt, tgtISCSI, "qemu-nbd", "t")} }
 
 // control is an environment that keeps tgtd's control socket apart from that of a tgtd of the machine's own.
 func (t *tgt) control(args ...string) []string {
@@ -46,8 +46,8 @@ func (t *tgt) start(ctx context.Context) error {
 
 // serve starts tgtd, and gives it the raw file as a LUN.
 func (t *tgt) serve(ctx context.Context, addr string) error {
-	args := apart([]string{"tgtd", "-f", "-C", "0", "--iscsi", "portal=" + addr})
-	p, out, err := launch(filepath.Join(t.opt.Work, "tgtd.log"), t.control(args...)...)
+	args := t.control("tgtd", "-f", "-C", "0", "--iscsi", "portal="+addr)
+	p, out, err := launch(filepath.Join(t.opt.Work, "tgtd.log"), args...)
 	if err != nil {
 		return err
 	}
