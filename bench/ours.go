@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"vstor/dataplane/api"
+	"vstor/dataplane/config"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/units"
 )
@@ -51,7 +52,11 @@ func (o *ours) name() string {
 // start starts it to read from the drives, through the ASDs where those are processes: the peer keeps nothing in
 // RAM either.
 func (o *ours) start(ctx context.Context) error {
-	return o.startWith(ctx, "--block-cache", "0", "--short-circuit", "off")
+	settings := []string{"--block-cache", "0", "--short-circuit", "off"}
+	if o.spread {
+		settings = append(settings, "--edge-memory", units.FormatSize(config.Default().EdgeMemory))
+	}
+	return o.startWith(ctx, settings...)
 }
 
 // startWith starts it with some settings. Those of the start before, which it remembers, count where none is given.
@@ -210,7 +215,7 @@ func (o *ours) degrade(ctx context.Context, j Job) error {
 
 // revive lets an ASD's process go on that was stopped; it does nothing to one that was not.
 func (o *ours) revive() {
-	if o.spread {
+	if o.spread && len(o.running) > 0 {
 		syscall.Kill(o.lastASD(), syscall.SIGCONT)
 	}
 }

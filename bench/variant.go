@@ -5,6 +5,7 @@ import (
 	"os"
 
 	"vstor/dataplane/api"
+	"vstor/dataplane/config"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/units"
 )
@@ -35,7 +36,12 @@ func (v variant) restart(ctx context.Context) error {
 	if v.as == local {
 		return v.startWith(ctx, "--block-cache", "0", "--short-circuit", "on")
 	}
-	return v.startWith(ctx, "--short-circuit", "off", "--block-cache", units.FormatSize(v.opt.Size/cachedPart*3/2))
+	size := v.opt.Size / cachedPart * 3 / 2
+	settings := []string{"--short-circuit", "off", "--block-cache", units.FormatSize(size)}
+	if v.spread { // the edge has memory of its own, and the cache is in it
+		settings = append(settings, "--edge-memory", units.FormatSize(config.Default().EdgeMemory+2*size))
+	}
+	return v.startWith(ctx, settings...)
 }
 
 func (v variant) end(ctx context.Context) error { return v.restartWith(ctx, v.ours.start) }
