@@ -15,8 +15,8 @@ import (
 	"vstor/dataplane/errs"
 )
 
-// cluster is a Ceph cluster made by hand on loopback: a monitor, a manager and six OSDs with bluestore on files, without
-// authentication, and in it a volume in a pool that replicates, and one whose data are erasure coded.
+// cluster is a Ceph cluster made by hand on loopback, without authentication: a monitor, a manager and six OSDs with
+// bluestore on files. In it is a volume in a pool that replicates, and one whose data are erasure coded.
 type cluster struct {
 	opt     *Options
 	dir     string

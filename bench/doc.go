@@ -3,20 +3,30 @@
 //
 // A run makes volumes of the same size on one file system: a vDisk of a fresh deployment in one process, one of
 // a deployment whose ASDs are processes, and a raw file, written through once, behind qemu-nbd with io_uring
-// and direct IO. The jobs go round, each job on each target, in turns, and medians over the rounds are compared.
+// and direct IO, and behind nbdkit. The jobs go round, each job on each target, in turns, and medians over the
+// rounds are compared.
 // The raw file under fio's own io_uring engine is the limit of the drive. Beside them one ASD stands alone:
 // the bench is its client, over TCP, and does the same jobs on as many bytes.
 //
-//	job.go      what is measured, and the ratios it should reach
-//	target.go   the peer and the raw file: start, restart, what they cost
+// What to do is a plan that is made first, so that a run can say how long it takes; a job during which somebody else
+// used the machine is done once more, and gives no ratio if that was no better.
+//
+//	jobset.go   what is measured, and the ratios it should reach; job.go: what a job is
+//	jobs/       fio's part of it, one file per job, which anybody can run; jobfile.go reads them
+//	options.go  of a run
+//	plan.go     who does what, in which order, and how long it takes; progress.go tells how far it is
+//	run.go      doing it
+//	disturb.go  what others took of the machine meanwhile
+//	fio.go      one fio run
+//	openloop.go one run at a fixed rate, by package load
+//	target.go   what can be measured
+//	peer.go     qemu-nbd, nbdkit and the raw file; tgt.go, ceph.go: those one has to ask for
 //	ours.go     the deployments
-//	variant.go  them with other settings: with a block cache, with short-circuit reads
+//	variant.go  them with other settings: with a block cache, with short-circuit reads, on full drives
 //	tcp.go      one of them over TCP, plain and with TLS; cert.go: its certificate
 //	asd.go      one ASD alone
 //	asdread.go  its reads, by a loop
 //	asdput.go   its puts, by goroutines
-//	fio.go      one fio run
 //	proc.go     CPU and bytes from /proc and /sys
-//	run.go      the order of things
 //	report.go   medians, table, JSON
 package bench

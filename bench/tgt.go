@@ -63,11 +63,14 @@ func (t *tgt) serve(ctx context.Context, addr string) error {
 		}
 		return err == nil
 	})
-	for _, words := range []string{"--op new --mode target --tid 1 -T " + tgtName,
-		"--op new --mode logicalunit --tid 1 --lun 1 --bstype aio -b " + rawPath(t.opt),
-		"--op bind --mode target --tid 1 -I ALL"} {
+	for _, words := range [][]string{
+		{"--op", "new", "--mode", "target", "--tid", "1", "-T", tgtName},
+		{"--op", "new", "--mode", "logicalunit", "--tid", "1", "--lun", "1", "--bstype", "aio", "-b", rawPath(t.opt)},
+		{"--op", "bind", "--mode", "target", "--tid", "1", "-I", "ALL"},
+	} {
 		if err == nil {
-			err = command(ctx, t.control(append([]string{"tgtadm", "-C", "0", "--lld", "iscsi"}, strings.Fields(words)...)...)...)
+			args := append([]string{"tgtadm", "-C", "0", "--lld", "iscsi"}, words...)
+			err = command(ctx, t.control(args...)...)
 		}
 	}
 	return err

@@ -31,7 +31,8 @@ func (a *app) benchCommand() *cobra.Command {
 	f.BoolVar(&opt.Quick, "quick", false, "one round of short runs: to see that it works")
 	f.BoolVar(&opt.Keep, "keep", false, "leave volumes and logs in place")
 	f.BoolVar(&opt.Peers, "peers", false, "against tgt and Ceph too, where they are installed (see make bench-peers)")
-	only := f.String("only", "", "do only what this regular expression matches in `JOB on TARGET`: 'QD32.* on (vstor|qemu-nbd)$'")
+	only := f.String("only", "",
+		"do only what this regular expression matches in `JOB on TARGET`: 'QD32.* on (vstor|qemu-nbd)$'")
 	f.IntVar(&opt.Rounds, "rounds", 0, "rounds to take medians of; default 3, quick 1")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		opt.Work = "."
