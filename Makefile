@@ -6,7 +6,7 @@ export CGO_ENABLED ?= 0
 RUN_DIR ?= $(CURDIR)/var/run
 STEP = @printf '\n== %s  (%s)\n' "$(1)" "$$(date +%T)"
 
-.PHONY: help build run test check unit race e2e bench bench-quick bench-peers fuzz model deps deps-run deps-bench clean
+.PHONY: help build run test check unit race e2e bench bench-quick bench-peers bench-micro bench-cmp bench-codec fuzz model deps deps-run deps-bench clean
 
 help:
 	@echo "make run          build, install what is missing, start a deployment with a vDisk 'demo' (foreground)"
@@ -18,6 +18,7 @@ help:
 	@echo "make fuzz         every fuzz target, FUZZ_TIME=30s each"
 	@echo "make bench        measure against qemu-nbd and nbdkit (about 50 minutes); make bench-quick takes 5"
 	@echo "make bench-peers  the same against tgt and Ceph too, which it installs"
+	@echo "make bench-micro  each hot path alone; bench-cmp: against BASE=HEAD~1, with benchstat; bench-codec: against ISA-L"
 	@echo "make clean        remove bin and var"
 
 build:
@@ -72,14 +73,27 @@ deps-bench:
 	@tools/install fio qemu-utils libnbd-bin nbdkit
 
 bench: deps-bench build
-	bin/vstor bench --dir $(CURDIR)/var/bench
+	bin/vstor bench --dir $(CURDIR)/var/bench --out var/bench.json --html var/bench.html --markdown BENCHMARKS.md
 
 bench-quick: deps-bench build
-	bin/vstor bench --quick --dir $(CURDIR)/var/bench
+	bin/vstor bench --quick --dir $(CURDIR)/var/bench --out var/bench-quick.json --html var/bench-quick.html
 
 bench-peers: deps-bench build
 	@tools/install tgt qemu-block-extra ceph-mon ceph-mgr ceph-osd ceph-common
-	bin/vstor bench --peers --dir $(CURDIR)/var/bench
+	bin/vstor bench --peers --dir $(CURDIR)/var/bench --out var/bench.json --html var/bench.html --markdown BENCHMARKS.md
+
+bench-micro:
+	bench/micro/run
+
+BASE ?= HEAD~1
+bench-cmp:
+	COUNT=$(or $(COUNT),6) bench/micro/run $(BASE)
+
+bench-codec:
+	@tools/install gcc libc6-dev libisal-dev
+	@mkdir -p bin
+	gcc -O2 -Wall -o bin/isal bench/micro/isal/isal.c -lisal
+	go run ./bench/micro -isal bin/isal
 
 clean:
 	rm -rf bin var

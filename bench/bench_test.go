@@ -83,7 +83,10 @@ func TestReport(t *testing.T) {
 		}
 	}
 	var out bytes.Buffer
-	r.print(&out, 4)
+	r.MinJournals = 4
+	if err := r.Print(&out); err != nil {
+		t.Fatal(err)
+	}
 	for _, want := range []string{"MISSED", ">= 1.35", "<= 1.15", "<= 2.30", "<= 5.00 of without", ">= 0.80 of raw file",
 		"vstor ASDs", "one ASD", "round 2 wrote 4.0 journals' worth", "1.25x", "- of vstor TCP", "us CPU/IO"} {
 		if !strings.Contains(out.String(), want) {
@@ -122,7 +125,10 @@ func TestDisturbedRowsHaveNoRatio(t *testing.T) {
 		t.Errorf("%d rows, of cells for IOPS and CPU of two jobs", len(r.Rows))
 	}
 	var out bytes.Buffer
-	r.print(&out, 4)
+	r.MinJournals = 4
+	if err := r.Print(&out); err != nil {
+		t.Fatal(err)
+	}
 	if !strings.Contains(out.String(), "DISTURBED: in 1 of 4 cells something else kept up to 50 %") {
 		t.Error(out.String())
 	}

@@ -28,5 +28,7 @@
 //	asdread.go  its reads, by a loop
 //	asdput.go   its puts, by goroutines
 //	proc.go     CPU and bytes from /proc and /sys
-//	report.go   medians, table, JSON
+//	report.go   medians and ratios; table.go prints them, stored.go keeps them as JSON
+//	compare.go  two stored runs; benchstat.go: lines for another tool that does it
+//	html.go     the page, with its plots; markdown.go: the summary, BENCHMARKS.md
 package bench

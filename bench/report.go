@@ -1,28 +1,27 @@
 package bench
 
 import (
-	"encoding/json"
-	"fmt"
-	"io"
-	"os"
 	"slices"
-	"strconv"
-	"text/tabwriter"
 	"time"
-
-	"vstor/dataplane/errs"
-	"vstor/dataplane/units"
 )
 
 // Report is a whole run.
 type Report struct {
-	Started      time.Time `json:"started"`
-	Machine      machine   `json:"machine"`
-	Rounds       int       `json:"rounds"`
-	VolumeBytes  int64     `json:"volume_bytes"`
-	JournalBytes int64     `json:"journal_bytes"`
-	Rows         []Row     `json:"rows"`
-	Cells        []Cell    `json:"cells"`
+	// Format is that of the stored file, see stored.go.
+	Format  int       `json:"vstor_bench_format"`
+	Started time.Time `json:"started"`
+	// Vstor is the version that was measured, Command what repeats the run.
+	Vstor   string  `json:"vstor"`
+	Command string  `json:"command"`
+	Machine machine `json:"machine"`
+	Quick   bool    `json:"quick"`
+	Rounds  int     `json:"rounds"`
+	// MinJournals is how many journals' worth a sustained write must write for its figure to count.
+	MinJournals  float64 `json:"min_journals"`
+	VolumeBytes  int64   `json:"volume_bytes"`
+	JournalBytes int64   `json:"journal_bytes"`
+	Rows         []Row   `json:"rows"`
+	Cells        []Cell  `json:"cells"`
 }
 
 // Cell is one job on one target in one round.
@@ -67,11 +66,14 @@ type Row struct {
 	Ours    float64 `json:"ours"`
 	Peer    float64 `json:"peer"`
 	Raw     float64 `json:"raw"`
-	Ratio   float64 `json:"ratio"` // of Ours to the base's figure
+	Ratio   float64 `json:"ratio"` // of Ours to the base's figure; 0: none, or disturbed
 	Goal    float64 `json:"goal"`  // 0: none
 	Met     bool    `json:"met"`
-	// Disturbed rows have no ratio: others used the machine during one of their cells.
-	Disturbed bool `json:"disturbed,omitempty"`
+	// Disturbed: so many rounds were that there is no ratio.
+	Disturbed bool `json:"disturbed"`
+	// Writes and Sustained are the job's.
+	Writes    bool `json:"writes"`
+	Sustained bool `json:"sustained"`
 	// SpreadPercent is how far our rounds lie apart, (max-min)/median.
 	SpreadPercent float64 `json:"spread_percent"`
 	OursCPU       float64 `json:"ours_cpu_us_per_io"`
@@ -86,8 +88,8 @@ type Row struct {
 	DriveBytes  int64 `json:"ours_drive_written_bytes"`
 }
 
-func (j Job) value(c Cell) float64 {
-	switch j.Figure {
+func (f Figure) value(c Cell) float64 {
+	switch f {
 	case Latency:
 		return c.MeanUs
 	case P99:
@@ -110,13 +112,29 @@ func (r *Report) of(job, target string) []Cell {
 	return out
 }
 
-func median(cells []Cell, f func(Cell) float64) float64 {
-	if len(cells) == 0 {
-		return 0
+// trusted leaves out disturbed rounds. Not ok: half of the rounds or more are, and what is left is what luck left;
+// then all are given, to be shown and not to be compared.
+func (r *Report) trusted(job, target string) (cells []Cell, ok bool) {
+	all := r.of(job, target)
+	quiet := slices.DeleteFunc(slices.Clone(all), func(c Cell) bool { return c.Disturbed })
+	if 2*len(quiet) <= len(all) {
+		return all, len(all) == 0
 	}
+	return quiet, true
+}
+
+func median(cells []Cell, f func(Cell) float64) float64 {
 	v := make([]float64, len(cells))
 	for i, c := range cells {
 		v[i] = f(c)
+	}
+	return middle(v)
+}
+
+// middle is the median; it sorts.
+func middle(v []float64) float64 {
+	if len(v) == 0 {
+		return 0
 	}
 	slices.Sort(v)
 	n := len(v)
@@ -151,138 +169,41 @@ func (r *Report) row(j Job, g Goal) Row {
 	if g.BaseJob != "" {
 		from = g.BaseJob
 	}
-	us, them, limit := r.of(j.Name, g.Target), r.of(from, qemu), r.of(from, rawFile)
+	us, quiet := r.trusted(j.Name, g.Target)
+	base, baseQuiet := r.trusted(from, g.Base)
+	them, _ := r.trusted(from, qemu)
+	limit, _ := r.trusted(from, rawFile)
 	cpu := func(c Cell) float64 { return c.CPUUsPerIO }
 	mean := func(c Cell) float64 { return c.MeanUs }
 	p99 := func(c Cell) float64 { return c.P99Us }
+	value := j.Figure.value
 	row := Row{Job: j.Name, Figure: j.Figure, Target: g.Target, Base: g.Base, BaseJob: from, Goal: g.Ratio,
-		Ours: median(us, j.value), Peer: median(them, j.value), Raw: median(limit, j.value),
+		Writes: j.write(), Sustained: j.Sustained, Disturbed: !quiet || !baseQuiet,
+		Ours: median(us, value), Peer: median(them, value), Raw: median(limit, value),
 		OursCPU: median(us, cpu), PeerCPU: median(them, cpu), OursMean: median(us, mean), PeerMean: median(them, mean),
 		OursP99: median(us, p99), PeerP99: median(them, p99)}
-	isBad := func(c Cell) bool { return c.Disturbed }
-	row.Disturbed = slices.ContainsFunc(us, isBad) || slices.ContainsFunc(r.of(from, g.Base), isBad)
-	if base := median(r.of(from, g.Base), j.value); base > 0 && !row.Disturbed {
+	if base := median(base, value); base > 0 && !row.Disturbed {
 		row.Ratio = row.Ours / base
 		row.Met = len(us) > 0 && g.Ratio > 0 && j.Met(g, row.Ratio)
 	}
-	lo, hi := row.Ours, row.Ours
-	for _, c := range us {
-		lo, hi = min(lo, j.value(c)), max(hi, j.value(c))
+	row.SpreadPercent = 100 * spread(us, value)
+	for _, c := range r.of(j.Name, g.Target) {
 		row.Bytes += c.Bytes
 		row.ServerBytes += c.ServerBytes
 		row.DriveBytes += c.DriveBytes
 	}
-	if row.Ours > 0 {
-		row.SpreadPercent = (hi - lo) / row.Ours * 100
-	}
 	return row
 }
 
-func (r *Report) print(out io.Writer, minJournals float64) {
-	fmt.Fprintf(out, "\n%s, %d cores, Linux %s, %s, %s; %s; %d rounds, volume %s, journal %s\n\n", r.Machine.CPU,
-		r.Machine.Cores, r.Machine.Kernel, r.Machine.Fio, r.Machine.Qemu, r.Started.Format(time.DateOnly), r.Rounds,
-		units.HumanSize(r.VolumeBytes), units.HumanSize(r.JournalBytes))
-	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "job\t\ton\tits\tqemu-nbd\traw file\tratio\tgoal\t\tspread\tmean us\tp99 us\tCPU us/IO\t")
-	last := ""
-	for _, row := range r.Rows {
-		name := row.Job
-		if name == last {
-			name = ""
-		}
-		last = row.Job
-		goal, verdict := row.verdict()
-		fmt.Fprintf(w, "%s\t%s\t%s\t%.0f\t%s\t%s\t%s\t%s\t%s\t%.0f%%\t%.0f : %s\t%.0f : %s\t%.1f : %s\t\n",
-			name, row.Figure, row.Target, row.Ours, known(row.Peer, 0), known(row.Raw, 0), known(row.Ratio, 2), goal, verdict,
-			row.SpreadPercent, row.OursMean, known(row.PeerMean, 0), row.OursP99, known(row.PeerP99, 0),
-			row.OursCPU, known(row.PeerCPU, 1))
+// spread is how far rounds lie apart, as a share of their median.
+func spread(cells []Cell, f func(Cell) float64) float64 {
+	m := median(cells, f)
+	if m <= 0 {
+		return 0
 	}
-	w.Flush()
-	r.remarks(out, minJournals)
-}
-
-// verdict is the goal of a row, and whether it is met.
-func (row *Row) verdict() (goal, verdict string) {
-	switch {
-	case row.Goal == 0:
-		goal = "-"
-	case row.Figure.less():
-		goal = fmt.Sprintf("<= %.2f", row.Goal)
-	default:
-		goal = fmt.Sprintf(">= %.2f", row.Goal)
+	lo, hi := m, m
+	for _, c := range cells {
+		lo, hi = min(lo, f(c)), max(hi, f(c))
 	}
-	if row.Base == row.Target {
-		goal += " of without"
-	} else if row.Base != "" && row.Base != qemu {
-		goal += " of " + row.Base
-	}
-	switch {
-	case row.Disturbed:
-		return goal, "DISTURBED"
-	case row.Goal == 0:
-		return goal, ""
-	case row.Met:
-		return goal, "met"
-	}
-	return goal, "MISSED"
-}
-
-// known writes a figure, or a dash for one that was not measured.
-func known(v float64, digits int) string {
-	if v == 0 {
-		return "-"
-	}
-	return strconv.FormatFloat(v, 'f', digits, 64)
-}
-
-// remarks says what bears on the table: bytes on the drive, cells that count less than they seem to.
-func (r *Report) remarks(out io.Writer, minJournals float64) {
-	fmt.Fprintln(out, "\nPairs are ours : qemu-nbd's, of the same job; of 1M puts, against its 1M sequential write; "+
-		"of cached reads, against its cold ones.")
-	fmt.Fprintf(out, "%s and %s are the deployment of %s over loopback; TLS 1.3 with certificates.\n", overTCP, overTLS,
-		embedded)
-	for _, j := range Jobs() {
-		done := map[string]bool{}
-		for _, g := range j.Goals {
-			if row := r.row(j, g); j.write() && row.Bytes > 0 && !done[g.Target] {
-				done[g.Target] = true
-				r.written(out, j, &row, minJournals)
-			}
-		}
-	}
-	n, worst := 0, 0.0
-	for _, c := range r.Cells {
-		if c.Disturbed {
-			n++
-		}
-		worst = max(worst, c.OtherLoad, c.OtherDuring)
-	}
-	if n > 0 {
-		fmt.Fprintf(out, "DISTURBED: in %d of %d cells something else kept up to %.0f %% of the cores busy, twice; "+
-			"they give no ratios, measure again on a quiet machine\n", n, len(r.Cells), worst*100)
-	}
-}
-
-// written says what became of the bytes of a writing job on one of our targets.
-func (r *Report) written(out io.Writer, j Job, row *Row, minJournals float64) {
-	fmt.Fprintf(out, "%s, %s: %s written, %s by its processes (%.2fx), %s on the drive (%.2fx)\n", j.Name, row.Target,
-		units.HumanSize(row.Bytes), units.HumanSize(row.ServerBytes), float64(row.ServerBytes)/float64(row.Bytes),
-		units.HumanSize(row.DriveBytes), float64(row.DriveBytes)/float64(row.Bytes))
-	for _, c := range r.of(j.Name, row.Target) {
-		if n := float64(c.Bytes) / float64(r.JournalBytes); j.Sustained && n < minJournals {
-			fmt.Fprintf(out, "  round %d wrote %.1f journals' worth; %.0f are asked for: its figure flatters\n",
-				c.Round+1, n, minJournals)
-		}
-	}
-}
-
-func (r *Report) save(path string) error {
-	b, err := json.MarshalIndent(r, "", "  ")
-	if err == nil {
-		err = os.WriteFile(path, append(b, '\n'), 0o644)
-	}
-	if err != nil {
-		return errs.Wrap(errs.IO, err, "cannot write the results")
-	}
-	return nil
+	return (hi - lo) / m
 }

@@ -49,12 +49,7 @@ func Run(ctx context.Context, opt Options, out io.Writer) error {
 	if err := b.all(ctx); err != nil {
 		return err
 	}
-	b.report.summarize()
-	b.report.print(out, opt.MinJournals)
-	if opt.JSON == "" {
-		return nil
-	}
-	return b.report.save(opt.JSON)
+	return b.report.publish(&opt, out)
 }
 
 // targets are those of a run, in the order in which they are started and, but for the turns, measured.

@@ -26,8 +26,10 @@ func (a *app) benchCommand() *cobra.Command {
 		Args: takes(),
 	}
 	f := cmd.Flags()
-	cmd.AddCommand(a.cacheSimCommand())
+	cmd.AddCommand(a.cacheSimCommand(), a.benchReportCommand(), a.benchCompareCommand())
 	f.StringVar(&opt.JSON, "out", "", "file for the results, as JSON")
+	f.StringVar(&opt.HTML, "html", "", "file for a page with plots of the results")
+	f.StringVar(&opt.Markdown, "markdown", "", "file for a summary; what stands below its marker line is kept")
 	f.BoolVar(&opt.Quick, "quick", false, "one round of short runs: to see that it works")
 	f.BoolVar(&opt.Keep, "keep", false, "leave volumes and logs in place")
 	f.BoolVar(&opt.Peers, "peers", false, "against tgt and Ceph too, where they are installed (see make bench-peers)")

@@ -1,0 +1,162 @@
+package bench
+
+import (
+	"bytes"
+	"fmt"
+	"html"
+	"slices"
+	"strings"
+
+	"vstor/bench/plot"
+)
+
+// HTML is the run as one page that needs nothing else: no script, no font, no picture of another's.
+func (r *Report) HTML() []byte {
+	var b bytes.Buffer
+	title := "vstor bench, " + r.Started.Format("2006-01-02")
+	fmt.Fprintf(&b, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"+
+		"<meta name=\"viewport\" content=\"width=device-width\">\n<title>%s</title>\n<style>%s</style></head><body>\n",
+		title, pageStyle)
+	fmt.Fprintf(&b, "<h1>%s</h1>\n<p>%s</p>\n", title, html.EscapeString(r.tally()))
+	for _, warning := range []string{r.disturbance(), r.quickly()} {
+		if warning != "" {
+			fmt.Fprintf(&b, "<p class=\"warn\">%s</p>\n", html.EscapeString(warning))
+		}
+	}
+	b.WriteString("<table class=\"facts\">\n")
+	for _, f := range r.facts() {
+		fmt.Fprintf(&b, "<tr><th>%s</th><td>%s</td></tr>\n", html.EscapeString(f[0]), html.EscapeString(f[1]))
+	}
+	fmt.Fprintf(&b, "</table>\n<pre>%s</pre>\n", html.EscapeString(r.commands()))
+	r.ratioSection(&b)
+	htmlTable(&b, tableHead, r.table())
+	fmt.Fprintf(&b, "<h2>Every target</h2>\n<p>Medians, and in parentheses their ratio to %s.</p>\n", qemu)
+	head, rows := r.everything()
+	htmlTable(&b, head, rows)
+	r.section(&b, "CPU of all server processes per IO, in microseconds", "", r.cpuPlot)
+	r.section(&b, "Latency by percentile", "Medians of the rounds; each mark to the right leaves a tenth of the IOs.",
+		r.latencyPlot)
+	r.section(&b, "IOPS over time", "Of each target the round whose IOPS are the median.", r.seriesPlot)
+	b.WriteString("<h2>Remarks</h2>\n<ul>\n")
+	for _, line := range r.remarks() {
+		fmt.Fprintf(&b, "<li>%s</li>\n", html.EscapeString(strings.TrimSpace(line)))
+	}
+	b.WriteString("</ul></body></html>\n")
+	return b.Bytes()
+}
+
+func (r *Report) quickly() string {
+	if r.Quick {
+		return "A quick run: its cells are too short for its ratios to mean much."
+	}
+	return ""
+}
+
+// ratioSection is all ratios, in one plot where more is better and in one where less is.
+func (r *Report) ratioSection(b *bytes.Buffer) {
+	b.WriteString("<h2>Ratios and goals</h2>\n<p>The line across a bar is the goal. " +
+		"<span class=\"key met\"></span>met <span class=\"key missed\"></span>missed " +
+		"<span class=\"key plain\"></span>no goal</p>\n")
+	for _, less := range []bool{false, true} {
+		p := plot.Bars{Title: "More is better", Wide: true, One: true}
+		if less {
+			p.Title = "Less is better: latencies and CPU"
+		}
+		for i := range r.Rows {
+			if row := &r.Rows[i]; row.Figure.less() == less && (row.Goal > 0 || row.Ratio > 0) {
+				p.Bars = append(p.Bars, row.bar())
+			}
+		}
+		if len(p.Bars) > 0 {
+			b.WriteString(p.SVG())
+		}
+	}
+}
+
+// bar is a row in the plot of ratios.
+func (row *Row) bar() plot.Bar {
+	_, verdict := row.verdict()
+	out := plot.Bar{Label: row.Job + ", " + row.Target + row.what(), Value: row.Ratio, Mark: row.Goal, Class: "plain"}
+	switch {
+	case row.Disturbed:
+		out.Text = "disturbed"
+	case row.Ratio == 0:
+		out.Text = verdict
+	default:
+		out.Text = strings.TrimSpace(fmt.Sprintf("%.2fx %s", row.Ratio, verdict))
+	}
+	switch {
+	case row.Met:
+		out.Class = "met"
+	case row.Goal > 0 && row.Ratio > 0:
+		out.Class = "missed"
+	}
+	if row.Base != qemu && row.Base != row.Target && row.Base != "" {
+		out.Label += ", of " + row.Base
+	}
+	return out
+}
+
+func htmlTable(b *bytes.Buffer, head []string, rows [][]string) {
+	b.WriteString("<div class=\"wide\"><table>\n<tr>")
+	for _, h := range head {
+		fmt.Fprintf(b, "<th>%s</th>", html.EscapeString(h))
+	}
+	b.WriteString("</tr>\n")
+	for _, cells := range rows {
+		b.WriteString("<tr>")
+		for _, c := range cells {
+			class := ""
+			if isBad(c) {
+				class = " class=\"bad\""
+			}
+			fmt.Fprintf(b, "<td%s>%s</td>", class, html.EscapeString(c))
+		}
+		b.WriteString("</tr>\n")
+	}
+	b.WriteString("</table></div>\n")
+}
+
+// section is a plot for each job that has one, below a legend of all targets: each keeps its colour on the page.
+func (r *Report) section(b *bytes.Buffer, title, say string, draw func(job string) string) {
+	var plots []string
+	for _, j := range r.jobs() {
+		if svg := draw(j); svg != "" {
+			plots = append(plots, svg)
+		}
+	}
+	if len(plots) == 0 {
+		return
+	}
+	fmt.Fprintf(b, "<h2>%s</h2>\n<p>%s</p>\n<p>", html.EscapeString(title), html.EscapeString(say))
+	for i, t := range r.targets() {
+		style := ""
+		if i >= 8 {
+			style = ";opacity:.6"
+		}
+		fmt.Fprintf(b, "<span class=\"key\" style=\"background:var(--s%d)%s\"></span>%s ", i%8, style, html.EscapeString(t))
+	}
+	fmt.Fprintf(b, "</p>\n<div class=\"plots\">\n%s</div>\n", strings.Join(plots, ""))
+}
+
+// jobs are those that were measured, in the order of the run.
+func (r *Report) jobs() (out []string) {
+	for _, k := range keys(r) {
+		if !slices.Contains(out, k.job) {
+			out = append(out, k.job)
+		}
+	}
+	return out
+}
+
+// targets are those that were measured, in an order that no run's turns change: a target has the same colour in the
+// pages of all runs of the same targets.
+func (r *Report) targets() (out []string) {
+	for _, k := range keys(r) {
+		if !slices.Contains(out, k.target) {
+			out = append(out, k.target)
+		}
+	}
+	slices.Sort(out)
+	return out
+}

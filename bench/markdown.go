@@ -1,0 +1,152 @@
+package bench
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"vstor/dataplane/errs"
+	"vstor/dataplane/units"
+)
+
+// marker parts the summary: what stands above it is the command's, what stands below is people's and stays.
+const marker = "<!-- vstor bench writes all that is above this line; below it, write by hand -->"
+
+// handWritten is what a new file has below the marker.
+const handWritten = "\n## Where the time goes\n\nNobody has written this yet.\n"
+
+// writeMarkdown writes the summary and keeps what was written by hand. Errors: IO, Refused (the file has no marker:
+// it is something else).
+func (r *Report) writeMarkdown(path string) error {
+	old, err := os.ReadFile(path)
+	below := handWritten
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return errs.Wrap(errs.IO, err, "cannot read what the summary is to replace")
+	default:
+		_, kept, ok := strings.Cut(string(old), marker+"\n")
+		if !ok && len(bytes.TrimSpace(old)) > 0 {
+			return errs.New(errs.Refused, "%s has no line %q, so `vstor bench` did not write it and does not replace it: "+
+				"name another file, or put that line in front of what is to stay", path, marker)
+		}
+		if ok {
+			below = kept
+		}
+	}
+	var b bytes.Buffer
+	r.markdown(&b)
+	fmt.Fprintf(&b, "%s\n%s", marker, below)
+	return replaceFile(path, b.Bytes())
+}
+
+// replaceFile writes beside a file and renames: what was written by hand is in no second place.
+func replaceFile(path string, b []byte) error {
+	if err := writeFile(path+".new", b); err != nil {
+		return err
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return errs.Wrap(errs.IO, err, "cannot write the results")
+	}
+	return nil
+}
+
+func (r *Report) markdown(b *bytes.Buffer) {
+	fmt.Fprintf(b, "# Benchmarks\n\nMedians of %d rounds of one run; ratios are to the figure of `%s` in the same run "+
+		"unless the goal names another.\n", r.Rounds, qemu)
+	if r.Quick {
+		b.WriteString("**A quick run: its cells are too short for its ratios to mean much.**\n")
+	}
+	b.WriteString("\n| | |\n|---|---|\n")
+	for _, f := range r.facts() {
+		fmt.Fprintf(b, "| %s | %s |\n", f[0], cell(f[1]))
+	}
+	fmt.Fprintf(b, "\nTo repeat it, on a machine that does nothing else:\n\n```\n%s\n```\n", r.commands())
+	fmt.Fprintf(b, "\n## Goals\n\n%s\n\n", r.tally())
+	writeTable(b, tableHead, r.table())
+	fmt.Fprintf(b, "\n## Every target\n\nMedians, and in parentheses their ratio to `%s`.\n\n", qemu)
+	head, rows := r.everything()
+	writeTable(b, head, rows)
+	b.WriteString("\n## Remarks\n\n")
+	for _, line := range r.remarks() {
+		indent := line[:len(line)-len(strings.TrimLeft(line, " "))]
+		fmt.Fprintf(b, "%s* %s\n", indent, strings.TrimSpace(line))
+	}
+	b.WriteString("\n")
+}
+
+// facts are where, when and of what a run was.
+func (r *Report) facts() [][2]string {
+	return [][2]string{
+		{"machine", fmt.Sprintf("%s, %d cores, %s", r.Machine.CPU, r.Machine.Cores, units.HumanSize(r.Machine.RAM))},
+		{"kernel", "Linux " + r.Machine.Kernel},
+		{"date", r.Started.UTC().Format(time.DateTime) + " UTC"},
+		{"vstor", r.Vstor},
+		{"tools", r.Machine.Fio + ", " + r.Machine.Qemu},
+		{"volume, journal", units.HumanSize(r.VolumeBytes) + ", " + units.HumanSize(r.JournalBytes)},
+	}
+}
+
+// commands repeat the run: from a clone, and just it.
+func (r *Report) commands() string {
+	from := "make bench"
+	if r.Quick {
+		from = "make bench-quick"
+	}
+	return from + "        # in a clone, or\n" + r.Command
+}
+
+// tally counts goals, the missed ones by name: where we look bad is said first.
+func (r *Report) tally() string {
+	met, doubtful := 0, 0
+	var missed []string
+	for i := range r.Rows {
+		switch row := &r.Rows[i]; {
+		case row.Goal == 0:
+		case row.Met:
+			met++
+		case row.Disturbed || row.Ratio == 0:
+			doubtful++
+		default:
+			missed = append(missed, fmt.Sprintf("%s on %s%s (%.2f)", row.Job, row.Target, row.what(), row.Ratio))
+		}
+	}
+	s := fmt.Sprintf("%d of %d goals are met.", met, met+doubtful+len(missed))
+	if doubtful > 0 {
+		s += fmt.Sprintf(" %d have no ratio: disturbed, or not measured.", doubtful)
+	}
+	if len(missed) > 0 {
+		s += " MISSED: " + strings.Join(missed, "; ") + "."
+	}
+	return s
+}
+
+func writeTable(b *bytes.Buffer, head []string, rows [][]string) {
+	writeRow(b, head)
+	b.WriteString(strings.Repeat("|---", len(head)) + "|\n")
+	for _, cells := range rows {
+		for i, c := range cells {
+			if isBad(c) {
+				cells[i] = "**" + c + "**"
+			}
+		}
+		writeRow(b, cells)
+	}
+}
+
+// isBad is true of words in a table that must not be overlooked.
+func isBad(s string) bool { return s == "MISSED" || s == "disturbed" }
+
+func writeRow(b *bytes.Buffer, cells []string) {
+	for _, c := range cells {
+		fmt.Fprintf(b, "| %s ", cell(c))
+	}
+	b.WriteString("|\n")
+}
+
+// cell keeps a text inside its cell.
+func cell(s string) string { return strings.NewReplacer("|", "\\|", "\n", " ").Replace(s) }

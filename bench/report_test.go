@@ -1,0 +1,143 @@
+package bench
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"vstor/dataplane/errs"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// sampleRun is a small run: two jobs on two targets, three rounds, one goal met and one missed.
+func sampleRun() *Report {
+	r := &Report{Format: format, Started: time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC), Vstor: "0.1.0",
+		Command: "vstor bench --out run.json", Rounds: 3, MinJournals: 4, VolumeBytes: 2 << 30, JournalBytes: 1 << 30,
+		Machine: machine{CPU: "A CPU <1>", Cores: 2, Kernel: "6.12", RAM: 8 << 30, Fio: "fio-3.39", Qemu: "qemu-nbd 10"}}
+	for _, j := range []struct {
+		name       string
+		ours, peer float64
+	}{{coldRead, 150, 100}, {"70/30 4K QD32", 120, 100}} {
+		for round := range 3 {
+			wobble := float64(round - 1)
+			for target, x := range map[string]float64{embedded: j.ours, qemu: j.peer} {
+				r.Cells = append(r.Cells, Cell{Job: j.name, Target: target, Round: round, IOPS: x + wobble, MeanUs: 1e3 / x,
+					P99Us: 5e3 / x, IOs: 1000, Bytes: 5 << 30, CPUUsPerIO: 2000 / x, Series: []float64{x - 1, x, x + 1},
+					Percentiles: map[string]float64{"50.000000": 900 / x, "99.000000": 5e3 / x, "99.900000": 8e3 / x}})
+			}
+		}
+		row := r.row(Job{Name: j.name, Figure: IOPS}, Goal{Target: embedded, Base: qemu, Ratio: 1.3})
+		r.Rows = append(r.Rows, row)
+	}
+	return r
+}
+
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%s differs (run with -update if it should): %v\n%s", name, err, got)
+	}
+}
+
+// A disturbed round is left out; where most are, there is no ratio and no verdict.
+func TestDisturbedRatios(t *testing.T) {
+	j, g := Job{Name: coldRead, Figure: IOPS}, Goal{Target: embedded, Base: qemu, Ratio: 1.3}
+	r := sampleRun()
+	disturb := func(target string, round int, iops float64) {
+		for i := range r.Cells {
+			if c := &r.Cells[i]; c.Job == coldRead && c.Target == target && c.Round == round {
+				c.OtherLoad, c.Disturbed, c.IOPS = 0.5, true, iops
+			}
+		}
+	}
+	disturb(qemu, 0, 1)
+	if row := r.row(j, g); row.Disturbed || row.Peer != 100.5 || !row.Met {
+		t.Errorf("one of three: %+v", row)
+	}
+	disturb(qemu, 1, 1)
+	row := r.row(j, g)
+	if !row.Disturbed || row.Ratio != 0 || row.Met {
+		t.Errorf("two of three: %+v", row)
+	}
+	if _, rows := r.everything(); rows[0][2] != "disturbed" || rows[0][3] != "150" || rows[1][3] != "120 (1.20x)" {
+		t.Errorf("a ratio to what was disturbed: %q", rows)
+	}
+	r.Rows = []Row{row}
+	var out bytes.Buffer
+	if err := r.Print(&out); err != nil || !strings.Contains(out.String(), "disturbed") ||
+		strings.Contains(out.String(), " met ") || !strings.Contains(out.String(), "in 2 of 12 cells") {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+	if s := r.tally(); s != "0 of 1 goals are met. 1 have no ratio: disturbed, or not measured." {
+		t.Error(s)
+	}
+}
+
+func TestLoad(t *testing.T) {
+	dir := t.TempDir()
+	good := filepath.Join(dir, "good.json")
+	if err := sampleRun().save(good); err != nil {
+		t.Fatal(err)
+	}
+	r, err := Load(good)
+	if err != nil || len(r.Cells) != 12 || len(r.Rows) != 2 || r.Cells[0].Percentiles["50.000000"] == 0 {
+		t.Fatalf("%+v %v", r, err)
+	}
+	for text, want := range map[string]errs.Kind{
+		"":                          errs.Invalid,
+		"hello":                     errs.Invalid,
+		"{}":                        errs.Invalid,
+		"[1]":                       errs.Invalid,
+		`{"cells": [{"job": "x"}]}`: errs.Version,
+		`{"vstor_bench_format": 2, "cells": [{}]}`:          errs.Version,
+		`{"vstor_bench_format": 1, "cells": []}`:            errs.Invalid,
+		`{"vstor_bench_format": 1, "cells": [{"job": 1}]}`:  errs.Invalid,
+		`{"vstor_bench_format": "1", "cells": [{"job": 1}]`: errs.Invalid,
+	} {
+		path := filepath.Join(dir, "bad.json")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Load(path); errs.Of(err) != want || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%q: %v, want %v", text, err, want)
+		}
+	}
+	if _, err := Load(filepath.Join(dir, "none")); errs.Of(err) != errs.IO {
+		t.Error(err)
+	}
+}
+
+// What is published names no folder of this machine.
+func TestCommand(t *testing.T) {
+	got := commandLine([]string{"/home/x/bin/vstor", "bench", "--dir", "/home/x/var/bench", "--out=/tmp/a.json",
+		"--rounds=3"})
+	if got != "vstor bench --dir bench --out=a.json --rounds=3" {
+		t.Error(got)
+	}
+}
+
+func TestBenchstatLines(t *testing.T) {
+	var out bytes.Buffer
+	if err := sampleRun().Benchstat(&out); err != nil {
+		t.Fatal(err)
+	}
+	for want, n := range map[string]int{
+		"\nBenchmarkVstor/job=70:30_4K_QD32/target=qemu_nbd 1000 10000 ns/op ": 3,
+		" 149.0 iops ": 1, " 150.0 iops ": 1, " 151.0 iops ": 1, "\nBenchmarkVstor": 12, "\nUnit iops better=higher\n": 1} {
+		if got := strings.Count(out.String(), want); got != n {
+			t.Errorf("%q is there %d times, want %d:\n%s", want, got, n, out.String())
+		}
+	}
+}

@@ -1,0 +1,124 @@
+package bench
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+
+	"vstor/dataplane/errs"
+	"vstor/dataplane/node"
+)
+
+// format is that of stored runs. It changes when a figure comes to mean something else, for then two runs must not
+// be compared; a figure more is no change.
+const format = 1
+
+// publish ends a run: it prints what came out and writes the files that were asked for.
+func (r *Report) publish(opt *Options, out io.Writer) error {
+	r.Format, r.Quick, r.MinJournals = format, opt.Quick, opt.MinJournals
+	r.Vstor, r.Command = version(), commandLine(os.Args)
+	r.summarize()
+	if err := r.Print(out); err != nil {
+		return errs.Wrap(errs.IO, err, "cannot print the results")
+	}
+	if opt.JSON != "" {
+		if err := r.save(opt.JSON); err != nil {
+			return err
+		}
+	}
+	return r.Write(opt.HTML, opt.Markdown)
+}
+
+// Write writes the page and the summary; an empty name: not that one.
+func (r *Report) Write(html, markdown string) error {
+	var all []error
+	if html != "" {
+		all = append(all, writeFile(html, r.HTML()))
+	}
+	if markdown != "" {
+		all = append(all, r.writeMarkdown(markdown))
+	}
+	return errors.Join(all...)
+}
+
+func writeFile(path string, b []byte) error {
+	if err := os.WriteFile(path, b, 0o644); err != nil {
+		return errs.Wrap(errs.IO, err, "cannot write the results")
+	}
+	return nil
+}
+
+// version is vstor's, with the commit where the build knows it.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return node.Version
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return node.Version + " " + s.Value[:min(12, len(s.Value))]
+		}
+	}
+	return node.Version
+}
+
+// commandLine is a command line as others would type it: folders of this machine mean nothing to them.
+func commandLine(args []string) string {
+	out := make([]string, len(args))
+	for i, a := range args {
+		name, value, isFlag := strings.Cut(a, "=")
+		switch {
+		case i == 0 || filepath.IsAbs(a):
+			out[i] = filepath.Base(a)
+		case isFlag && filepath.IsAbs(value):
+			out[i] = name + "=" + filepath.Base(value)
+		default:
+			out[i] = a
+		}
+	}
+	return strings.Join(out, " ")
+}
+
+func (r *Report) save(path string) error {
+	b, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return errs.Wrap(errs.IO, err, "cannot write the results")
+	}
+	return writeFile(path, append(b, '\n'))
+}
+
+// Load reads a stored run. Errors: IO, Invalid (it is none), Version (it is one of another format).
+func Load(path string) (*Report, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, errs.Wrap(errs.IO, err, "cannot read the run")
+	}
+	var probe struct {
+		Format *int            `json:"vstor_bench_format"`
+		Cells  json.RawMessage `json:"cells"`
+	}
+	if json.Unmarshal(b, &probe) != nil || probe.Cells == nil {
+		return nil, errs.New(errs.Invalid, "%s is no run of `vstor bench`: it takes what `vstor bench --out FILE` wrote",
+			path)
+	}
+	if probe.Format == nil {
+		return nil, errs.New(errs.Version, "%s was written by a vstor that gave its runs no format number; this one reads "+
+			"format %d: measure again", path, format)
+	}
+	if *probe.Format != format {
+		return nil, errs.New(errs.Version, "%s is a run of format %d, and this vstor reads format %d: take the vstor that "+
+			"wrote it, or measure again", path, *probe.Format, format)
+	}
+	r := new(Report)
+	if err := json.Unmarshal(b, r); err != nil {
+		return nil, errs.Wrap(errs.Invalid, err, "%s is a run that was damaged", path)
+	}
+	if len(r.Cells) == 0 {
+		return nil, errs.New(errs.Invalid, "%s is a run in which nothing was measured", path)
+	}
+	return r, nil
+}

@@ -1,0 +1,196 @@
+package bench
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"text/tabwriter"
+	"time"
+
+	"vstor/dataplane/units"
+)
+
+// tableHead names the columns of the table of goals.
+var tableHead = []string{"job", "", "on", "its", qemu, rawFile, "ratio", "goal", "", "spread", "mean us", "p99 us",
+	"CPU us/IO"}
+
+// headline says where and how it was measured.
+func (r *Report) headline() string {
+	s := fmt.Sprintf("%s, %d cores, Linux %s, %s, %s; %s; %d rounds, volume %s, journal %s", r.Machine.CPU,
+		r.Machine.Cores, r.Machine.Kernel, r.Machine.Fio, r.Machine.Qemu, r.Started.Format(time.DateOnly), r.Rounds,
+		units.HumanSize(r.VolumeBytes), units.HumanSize(r.JournalBytes))
+	if r.Quick {
+		s += "; QUICK: its cells are too short to mean much"
+	}
+	return s
+}
+
+// Print writes the table of goals and what bears on it.
+func (r *Report) Print(out io.Writer) error {
+	fmt.Fprintf(out, "\n%s\n\n", r.headline())
+	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', tabwriter.AlignRight)
+	for _, cells := range append([][]string{tableHead}, r.table()...) {
+		for _, c := range cells {
+			fmt.Fprintf(w, "%s\t", c)
+		}
+		fmt.Fprintln(w)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintln(out)
+	for _, line := range r.remarks() {
+		fmt.Fprintln(out, line)
+	}
+	return nil
+}
+
+// table is a line for each goal, in the columns of tableHead; a job is named once.
+func (r *Report) table() [][]string {
+	var out [][]string
+	last := ""
+	for i := range r.Rows {
+		row := &r.Rows[i]
+		name := row.Job
+		if name == last {
+			name = ""
+		}
+		last = row.Job
+		goal, verdict := row.verdict()
+		ratio := known(row.Ratio, 2)
+		if row.Disturbed {
+			ratio = "disturbed"
+		}
+		out = append(out, []string{name, string(row.Figure), row.Target, fmt.Sprintf("%.0f", row.Ours),
+			known(row.Peer, 0), known(row.Raw, 0), ratio, goal, verdict, fmt.Sprintf("%.0f%%", row.SpreadPercent),
+			fmt.Sprintf("%.0f : %s", row.OursMean, known(row.PeerMean, 0)),
+			fmt.Sprintf("%.0f : %s", row.OursP99, known(row.PeerP99, 0)),
+			fmt.Sprintf("%.1f : %s", row.OursCPU, known(row.PeerCPU, 1))})
+	}
+	return out
+}
+
+// everything is each job on each target, ours and peers: the median of its figure, and that as a ratio to qemu-nbd's.
+// Head names the columns.
+func (r *Report) everything() (head []string, rows [][]string) {
+	targets := r.targets()
+	head = append([]string{"job", ""}, targets...)
+	for _, job := range r.jobs() {
+		f := r.figure(job)
+		peer := 0.0
+		if cells, quiet := r.trusted(job, qemu); quiet {
+			peer = median(cells, f.value)
+		}
+		row := []string{job, string(f)}
+		for _, target := range targets {
+			cells, quiet := r.trusted(job, target)
+			text := known(median(cells, f.value), 0)
+			if !quiet {
+				text = "disturbed"
+			} else if peer > 0 && target != qemu && len(cells) > 0 {
+				text += fmt.Sprintf(" (%.2fx)", median(cells, f.value)/peer)
+			}
+			row = append(row, text)
+		}
+		rows = append(rows, row)
+	}
+	return head, rows
+}
+
+// what names the figure where it is not the job's.
+func (row *Row) what() string {
+	if row.Figure == CPU {
+		return ", CPU"
+	}
+	return ""
+}
+
+// verdict is the goal of a row, and whether it is met.
+func (row *Row) verdict() (goal, verdict string) {
+	switch {
+	case row.Goal == 0:
+		goal = "-"
+	case row.Figure.less():
+		goal = fmt.Sprintf("<= %.2f", row.Goal)
+	default:
+		goal = fmt.Sprintf(">= %.2f", row.Goal)
+	}
+	if row.Base == row.Target {
+		goal += " of without"
+	} else if row.Base != "" && row.Base != qemu {
+		goal += " of " + row.Base
+	}
+	switch {
+	case row.Goal == 0:
+		return goal, ""
+	case row.Disturbed:
+		return goal, "?"
+	case row.Ratio == 0:
+		return goal, "not measured"
+	case row.Met:
+		return goal, "met"
+	}
+	return goal, "MISSED"
+}
+
+// known writes a figure, or a dash for one that was not measured.
+func known(v float64, digits int) string {
+	if v == 0 {
+		return "-"
+	}
+	return strconv.FormatFloat(v, 'f', digits, 64)
+}
+
+// remarks says what bears on the table: bytes on the drive, cells that count less than they seem to.
+func (r *Report) remarks() []string {
+	out := []string{
+		"Pairs are ours : qemu-nbd's, of the same job; of 1M puts, against its 1M sequential write; " +
+			"of cached reads, against its cold ones.",
+		fmt.Sprintf("%s and %s are the deployment of %s over loopback; TLS 1.3 with certificates.", overTCP, overTLS,
+			embedded)}
+	said := map[[2]string]bool{} // a job may have two goals on one target
+	for i := range r.Rows {
+		row := &r.Rows[i]
+		key := [2]string{row.Job, row.Target}
+		if row.Writes && row.Bytes > 0 && !said[key] {
+			out = append(out, r.written(row)...)
+		}
+		said[key] = true
+	}
+	if line := r.disturbance(); line != "" {
+		out = append(out, line)
+	}
+	return out
+}
+
+// disturbance says how much of the run something else on the machine took; empty: nothing to speak of.
+func (r *Report) disturbance() string {
+	n, worst := 0, 0.0
+	for i := range r.Cells {
+		if r.Cells[i].Disturbed {
+			n++
+		}
+		worst = max(worst, r.Cells[i].OtherLoad, r.Cells[i].OtherDuring)
+	}
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("DISTURBED: in %d of %d cells something else kept up to %.0f %% of the cores busy, twice; these "+
+		"rounds are left out, and where they are half of a figure's or more it has no ratio: measure again on a quiet "+
+		"machine", n, len(r.Cells), worst*100)
+}
+
+// written says what became of the bytes of a writing job on one of our targets.
+func (r *Report) written(row *Row) []string {
+	out := []string{fmt.Sprintf("%s, %s: %s written, %s by its processes (%.2fx), %s on the drive (%.2fx)", row.Job,
+		row.Target, units.HumanSize(row.Bytes), units.HumanSize(row.ServerBytes),
+		float64(row.ServerBytes)/float64(row.Bytes), units.HumanSize(row.DriveBytes),
+		float64(row.DriveBytes)/float64(row.Bytes))}
+	for _, c := range r.of(row.Job, row.Target) {
+		if n := float64(c.Bytes) / float64(r.JournalBytes); row.Sustained && n < r.MinJournals {
+			out = append(out, fmt.Sprintf("  round %d wrote %.1f journals' worth; %.0f are asked for: its figure flatters",
+				c.Round+1, n, r.MinJournals))
+		}
+	}
+	return out
+}
