@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -57,7 +58,7 @@ func TestReport(t *testing.T) {
 			for target, x := range speed {
 				if x *= f; j.on(target) {
 					r.Cells = append(r.Cells, Cell{Job: j.Name, Target: target, Round: round, IOPS: x, MBps: x, MeanUs: x, P99Us: x,
-						CPUUsPerIO: x, Bytes: 399, ServerBytes: 500})
+						CPUUsPerIO: x, Bytes: 399, WrittenBytes: 399, ServerBytes: 500})
 				}
 			}
 		}
@@ -208,5 +209,41 @@ func TestProc(t *testing.T) {
 	}
 	if m := thisMachine(); m.Cores == 0 || m.Kernel == "" || m.RAM == 0 {
 		t.Errorf("%+v", m)
+	}
+}
+
+func TestSumOf(t *testing.T) {
+	page := "# HELP a_total what\na_total{process=\"edge-0\"} 3\n" +
+		"a_total{process=\"router-0\"} 4e3\na_total_more 5\nb 1\na_total 1\n"
+	if n := sumOf(page, "a_total"); n != 4004 {
+		t.Errorf("the samples of a_total are %v together", n)
+	}
+}
+
+// What is not asked for is not started, but for what it leans on.
+func TestOnlyStartsWhatItNeeds(t *testing.T) {
+	o := Options{Only: regexp.MustCompile("cached on ASDs|QD32 on vstor TLS|80 %")}
+	o.Defaults()
+	list, _ := targets(&o)
+	steps := plan(&o, withoutHeavy())
+	list = slices.DeleteFunc(list, func(t target) bool { return !needed(t, steps) })
+	var names []string
+	for _, t := range list {
+		names = append(names, t.name())
+	}
+	if got := strings.Join(names, ", "); got != "vstor, vstor ASDs, ASDs cache, vstor TLS, vstor 80 %" {
+		t.Error(got)
+	}
+}
+
+// Of a job that does both only the writes are written.
+func TestWrites(t *testing.T) {
+	for _, c := range []struct {
+		j    Job
+		want int64
+	}{{Job{RW: "randread"}, 0}, {Job{RW: "randwrite"}, 1000}, {Job{RW: put}, 1000}, {Job{RW: "randrw", Mix: 70}, 300}} {
+		if got := c.j.writes(1000); got != c.want {
+			t.Errorf("%s writes %d of 1000 bytes", c.j.RW, got)
+		}
 	}
 }

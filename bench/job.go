@@ -63,6 +63,7 @@ type Job struct {
 	RW, Block string
 	Depth     int // of each connection
 	Conns     int
+	Mix       int           // percent of reads, of those that read and write
 	Cold      bool          // restarts our side before the job, so that reads come from the drives
 	Stall     bool          // stops an ASD's process (SIGSTOP) for the job's middle half
 	Down      bool          // stops an ASD's process before the job, and lets it go on behind it
@@ -78,6 +79,17 @@ type Job struct {
 const put = "put"
 
 func (j Job) write() bool { return strings.Contains(j.RW, "write") || j.RW == "randrw" || j.RW == put }
+
+// writes are how many of a job's bytes are written.
+func (j Job) writes(bytes int64) int64 {
+	switch {
+	case j.RW == "randrw":
+		return bytes * int64(100-j.Mix) / 100
+	case j.write():
+		return bytes
+	}
+	return 0
+}
 
 // barred says whether the job has a bar to reach. Jobs without one are done once, and in a quick run only when they are
 // asked for.

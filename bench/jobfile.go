@@ -51,6 +51,7 @@ func (j Job) loaded() Job {
 	o := jobOptions(text)
 	j.RW, j.Block, j.Conns = o["rw"], o["bs"], 1
 	j.Depth, _ = strconv.Atoi(o["iodepth"])
+	j.Mix, _ = strconv.Atoi(o["rwmixread"])
 	if n, err := strconv.Atoi(o["numjobs"]); err == nil {
 		j.Conns = n
 	}

@@ -41,6 +41,8 @@ type Cell struct {
 	Percentiles map[string]float64 `json:"percentiles_us,omitempty"`
 	Series      []float64          `json:"iops_by_second,omitempty"`
 	CPUUsPerIO  float64            `json:"server_cpu_us_per_io"`
+	// WrittenBytes is what of Bytes the client wrote.
+	WrittenBytes int64 `json:"written_bytes"`
 	// ServerBytes is what the server's processes wrote, DriveBytes what the drive was written by all.
 	ServerBytes   int64   `json:"server_written_bytes"`
 	DriveBytes    int64   `json:"drive_written_bytes"`
@@ -188,7 +190,7 @@ func (r *Report) row(j Job, g Goal) Row {
 	}
 	row.SpreadPercent = 100 * spread(us, value)
 	for _, c := range r.of(j.Name, g.Target) {
-		row.Bytes += c.Bytes
+		row.Bytes += c.WrittenBytes
 		row.ServerBytes += c.ServerBytes
 		row.DriveBytes += c.DriveBytes
 	}

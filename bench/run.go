@@ -304,7 +304,8 @@ func (b *bench) cell(ctx context.Context, s step, t target) (Cell, error) {
 	}
 	c := Cell{Job: s.job.Name, Target: s.target, Round: s.round, IOPS: r.IOPS, MBps: r.MBps, MeanUs: r.Mean,
 		P50Us: r.P50, P99Us: r.P99, P999Us: r.P999, IOs: r.IOs, Bytes: r.Bytes, Percentiles: r.Percentiles, Series: r.Series,
-		DriveBytes: driveWritten(b.opt.Work) - driveBefore, OtherLoad: load, OtherDuring: to.since(from).others(),
+		WrittenBytes: s.job.writes(r.Bytes), DriveBytes: driveWritten(b.opt.Work) - driveBefore,
+		OtherLoad: load, OtherDuring: to.since(from).others(),
 		RestSeconds: time.Since(ended).Seconds(), ResidentBytes: after.rss, ServerBytes: after.written - before.written}
 	c.Disturbed = isDisturbed(c.OtherLoad, c.OtherDuring)
 	if r.IOs > 0 {
