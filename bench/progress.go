@@ -66,12 +66,11 @@ func (p *progress) step(cells int, cost time.Duration) {
 	p.doing = ""
 }
 
-// remaining is how long it takes yet: what is planned, at the pace so far.
+// remaining is how long it takes yet: what is planned, at the pace so far. The first steps say little of the pace, so
+// the plan counts as much as a minute of them.
 func remaining(took, spent, left time.Duration) time.Duration {
-	if spent <= 0 {
-		return left
-	}
-	return time.Duration(float64(left) * float64(took) / float64(spent))
+	const trust = time.Minute
+	return time.Duration(float64(left) * float64(took+trust) / float64(spent+trust))
 }
 
 // where is how far it is: cells done, and the time left.
