@@ -247,3 +247,16 @@ func TestWrites(t *testing.T) {
 		}
 	}
 }
+
+// A peer that is not installed is left out with a sentence; qemu-nbd is not, as nothing can be told without it.
+func TestMissingPeer(t *testing.T) {
+	missing := &peer{as: "a peer", tool: "no-such-tool", socket: t.TempDir() + "/s"}
+	err := guest{missing}.start(t.Context())
+	if want := "a peer is left out: no-such-tool is not installed"; !leftOut(guest{missing}, err) ||
+		!strings.Contains(err.Error(), want) {
+		t.Errorf("a peer that may be missing: %v", err)
+	}
+	if err := missing.start(t.Context()); err == nil || leftOut(missing, err) {
+		t.Errorf("a peer that may not be missing: %v", err)
+	}
+}
