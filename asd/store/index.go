@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -24,7 +25,7 @@ import (
 //	'f' fragment key, 20 bytes  record of a fragment (below)
 //	'm'                         meta record: whose index this is (below)
 //	'q' first block u64 BE      version u8 = 2, count u8, two zeros, commit u64, count x (start u64, blocks u64):
-//	                            space at rest, and the commit that deleted it; version 1 has no commit
+//	                            space at rest, and the commit that deleted it; version 1: no commit
 //	'w' commits u64 BE          version u8 = 1, 7 zeros, boot 16 bytes, time i64: a mark (mark.go)
 //
 // Numbers are little endian where not said otherwise.
@@ -146,13 +147,14 @@ func encodeRest(rs []run, commit uint64) []byte {
 	return b
 }
 
-// decodeRest answers commit 0 for a record of version 1: it is older than any mark.
+// decodeRest answers the last commit there can be for a record of version 1: it may be of an older build that was
+// taken back for a while, and younger than every mark.
 func decodeRest(b []byte) (rs []run, commit uint64, err error) {
 	wrong := errs.New(errs.Corrupt, "store: the index has a record of resting space that cannot be")
 	if len(b) < 4 || b[1] == 0 || b[2] != 0 || b[3] != 0 {
 		return nil, 0, wrong
 	}
-	version, rs, b := b[0], make([]run, b[1]), b[4:]
+	version, rs, commit, b := b[0], make([]run, b[1]), uint64(math.MaxUint64), b[4:]
 	if version == restVersion && len(b) >= 8 {
 		commit, b = binary.LittleEndian.Uint64(b), b[8:]
 	} else if version != recordVersion {

@@ -24,7 +24,8 @@ import (
 //	                               └ published before 74 begins: A and B rest from 10 s on at the latest
 //
 // The clock is CLOCK_BOOTTIME: the wall clock may be set. It begins anew with each boot, so a mark of another boot
-// counts for nothing; those rests begin anew, as do those that no mark came after.
+// counts for nothing; those rests begin anew, as do those that no mark came after. An ASD must not be moved to another
+// time namespace within a boot: its clock may have an offset.
 type mark struct {
 	commits uint64 // deletes of commits up to this one
 	at      int64  // CLOCK_BOOTTIME, ns
@@ -36,7 +37,7 @@ const markEvery = int64(time.Second)
 // marks are those of this boot, oldest first: as many as there are seconds in a rest.
 type marks struct {
 	list  []mark
-	dead  []uint64 // of another boot, or wrong: the next mark takes them away
+	dead  []uint64 // of another boot: the next mark takes them away
 	owing bool     // something was deleted after the last one
 }
 
@@ -94,6 +95,7 @@ func (s *Store) leaveMark() {
 	if s.healthy() != nil {
 		return
 	}
+	s.ballast.watch(s)
 	t.addMark(true)
 	if err := t.commit(); err != nil {
 		s.fail(err, "the last commit")
@@ -122,6 +124,12 @@ func (s *Store) loadRest(used []run) ([]run, error) {
 	if err := s.loadMarks(); err != nil {
 		return used, err
 	}
+	// The boot's clock is read first, and once: what passes between the two, with a process that is stopped there, then
+	// lengthens the rests. The other way round, or read anew for each, it would count twice.
+	var boot int64
+	if s.opts.clocked() {
+		boot = s.opts.BootNow()
+	}
 	now := s.opts.Now()
 	err := s.each(keyRest, func(k, v []byte) error {
 		rs, commit, err := decodeRest(v)
@@ -129,8 +137,8 @@ func (s *Store) loadRest(used []run) ([]run, error) {
 			return err
 		}
 		used = append(used, rs...)
-		s.rest.queue = append(s.rest.queue, restItem{runs: rs, until: now.Add(s.restLeft(commit)), number: math.MaxUint64,
-			durable: true})
+		s.rest.queue = append(s.rest.queue, restItem{runs: rs, until: now.Add(s.restLeft(commit, boot)),
+			number: math.MaxUint64, durable: true})
 		s.alloc.resting += runsLen(rs)
 		return nil
 	})
@@ -138,8 +146,8 @@ func (s *Store) loadRest(used []run) ([]run, error) {
 	return used, err
 }
 
-// restLeft is how long what a commit deleted has still to rest.
-func (s *Store) restLeft(commit uint64) time.Duration {
+// restLeft is how long what a commit deleted has still to rest at a time of the boot.
+func (s *Store) restLeft(commit uint64, now int64) time.Duration {
 	i, _ := slices.BinarySearchFunc(s.marks.list, commit, func(m mark, c uint64) int {
 		if m.commits < c {
 			return -1
@@ -150,5 +158,5 @@ func (s *Store) restLeft(commit uint64) time.Duration {
 		s.marks.owing = true // it rests from now on, and that will be known
 		return s.opts.Quarantine
 	}
-	return max(0, s.opts.Quarantine-time.Duration(s.opts.BootNow()-s.marks.list[i].at))
+	return max(0, s.opts.Quarantine-time.Duration(now-s.marks.list[i].at))
 }

@@ -133,3 +133,54 @@ func TestRestAfterKill(t *testing.T) {
 	}
 	r.rests(0)
 }
+
+// A process that is stopped while it opens the store, between one look at the clock and another, loses nothing of a
+// rest: that time is not counted twice.
+func TestRestOfSlowOpen(t *testing.T) {
+	r := newRested(t)
+	must(t, del(r.s, 0))
+	r.rests(1)
+	r.c.add(5 * time.Second)
+	must(t, r.s.Close())
+	boot := r.o.BootNow
+	for stopped := range 4 {
+		looks := 0
+		r.o.BootNow = func() int64 {
+			if looks++; looks == stopped+1 {
+				r.c.add(10 * time.Second)
+			}
+			return boot()
+		}
+		r.s = mustOpen(t, r.o)
+		must(t, r.s.Close())
+	}
+	r.o.BootNow = boot
+	r.s = mustOpen(t, r.o)
+	from := r.o.BootNow()
+	r.c.add(time.Duration(int64(time.Minute)-from) - time.Second) // 59 s after the delete
+	r.rests(1)
+}
+
+// An older build that was taken back for a while writes records without a commit beside marks that it does not know.
+func TestRestAfterOlderBuild(t *testing.T) {
+	r := newRested(t)
+	must(t, del(r.s, 0))
+	r.rests(1)
+	r.c.add(2 * time.Minute)
+	r.rests(0)
+	boot := r.o.BootNow
+	r.o.BootNow = nil // it leaves no marks and touches none
+	r.restart()
+	must(t, del(r.s, 1))
+	b := r.s.ix.db.NewBatch()
+	must(t, r.s.each(keyRest, func(k, v []byte) error {
+		return b.Set(append([]byte{keyRest}, k...), append([]byte{recordVersion, v[1], 0, 0}, v[12:]...), nil)
+	}))
+	must(t, r.s.ix.commit(b, true))
+	r.o.BootNow = boot
+	r.restart()
+	r.c.add(59 * time.Second)
+	r.rests(1)
+	r.c.add(time.Second)
+	r.rests(0)
+}
