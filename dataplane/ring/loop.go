@@ -64,7 +64,7 @@ func New(opts Options) (*Loop, error) {
 	l := &Loop{opts: opts, pool: opts.Pool, ended: make(chan struct{})}
 	l.inbox.init(opts.InboxMax)
 	l.landedFn = l.landed
-	l.spin = spin{on: opts.Spin && runtime.NumCPU() > 1, gap: spinCap}
+	l.spin = spin{on: opts.Spin, gap: spinCap}
 	l.eng = newUring(&l.opts)
 	if l.opts.IO == IOPlain {
 		l.eng = newPlain(&l.opts)

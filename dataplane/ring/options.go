@@ -25,7 +25,7 @@ type Options struct {
 	// CPUs are those that the loop's thread keeps to, by number. Default none: the kernel decides, see thread.go.
 	CPUs []int
 	// Spin lets the loop go round without a sleep while it has much to do (spin.go): for one that has a CPU to itself,
-	// or as good as. A machine with one CPU has none to give.
+	// or as good as.
 	Spin bool
 	// Entries is the size of the submission queue; rounded up to a power of two. Four times as many
 	// operations can be in the kernel at once, more wait in line. Default 1024.

@@ -9,12 +9,12 @@ import "time"
 // The obvious ways are both wrong: to go round always burns a core for a client that sends one request at a time, and
 // for one that sends none; to look for as long as a wake-up costs and then sleep was measured as no gain, for
 // completions come in bursts, and it is the sleep between two of them that is dear. So a loop goes round as long as
-// completions come so fast that it is busy for most of the time anyway, drives are read, and until spinFor after the
-// last. Where only clients are waited for a sleep is better: it lets requests gather, and their replies leave together.
+// completions come closer than spinGap in the mean, drives are read, and until spinFor after the last. Where only
+// clients are waited for a sleep is better: it lets requests gather, and their replies leave together.
 //
 // Somebody else may want the CPU. Where drives are written, other threads of this process do: there is coding and
-// sealing to be done, and a loop that did not sleep took a fourth of their speed on two CPUs. Where not, a pass that
-// takes much longer than it should tells. Both have the loop sleep for a while.
+// sealing to be done. Where not, a pass that takes much longer than it should tells. Both have the loop sleep for a
+// while.
 type spin struct {
 	on     bool
 	n      int64 // completions since a pass took them in
@@ -34,7 +34,7 @@ const (
 	spinCap = 8 * spinGap
 	// spinShare is the weight of a completion in the mean, one part of so many.
 	spinShare = 64
-	// A round that takes spinTaken was taken from us by another thread, which has the CPU for spinOff.
+	// A round that takes spinTaken was most likely taken from us by another thread, which has the CPU for spinOff.
 	spinTaken = int64(time.Millisecond)
 	spinOff   = int64(20 * time.Millisecond)
 )

@@ -24,15 +24,16 @@ type uring struct {
 
 	// The table of what is in the kernel. user_data is an index with the generation of its use: a Go
 	// pointer could neither be followed by the collector there, nor told from that of a former life.
-	slots  []slot
-	free   []int32
-	nfree  int
-	stuck  int    // enters in a row that took nothing
-	reads  int    // of drives, that are out
-	light  bool   // few came back at a time, the last time
-	lacks  string // the first feature this kernel does without
-	counts Stats
-	wakes  wakeFD
+	slots    []slot
+	free     []int32
+	nfree    int
+	stuck    int // enters in a row that took nothing
+	reads    int // of drives, that are out
+	early    int // reads that this pass handed over at once, of mayEarly
+	mayEarly int
+	lacks    string // the first feature this kernel does without
+	counts   Stats
+	wakes    wakeFD
 }
 
 type slot struct {
@@ -70,7 +71,8 @@ func (u *uring) open() (err error) {
 		return errs.Wrap(errs.IO, err, "ring: no eventfd for loop %s", u.opts.Name)
 	}
 	u.wakes.set(fd)
-	// One slot per completion entry: the completion queue cannot overflow but for cancellations.
+	// One slot per completion entry: the completion queue cannot overflow but for cancellations and the reads that are
+	// handed over before their forerunners' entries are given back; the kernel keeps those (FEAT_NODROP).
 	n := int(u.cqEntries)
 	u.slots = make([]slot, n)
 	u.free = make([]int32, n)
@@ -144,18 +146,20 @@ func (u *uring) start(op *Op) bool {
 	u.fill(e, op, rest)
 	if op.code == codeRead {
 		u.reads++
-		if u.light {
+		if u.early < u.mayEarly && u.stuck == 0 {
+			u.early++
 			u.submit(0, 0, 0)
 		}
 	}
 	return true
 }
 
-// lightMost is how many completions a pass may have brought for reads of drives to be handed over at once, each with
-// an io_uring_enter of its own. At the end of the pass, with all the rest, they would save that; but the kernel holds
-// back what comes in one batch until the last of it is issued, the replies' sends among it, and a drive that is
-// told of one read earlier does more of them: alone on a drive at depth 32 one at a time gave 80 thousand a second, two
-// 78, four 73, all that came back at once 64. Where many come back at a time the loop is behind and not the drive.
+// lightMost is how many completions a pass may have brought for reads of drives to be handed over at once, each with an
+// io_uring_enter of its own, and how many reads that are. At the end of the pass, with all the rest, they would save
+// that; but the kernel holds back what comes in one batch until the last of it is issued, the replies' sends among it,
+// and a drive that is told of one read earlier does more of them: alone on a drive at depth 32 one at a time gave 80
+// thousand a second, two 78, four 73, all that came back at once 64. Where many come back at a time the loop is behind
+// and not the drive.
 const lightMost = 16
 
 // room makes sure of an entry and of scratch for n segments. All but reads of a loop with little to do wait for the
@@ -204,6 +208,7 @@ func (u *uring) enter(wait bool, nanos int64) {
 			nanos = retryNanos
 		}
 	}
+	u.early = 0
 	u.submit(iouring.IORING_ENTER_FLAGS_GETEVENTS, least, nanos)
 }
 
@@ -238,7 +243,9 @@ func (u *uring) reap(landed func(*Op, int32, []byte)) {
 		return
 	}
 	u.counts.CQEs += uint64(tail - head)
-	u.light = tail-head <= lightMost
+	if u.mayEarly = lightMost; tail-head > lightMost {
+		u.mayEarly = 0
+	}
 	for ; head != tail; head++ {
 		c := u.cqeAt(head)
 		u.dispatch(c, landed)
