@@ -43,8 +43,8 @@ type Config struct {
 	EdgeMemory     int64         // feeds the pools of the edge's process
 	LocationCache  int64         // of them, for where blocks lie
 	NoRestart      bool          // a child that died stays dead
-	LoopSpin       string        // ShortOn or ShortOff: whether loops with much to do may do without sleep
-	ShortCircuit   string        // ShortOn or ShortOff: whether drives of child processes are read here
+	LoopSpin       string        // On or Off: whether loops with much to do may do without sleep
+	ShortCircuit   string        // On or Off: whether drives of child processes are read here
 	ReadPreference string        // ReadQuick, ReadLocal or ASDs, see Near
 	PlainIO        bool          // no io_uring
 	AllowFaults    bool          // faults may be set by hand
@@ -61,10 +61,10 @@ const (
 	TLSRequired = "required"
 )
 
-// What --short-circuit may be.
+// What --short-circuit and --loop-spin may be.
 const (
-	ShortOn  = "on"
-	ShortOff = "off"
+	On  = "on"
+	Off = "off"
 )
 
 // Default is a Config before anybody said anything.
@@ -83,8 +83,8 @@ func Default() Config {
 		BlockCacheBlock: 64 << 10,
 		StallTimeout:    60 * time.Second,
 		NBDTLS:          TLSOff,
-		LoopSpin:        ShortOn,
-		ShortCircuit:    ShortOn,
+		LoopSpin:        On,
+		ShortCircuit:    On,
 		ReadPreference:  ReadQuick,
 	}
 }

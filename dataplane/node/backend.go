@@ -25,6 +25,7 @@ func (n *Node) openProxy() error {
 	if n.proxy, err = proxy.New(o); err != nil {
 		return err
 	}
+	n.deletes.Store(n.proxy)
 	n.objects = &objects{n.proxy, n.meta}
 	n.source = n.proxy
 	return nil

@@ -190,7 +190,7 @@ func (n *Node) asdArgs(d *drive, sock string) []string {
 		args = append(args, "--plain-io")
 	}
 	if !n.shortCircuit() {
-		args = append(args, "--short-circuit", config.ShortOff)
+		args = append(args, "--short-circuit", config.Off)
 	}
 	if n.cfg.AllowFaults {
 		args = append(args, "--allow-faults", "--control", "unix:"+controlSock(sock))
@@ -203,7 +203,7 @@ func (n *Node) asdArgs(d *drive, sock string) []string {
 func (n *Node) shortCircuit() bool { return shortCircuit(&n.cfg) }
 
 func shortCircuit(c *config.Config) bool {
-	return c.Processes && c.ShortCircuit != config.ShortOff && !c.AllowFaults
+	return c.Processes && c.ShortCircuit != config.Off && !c.AllowFaults
 }
 
 // asdState is told by a drive's client that it came or went.
@@ -211,6 +211,9 @@ func (n *Node) asdState(id ids.ASDID, up bool, err error) {
 	switch {
 	case up && n.awaited.Load():
 		n.log.Info("an ASD answers again", "asd", id)
+		if px := n.deletes.Load(); px != nil {
+			px.ASDReturned() // not by way of maintain, which may be busy for minutes
+		}
 		select {
 		case n.returned <- id:
 		default: // the next look at missing fragments comes anyway

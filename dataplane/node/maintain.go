@@ -51,7 +51,6 @@ func (n *Node) maintain(ctx context.Context) {
 		case r := <-n.rots:
 			n.repair(ctx, r)
 		case <-n.returned:
-			n.proxy.ASDReturned()
 			n.collectGarbage(ctx, garbage, true)
 			n.auditASDs(ctx, audited)
 			left, seen = n.repairMissing(ctx), n.proxy.Counters().PutsDegraded

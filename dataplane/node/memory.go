@@ -196,14 +196,21 @@ func ringOptions(cfg *config.Config, pool *buf.Pool) ring.Options {
 	return ring.Options{Spin: spins(cfg), Pool: pool, Entries: entries, RecvBufs: recvBufs, RecvBufSize: recvBufSize}
 }
 
+// cpus is how many CPUs this process may keep busy, as the runtime found it at the start: those it may run on, or what
+// a container's quota comes to.
+var cpus = runtime.GOMAXPROCS(0)
+
 // spins reports whether loops may go round without a sleep: where each process of the deployment has a CPU, they do not
 // take it from the ASDs that they wait for.
 func spins(cfg *config.Config) bool {
-	busy := cfg.Loops
+	loops, others := cfg.Loops, 0
 	if cfg.Processes {
-		busy += cfg.Loops + cfg.ASDs
+		loops, others = 2*cfg.Loops, cfg.ASDs // router and edge; on a host of its own an edge counts too many
 	}
-	return cfg.LoopSpin != config.ShortOff && busy < runtime.NumCPU()
+	if n := len(cfg.LoopCPUs); n > 0 && loops > n {
+		return false // two on one CPU would keep each other from it
+	}
+	return cfg.LoopSpin != config.Off && loops+others < cpus
 }
 
 // fragmentBytes is what one fragment takes in the proxy's memory.

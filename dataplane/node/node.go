@@ -68,6 +68,7 @@ type Node struct {
 	registry registry
 	drives   []*drive
 	proxy    *proxy.Proxy
+	deletes  atomic.Pointer[proxy.Proxy] // the same once it is open: who resumes deletes when an ASD returns
 	frag     fragCache
 	edge     bool // the process is an edge: only what that needs is there
 	objects  *objects

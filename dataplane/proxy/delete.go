@@ -163,6 +163,12 @@ func (px *Proxy) resumeDeletes(ctx context.Context) (left int, err error) {
 // resume calls finish for every key of a kind and counts those that it could not finish.
 func (px *Proxy) resume(ctx context.Context, kind byte, finish func(meta.Entry) error) (left int, err error) {
 	var after []byte
+	var why error
+	defer func() {
+		if left > 0 {
+			px.opts.Log("proxy: %d deletes wait for ASDs: %v", left, why)
+		}
+	}()
 	for {
 		list, err := px.opts.Meta.Scan(ctx, key(kind), after, 64)
 		if err != nil || len(list) == 0 {
@@ -173,7 +179,7 @@ func (px *Proxy) resume(ctx context.Context, kind byte, finish func(meta.Entry) 
 				return left, errs.Wrap(errs.Canceled, ctx.Err(), "proxy: resuming deletes")
 			}
 			if err := finish(e); err != nil {
-				px.opts.Log("proxy: delete %x: %v", e.Key, err)
+				why = errs.Wrap(errs.Of(err), err, "delete %x", e.Key)
 				left++
 			}
 		}

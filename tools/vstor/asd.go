@@ -172,7 +172,7 @@ func (a *app) asdRunCommand() *cobra.Command {
 	f.BoolVar(&s.Faults, "allow-faults", false, "let peers break it on purpose: for tests")
 	f.BoolVar(&s.PlainIO, "plain-io", false,
 		"do without io_uring, which is slower; happens by itself where io_uring is forbidden")
-	f.StringVar(&s.Short, "short-circuit", config.ShortOn,
+	f.StringVar(&s.Short, "short-circuit", config.On,
 		"whether peers on this host get the drive, to read it themselves: on or off")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := s.fill(cmd, a.env, *file); err != nil {
@@ -195,8 +195,8 @@ func (a *app) asdRun(s *asdSettings) error {
 		return err
 	}
 	switch s.Short {
-	case config.ShortOn, "":
-	case config.ShortOff:
+	case config.On, "":
+	case config.Off:
 		o.Private = true
 	default:
 		return errs.New(errs.Invalid, "--short-circuit is %.40q; it must be on or off", s.Short)
