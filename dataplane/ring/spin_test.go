@@ -1,6 +1,11 @@
 package ring
 
-import "testing"
+import (
+	"testing"
+	"time"
+
+	"vstor/dataplane/buf"
+)
 
 // A loop goes round without a sleep where completions come fast, and only there: not for one request at a time, not
 // after a pause, not where drives are written, and not where somebody else wants the CPU.
@@ -50,4 +55,39 @@ func TestSpinIsWorth(t *testing.T) {
 	s = spin{gap: 0}
 	passes(100, us, read)
 	want(false, "switched off")
+}
+
+// reader reads one page again and again until told to stop.
+type reader struct {
+	l    *Loop
+	fd   int
+	v    *buf.Vec
+	left int
+	done chan struct{}
+}
+
+func (r *reader) RingDone(op *Op, _ int32) {
+	if r.left--; r.left <= 0 {
+		close(r.done)
+		return
+	}
+	r.l.ReadV(op, r.fd, r.v, 0)
+}
+
+// A loop that went round all the time sleeps once nothing is read any more, and stops.
+func TestSpinEnds(t *testing.T) {
+	l := startLoop(t, Options{IO: IOUring, Spin: true})
+	r := &reader{l: l, fd: tempFile(t, 1<<20), v: pages(t, l, 4096, 0), left: 20_000, done: make(chan struct{})}
+	op := &Op{Done: r}
+	on(t, l, func() { l.ReadV(op, r.fd, r.v, 0) })
+	<-r.done
+	on(t, l, func() {}) // the pass of the last read is over
+	before := l.Stats()
+	if before.Spins == 0 {
+		t.Error("20,000 reads one after the other, and the loop slept between all of them")
+	}
+	time.Sleep(100 * time.Millisecond)
+	if after := l.Stats(); after.Spins > before.Spins+1 {
+		t.Errorf("%d spins with nothing to read", after.Spins-before.Spins)
+	}
 }
