@@ -15,6 +15,7 @@ import (
 	"vstor/dataplane/ids"
 	"vstor/dataplane/layout"
 	"vstor/dataplane/meta"
+	"vstor/dataplane/proxy"
 )
 
 // newFsckModel is a running deployment with a vDisk of 8 MiB.
@@ -255,23 +256,7 @@ func FuzzRegistryCopy(f *testing.F) {
 // The newest commits are lost with their entries, and nothing else, so that no gap tells: the vDisk does not open,
 // nothing of it is taken for garbage, and a repair brings it back.
 func TestNewestCommitsLost(t *testing.T) {
-	m := newFsckModel(t, 4)
-	m.rounds(150)
-	m.down(true, false)
-	if n := m.harmNewest(5); n != 5 {
-		t.Fatalf("%d commits", n)
-	}
-	n, err := Start(Options{Config: m.config(), Log: slog.New(slog.NewTextHandler(m.log, nil)), Host: m.host, NoNBD: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	time.Sleep(200 * time.Millisecond) // for who looks for garbage
-	if f := n.failed["v"]; f == nil || !strings.Contains(f.err.Error(), "newest ones are lost") {
-		t.Fatalf("%+v", f)
-	}
-	if err := n.Close(); err != nil {
-		t.Fatal(err)
-	}
+	m := newestLost(t, 4)
 	r := m.fsck(FsckOptions{Repair: true})
 	if r.Found == 0 || r.Found != r.Repaired {
 		t.Fatalf("%+v", r)
@@ -282,4 +267,60 @@ func TestNewestCommitsLost(t *testing.T) {
 	m.rounds(20)
 	m.check()
 	m.down(true, false)
+}
+
+// newestLost is a model whose newest commits are lost, and which was refused for that. A map whose checkpoint is past
+// all of them asks for none and opens: then it is another seed's turn, for how far a checkpoint has come is up to the
+// machine.
+func newestLost(t *testing.T, seed uint64) *model {
+	for range 8 {
+		m := newFsckModel(t, seed)
+		m.rounds(150)
+		m.down(true, false)
+		if n := m.harmNewest(5); n != 5 {
+			t.Fatalf("%d commits", n)
+		}
+		last := m.lastCommit()
+		log := slog.New(slog.NewTextHandler(m.log, nil))
+		n, err := Start(Options{Config: m.config(), Log: log, Host: m.host, NoNBD: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(200 * time.Millisecond) // for who looks for garbage
+		f := n.failed["v"]
+		if f == nil {
+			if c, _ := n.sortedVDisks()[0].m.Checkpoint(); c.Commit < last {
+				t.Fatalf("seed %d: opened with commit %d of %d", seed, c.Commit, last)
+			}
+		}
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if f != nil && strings.Contains(f.err.Error(), "newest ones are lost") {
+			return m
+		}
+		if f != nil {
+			t.Fatalf("%+v", f)
+		}
+		t.Logf("seed %d: the map's checkpoint is past what was lost", seed)
+		seed += 100
+	}
+	t.Fatal("no map's checkpoint was before what was lost")
+	return nil
+}
+
+// lastCommit is the number of the last commit, as the metadata store remembers it.
+func (m *model) lastCommit() (c ids.CommitNum) {
+	m.editMeta(func(s meta.Store) {
+		list, err := s.Scan(context.Background(), []byte("Pl"), nil, 10)
+		if err != nil || len(list) != 1 {
+			m.fatalf("%d last commits: %v", len(list), err)
+		}
+		_, last, err := proxy.DumpCell(list[0].Value)
+		if err != nil {
+			m.fatalf("%v", err)
+		}
+		c = ids.CommitNum(last)
+	})
+	return c
 }
