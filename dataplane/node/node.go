@@ -240,7 +240,7 @@ func (n *Node) openBackend() error {
 	if err != nil {
 		return err
 	}
-	n.registry = registry{n.meta, n.host.FS(), n.cfg.Dir}
+	n.registry = registry{n.meta, n.host.FS(), n.cfg.Dir, new(sync.Mutex)}
 	if err := n.registry.reconcile(n.ctx); err != nil {
 		return err
 	}

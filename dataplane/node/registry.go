@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -49,6 +50,9 @@ type registry struct {
 	meta meta.Store
 	fs   vfs.FS
 	dir  string
+	// kept is held while the copy is made, from the look at the store to the rename: the end of a removal runs beside
+	// whatever comes next, and of two that share a file one would find it gone, or put an older list over a newer one.
+	kept *sync.Mutex
 }
 
 func nameKey(name string) []byte     { return []byte(nameKeys + name) }

@@ -71,6 +71,8 @@ func (g registry) copy(ctx context.Context) (c registryCopy, err error) {
 
 // keep makes the second copy anew. It is durable when keep returns.
 func (g registry) keep(ctx context.Context) error {
+	g.kept.Lock()
+	defer g.kept.Unlock()
 	c, err := g.copy(ctx)
 	if err != nil {
 		return err
