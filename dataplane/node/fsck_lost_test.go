@@ -289,8 +289,11 @@ func newestLost(t *testing.T, seed uint64) *model {
 		time.Sleep(200 * time.Millisecond) // for who looks for garbage
 		f := n.failed["v"]
 		if f == nil {
-			if c, _ := n.sortedVDisks()[0].m.Checkpoint(); c.Commit < last {
-				t.Fatalf("seed %d: opened with commit %d of %d", seed, c.Commit, last)
+			var at ids.CommitNum
+			d := n.sortedVDisks()[0]
+			d.rig.loop.Call(func() { c, _ := d.m.Checkpoint(); at = c.Commit })
+			if at < last {
+				t.Fatalf("seed %d: opened with commit %d of %d", seed, at, last)
 			}
 		}
 		if err := n.Close(); err != nil {
