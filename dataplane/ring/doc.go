@@ -12,9 +12,9 @@
 //	  > hooks of stage 1 (sockets: all replies of the pass leave in one send)
 //	  > one io_uring_enter, which submits and waits
 //
-// It waits only when nothing is left to do. What a callback starts reaches the kernel at the end of the pass, together
-// with all the rest: the batch saves system calls. Reads of drives do not wait for it unless the loop has much to do
-// (uring.go: lightMost).
+// It waits only when nothing is left to do, and where reads of drives come back fast not even then (spin.go). What a
+// callback starts reaches the kernel at the end of the pass, together with all the rest: the batch saves system calls.
+// Reads of drives do not wait for it unless the loop has much to do (uring.go: lightMost).
 //
 // Layers, from the top: loop.go (the pass), op.go and transfer.go (an operation and what happens when it
 // comes back short), inbox.go, timer.go, hook.go, held.go; engine.go is the seam to whatever carries the
