@@ -48,16 +48,20 @@ func (px *Proxy) condemn(ctx context.Context, ns ids.NamespaceID, sco ids.SCONum
 type Garbage struct {
 	Condemned int // put ids that nobody will commit any more
 	Deleted   int // fragments
+	Kept      int // puts, counted on each ASD, of SCOs that are needed and whose manifest is lost
 	Silent    int // ASDs that did not answer: collect again when they are back
 }
 
 // CollectGarbage deletes the fragments of a namespace that no manifest names: of puts that crashed or were
 // given up, and versions that a repair replaced. The caller owns the namespace with epoch, and all of that
 // epoch's puts go through this Proxy, which knows those in flight; whatever else is not committed is dead.
-// Each dead put id is condemned before anything of it is deleted. Errors: Refused with ErrFenced; Corrupt if an
+// Each dead put id is condemned before anything of it is deleted. needed tells of SCOs that the vDisk's map names:
+// if the store has no manifest of one, the manifest is lost, and its fragments are what it can be made from again.
+// nil: nobody can tell. Errors: Refused with ErrFenced; Corrupt if an
 // ASD holds numbers that this metadata store never gave out (see recorded); an ASD that does not answer is no
 // error.
-func (px *Proxy) CollectGarbage(ctx context.Context, ns ids.NamespaceID, epoch ids.Epoch) (Garbage, error) {
+func (px *Proxy) CollectGarbage(ctx context.Context, ns ids.NamespaceID, epoch ids.Epoch,
+	needed func(ids.SCONum) bool) (Garbage, error) {
 	var g Garbage
 	if err := px.begin(); err != nil {
 		return g, err
@@ -75,7 +79,7 @@ func (px *Proxy) CollectGarbage(ctx context.Context, ns ids.NamespaceID, epoch i
 	n := px.namespace(ns)
 	n.maint.Lock()
 	defer n.maint.Unlock()
-	c := collection{px: px, ns: ns, epoch: epoch, condemned: make(map[ids.PutID]bool)}
+	c := collection{px: px, ns: ns, epoch: epoch, needed: needed, condemned: make(map[ids.PutID]bool)}
 	if err := c.look(ctx); err != nil {
 		return g, err
 	}
@@ -96,6 +100,7 @@ type collection struct {
 	px        *Proxy
 	ns        ids.NamespaceID
 	epoch     ids.Epoch
+	needed    func(ids.SCONum) bool
 	condemned map[ids.PutID]bool // false: found alive; of the current SCO only
 	sco       ids.SCONum         // whose puts condemned holds
 	garbage   Garbage
@@ -199,6 +204,9 @@ func (c *collection) judge(ctx context.Context, a *ASD, keys []layout.FragKey) (
 	if err := c.recorded(ctx, a, sco, put); err != nil {
 		return nil, err
 	}
+	if m == nil && c.needed != nil && c.needed(sco) {
+		return nil, c.keep(ctx)
+	}
 	if c.sco != sco {
 		c.sco = sco
 		clear(c.condemned)
@@ -219,6 +227,18 @@ func (c *collection) judge(ctx context.Context, a *ASD, keys []layout.FragKey) (
 	}
 	c.garbage.Condemned++
 	return keys, nil
+}
+
+// keep notes that a put stays, unless it had a manifest until the namespace was deleted or taken.
+func (c *collection) keep(ctx context.Context) error {
+	owner, err := c.px.Owner(ctx, c.ns)
+	if err == nil && owner != c.epoch {
+		err = fenced(c.ns, c.epoch)
+	}
+	if err == nil {
+		c.garbage.Kept++
+	}
+	return err
 }
 
 // superseded are the keys of a committed put that its manifest does not name: older versions, and

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -89,17 +90,42 @@ func TestGarbageOfAnOldStore(t *testing.T) {
 		}
 		all := r.fragments()
 		r.rewind(kind, 1)
-		if g, err := r.CollectGarbage(ctx, ns, e); errs.Of(err) != errs.Corrupt || g != (Garbage{}) || r.fragments() != all {
+		if g, err := r.CollectGarbage(ctx, ns, e, nil); errs.Of(err) != errs.Corrupt || g != (Garbage{}) ||
+			r.fragments() != all {
 			t.Fatalf("%q: %+v %v, %d fragments of %d left", kind, g, err, r.fragments(), all)
 		}
 		r.rewind(kind, 3)
-		if g, err := r.CollectGarbage(ctx, ns, e); kind == keySCOs &&
+		if g, err := r.CollectGarbage(ctx, ns, e, nil); kind == keySCOs &&
 			(errs.Of(err) != errs.Corrupt || g != (Garbage{}) || r.fragments() != all) {
 			t.Fatalf("%q, below what was given out: %+v %v, %d fragments of %d left", kind, g, err, r.fragments(), all)
 		}
 		r.rewind(kind, was)
 	}
 	r.mustRead(r.manifestOf(2), src.b)
+}
+
+// A SCO that the map names and that has no manifest is no garbage: the manifest is lost. What became of the vDisk
+// since is told first.
+func TestGarbageSparesWhatTheMapNames(t *testing.T) {
+	r := newRig(t, 6, nil)
+	e := r.own()
+	src := newContent(100_000, 3)
+	for sco := range ids.SCONum(2) {
+		r.commit(r.put(e, sco+1, src))
+		if err := r.DropManifest(ctx, ns, sco+1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.crash()
+	all, named := r.fragments(), func(sco ids.SCONum) bool { return sco == 1 }
+	g, err := r.CollectGarbage(ctx, ns, e, named)
+	if err != nil || g.Kept != all/2 || g.Deleted != all/2 || r.fragments() != all/2 {
+		t.Fatalf("%+v %v, %d fragments of %d left", g, err, r.fragments(), all)
+	}
+	fence := func(sco ids.SCONum) bool { r.own(); return named(sco) }
+	if g, err := r.CollectGarbage(ctx, ns, e, fence); !errors.Is(err, ErrFenced) || g.Kept != 0 || r.fragments() != all/2 {
+		t.Fatalf("%+v %v", g, err)
+	}
 }
 
 func TestTakeOwnershipBeyond(t *testing.T) {

@@ -50,7 +50,7 @@ func TestEpochFence(t *testing.T) {
 	for _, err := range []error{
 		func() error { _, err := r.ReserveSCOs(ctx, ns, e1, 10); return err }(),
 		r.put(e1, 2, src).Commit(ctx), // a put may still run on its old range; the commit is the fence
-		func() error { _, err := r.CollectGarbage(ctx, ns, e1); return err }(),
+		func() error { _, err := r.CollectGarbage(ctx, ns, e1, nil); return err }(),
 	} {
 		if !errors.Is(err, ErrFenced) {
 			t.Fatal(err)
@@ -123,7 +123,7 @@ func TestCrashBeforeCommit(t *testing.T) {
 		if again {
 			e = r.own()
 		}
-		g, err := r.CollectGarbage(ctx, ns, e)
+		g, err := r.CollectGarbage(ctx, ns, e, nil)
 		want := Garbage{Condemned: 1, Deleted: live}
 		if again {
 			want = Garbage{}
@@ -142,7 +142,7 @@ func TestCrashAfterCommit(t *testing.T) {
 	r.commit(r.put(e, 1, src))
 	r.crash()
 	r.mustRead(r.manifestOf(1), src.b)
-	g, err := r.CollectGarbage(ctx, ns, r.own())
+	g, err := r.CollectGarbage(ctx, ns, r.own(), nil)
 	if err != nil || g != (Garbage{}) {
 		t.Fatalf("%+v %v", g, err)
 	}
@@ -154,7 +154,7 @@ func TestGarbageSparesPutsInFlight(t *testing.T) {
 	e := r.own()
 	src := newContent(900_000, 4)
 	p := r.put(e, 1, src)
-	if g, err := r.CollectGarbage(ctx, ns, e); err != nil || g != (Garbage{}) {
+	if g, err := r.CollectGarbage(ctx, ns, e, nil); err != nil || g != (Garbage{}) {
 		t.Fatalf("%+v %v", g, err)
 	}
 	r.commit(p)
@@ -172,7 +172,7 @@ func TestCondemnedPutCannotCommit(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Close(ctx)
-	if g, err := other.CollectGarbage(ctx, ns, e); err != nil || g.Condemned != 1 || r.fragments() != 0 {
+	if g, err := other.CollectGarbage(ctx, ns, e, nil); err != nil || g.Condemned != 1 || r.fragments() != 0 {
 		t.Fatalf("%+v %v", g, err)
 	}
 	if err := p.Commit(ctx); !errors.Is(err, ErrCondemned) || errs.Of(err) != errs.Canceled {
@@ -250,7 +250,7 @@ func TestDeleteIsResumed(t *testing.T) {
 		t.Fatal("a dead ASD deleted")
 	}
 	r.crash()
-	if g, err := r.CollectGarbage(ctx, ns, e); err != nil || g.Condemned != 0 || g.Silent != 1 {
+	if g, err := r.CollectGarbage(ctx, ns, e, nil); err != nil || g.Condemned != 0 || g.Silent != 1 {
 		t.Fatalf("%+v %v", g, err)
 	}
 	if left, err := r.ResumeDeletes(ctx); left != 1 || err != nil || r.Counters().DeletesLeft != 1 {
@@ -360,7 +360,7 @@ func TestRepair(t *testing.T) {
 			undo()
 		}
 	}
-	if g, err := r.CollectGarbage(ctx, ns, e); err != nil || g.Deleted != 0 {
+	if g, err := r.CollectGarbage(ctx, ns, e, nil); err != nil || g.Deleted != 0 {
 		t.Fatalf("%+v %v", g, err)
 	}
 }
@@ -388,7 +388,7 @@ func TestRepairAdopts(t *testing.T) {
 	if !m.Whole() || m.Frag(0, 3).Version != 0 || m.Frag(0, 4).Version != 1 || !r.onlyLive() {
 		t.Fatalf("%+v", m.Frags)
 	}
-	if g, err := r.CollectGarbage(ctx, ns, e); err != nil || g != (Garbage{}) {
+	if g, err := r.CollectGarbage(ctx, ns, e, nil); err != nil || g != (Garbage{}) {
 		t.Fatalf("%+v %v", g, err)
 	}
 	r.mustRead(m, src.b)
@@ -427,7 +427,7 @@ func TestGarbageOfOldVersions(t *testing.T) {
 	r.stores[m.Target(0, 1).ASD].frags[stray] = []byte{1}
 	stray.Chunk = 900
 	s.frags[stray] = []byte{1}
-	if g, err := r.CollectGarbage(ctx, ns, e); err != nil || g.Deleted != 3 || !r.onlyLive() {
+	if g, err := r.CollectGarbage(ctx, ns, e, nil); err != nil || g.Deleted != 3 || !r.onlyLive() {
 		t.Fatalf("%+v %v", g, err)
 	}
 	r.mustRead(r.manifestOf(1), src.b)
