@@ -12,6 +12,7 @@ import (
 
 	"vstor/asd/client"
 	"vstor/asd/proto"
+	"vstor/dataplane/api"
 	"vstor/dataplane/config"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/units"
@@ -84,7 +85,7 @@ func (a *oneASD) start(ctx context.Context) error {
 func (a *oneASD) startOn(ctx context.Context, addr string) error {
 	memory := config.Default().ASDMemory // what a deployment gives each of its ASD processes
 	p, out, err := launch(a.dir+".log", append([]string{a.opt.Vstor, "asd", "run", "--secret", a.secretFile(),
-		"--listen", addr, "--memory", units.FormatSize(memory)}, a.identity()...)...)
+		"--listen", addr, "--api", a.dir, "--memory", units.FormatSize(memory)}, a.identity()...)...)
 	if err != nil {
 		return err
 	}
@@ -123,6 +124,9 @@ func (a *oneASD) connect(ctx context.Context, addr string, gone <-chan struct{})
 	}
 	return errs.New(errs.IO, "`vstor asd run` does not answer after %v: %v", startTimeout, a.client.Err())
 }
+
+// faces is its process.
+func (a *oneASD) faces() []face { return []face{{"asd", api.NewClient(a.dir)}} }
 
 func (a *oneASD) stop() error {
 	if a.client != nil {

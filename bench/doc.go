@@ -27,6 +27,7 @@
 //	asd.go      one ASD alone
 //	asdread.go  its reads, by a loop
 //	asdput.go   its puts, by goroutines
+//	profile.go  where the time of our processes goes meanwhile
 //	proc.go     CPU and bytes from /proc and /sys
 //	report.go   medians and ratios; table.go prints them, stored.go keeps them as JSON
 //	compare.go  two stored runs; benchstat.go: lines for another tool that does it

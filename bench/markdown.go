@@ -61,6 +61,9 @@ func (r *Report) markdown(b *bytes.Buffer) {
 	if r.Quick {
 		b.WriteString("**A quick run: its cells are too short for its ratios to mean much.**\n")
 	}
+	if r.Profiled {
+		b.WriteString("**Profiles were taken meanwhile, which takes time: its figures are too low.**\n")
+	}
 	b.WriteString("\n| | |\n|---|---|\n")
 	for _, f := range r.facts() {
 		fmt.Fprintf(b, "| %s | %s |\n", f[0], cell(f[1]))

@@ -13,6 +13,8 @@ type Options struct {
 	Quick bool   // one round of short cells: a smoke test, its ratios mean little
 	Keep  bool   // leave the work folder
 	Peers bool   // tgt and Ceph too
+	// Profile is a folder for profiles of our processes, which take time themselves; empty: none.
+	Profile string
 	// HTML and Markdown are files for a page and a summary of the results; empty: none.
 	HTML, Markdown string
 	// Only those "JOB on TARGET" are done that it matches; nil: all.

@@ -130,11 +130,7 @@ func (o *ours) findProcesses() ([]int, error) {
 	if !o.spread {
 		return pids, nil
 	}
-	children := []string{"router-0", "edge-0"}
-	for i := range asdCount {
-		children = append(children, fmt.Sprintf("asd-%d", i))
-	}
-	for _, child := range children {
+	for _, child := range children() {
 		b, err := os.ReadFile(filepath.Join(o.dir, "run", child+".pid"))
 		if err != nil {
 			return nil, errs.Wrap(errs.IO, err, "%s runs in no process", child)
@@ -243,5 +239,25 @@ func sumOf(page, metric string) (sum float64) {
 }
 
 func (o *ours) pids() []int { return o.running }
+
+// faces are its processes: the parent, and its children if it has any.
+func (o *ours) faces() []face {
+	list := []face{{"vstor", o.client}}
+	if o.spread {
+		for _, child := range children() {
+			list = append(list, face{child, api.NewClient(filepath.Join(o.dir, "run", child))})
+		}
+	}
+	return list
+}
+
+// children are the names of the processes below the parent.
+func children() []string {
+	names := []string{"router-0", "edge-0"}
+	for i := range asdCount {
+		names = append(names, fmt.Sprintf("asd-%d", i))
+	}
+	return names
+}
 
 func (o *ours) rest(ctx context.Context, d time.Duration) error { return quiesce(ctx, o.running, d) }

@@ -15,7 +15,9 @@ type Report struct {
 	Command string  `json:"command"`
 	Machine machine `json:"machine"`
 	Quick   bool    `json:"quick"`
-	Rounds  int     `json:"rounds"`
+	// Profiled says that profiles were taken meanwhile.
+	Profiled bool `json:"profiled,omitempty"`
+	Rounds   int  `json:"rounds"`
 	// MinJournals is how many journals' worth a sustained write must write for its figure to count.
 	MinJournals  float64 `json:"min_journals"`
 	VolumeBytes  int64   `json:"volume_bytes"`

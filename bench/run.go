@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -26,8 +27,13 @@ func Run(ctx context.Context, opt Options, out io.Writer) error {
 	if err := check(&opt); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(opt.Work, 0o700); err != nil {
-		return errs.Wrap(errs.IO, err, "cannot make the work folder")
+	for _, dir := range []string{opt.Work, opt.Profile} {
+		if dir == "" {
+			continue
+		}
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return errs.Wrap(errs.IO, err, "cannot make the folder %s", dir)
+		}
 	}
 	work, err := os.MkdirTemp(opt.Work, "bench-")
 	if err == nil {
@@ -284,8 +290,10 @@ func (b *bench) cell(ctx context.Context, s step, t target) (Cell, error) {
 	if err != nil {
 		return Cell{}, err
 	}
-	r, err := t.run(ctx, s.job, s.job.length(b.opt, s.target))
-	if err != nil {
+	length := s.job.length(b.opt, s.target)
+	keep := b.profile(ctx, s, t, length)
+	r, err := t.run(ctx, s.job, length)
+	if err = errors.Join(err, keep()); err != nil {
 		return Cell{}, err
 	}
 	to, err := look(t.pids())

@@ -19,7 +19,7 @@ const format = 1
 
 // publish ends a run: it prints what came out and writes the files that were asked for.
 func (r *Report) publish(opt *Options, out io.Writer) error {
-	r.Format, r.Quick, r.MinJournals = format, opt.Quick, opt.MinJournals
+	r.Format, r.Quick, r.Profiled, r.MinJournals = format, opt.Quick, opt.Profile != "", opt.MinJournals
 	r.Vstor, r.Command = version(), commandLine(os.Args)
 	r.summarize()
 	if err := r.Print(out); err != nil {

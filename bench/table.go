@@ -22,6 +22,9 @@ func (r *Report) headline() string {
 	if r.Quick {
 		s += "; QUICK: its cells are too short to mean much"
 	}
+	if r.Profiled {
+		s += "; PROFILED: that took time, its figures are too low"
+	}
 	return s
 }
 
@@ -144,7 +147,7 @@ func known(v float64, digits int) string {
 // remarks says what bears on the table: bytes on the drive, cells that count less than they seem to.
 func (r *Report) remarks() []string {
 	out := []string{
-		"Pairs are ours : qemu-nbd's, of the same job; of 1M puts, against its 1M sequential write; " +
+		"Pairs are ours : qemu-nbd's, of the same job; of 1M puts, against its sequential writes; " +
 			"of cached reads, against its cold ones.",
 		fmt.Sprintf("%s and %s are the deployment of %s over loopback; TLS 1.3 with certificates.", overTCP, overTLS,
 			embedded)}

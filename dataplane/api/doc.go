@@ -1,5 +1,6 @@
 // Package api is the HTTP face of a deployment: what the command talks to on DIR/api.sock, and what a
-// monitor scrapes. JSON below /api/v1, Prometheus text on /metrics, /healthz, /readyz, /debug/pprof.
+// monitor scrapes. JSON below /api/v1, Prometheus text on /metrics, /healthz, /readyz, /debug/pprof, and /debug/fgprof,
+// a profile by wall clock.
 //
 //	GET    /api/v1/vdisks          {"vdisks": [...]}
 //	POST   /api/v1/vdisks          {"name": "demo", "size": "10G"} or {"name": "demo", "size_bytes": N}; 201

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/valyala/fasthttp"
 	"github.com/valyala/fasthttp/pprofhandler"
 
+	"vstor/dataplane/errs"
 	"vstor/dataplane/stat"
 )
 
@@ -23,7 +25,7 @@ const (
 	closeTimeout   = 3 * time.Second
 )
 
-// Server answers HTTP requests about a System.
+// Server answers HTTP requests about a System, or, without one, about the process alone.
 type Server struct {
 	sys  System
 	http *fasthttp.Server
@@ -31,7 +33,8 @@ type Server struct {
 	stop context.CancelFunc
 }
 
-// NewServer makes a server; Serve gives it connections. Its log gets what goes wrong with a connection.
+// NewServer makes a server; Serve gives it connections. Its log gets what goes wrong with a connection. Without a
+// System, nil, it has /healthz, /debug and what /metrics says of any process.
 func NewServer(sys System, log *slog.Logger) *Server {
 	s := &Server{sys: sys}
 	s.ctx, s.stop = context.WithCancel(context.Background())
@@ -86,17 +89,24 @@ func (s *Server) handle(rc *fasthttp.RequestCtx) {
 		s.only(rc, fasthttp.MethodGet, func() { s.ready(rc) })
 	case path == "/metrics":
 		s.only(rc, fasthttp.MethodGet, func() { s.metrics(rc) })
-	case len(path) >= len("/debug/pprof") && path[:len("/debug/pprof")] == "/debug/pprof":
+	case strings.HasPrefix(path, "/debug/pprof"):
 		s.only(rc, fasthttp.MethodGet, func() { pprofhandler.PprofHandler(rc) })
+	case path == wallPath:
+		s.only(rc, fasthttp.MethodGet, func() { wallProfile(rc) })
+	case s.sys == nil:
+		replyError(rc, errs.New(errs.Absent, "this process has only /healthz, /readyz, /metrics and /debug/pprof/: its "+
+			"deployment's API has the rest"))
 	default:
 		s.route(rc, path)
 	}
 }
 
 func (s *Server) ready(rc *fasthttp.RequestCtx) {
-	if err := s.sys.Ready(); err != nil {
-		text(rc, fasthttp.StatusServiceUnavailable, "not ready: "+err.Error()+"\n")
-		return
+	if s.sys != nil {
+		if err := s.sys.Ready(); err != nil {
+			text(rc, fasthttp.StatusServiceUnavailable, "not ready: "+err.Error()+"\n")
+			return
+		}
 	}
 	text(rc, fasthttp.StatusOK, "ready\n")
 }
@@ -104,7 +114,9 @@ func (s *Server) ready(rc *fasthttp.RequestCtx) {
 func (s *Server) metrics(rc *fasthttp.RequestCtx) {
 	var p stat.Page
 	processMetrics(&p)
-	s.sys.WriteMetrics(&p)
+	if s.sys != nil {
+		s.sys.WriteMetrics(&p)
+	}
 	rc.SetContentType("text/plain; version=0.0.4; charset=utf-8")
 	if _, err := p.WriteTo(rc.Response.BodyWriter()); err != nil {
 		text(rc, fasthttp.StatusInternalServerError, err.Error())

@@ -37,6 +37,7 @@ type ASDOptions struct {
 	SecretFile string
 	Listen     []string // unix:PATH or HOST:PORT
 	Control    string   // the same, for peers that set faults: links there are never broken; empty is none
+	API        string   // folder where api.sock is made, for profiles and the process' metrics; empty: none
 	Memory     int64    // feeds all pools, in bytes
 	Fragment   int64    // the longest that it takes, in bytes
 	MaxConns   int
@@ -132,11 +133,18 @@ func (o *ASDOptions) serve(ctx context.Context, so server.Options, drive *dio.Fa
 		}
 		go func() { failed <- srv.Serve(l) }()
 	}
+	lost, end, err := openAPI(nil, o.API, o.Log)
+	if err != nil {
+		stopServer(srv, o.Log)
+		return err
+	}
+	defer end()
 	ready()
 	select {
 	case <-ctx.Done():
 		err = nil
 	case err = <-failed:
+	case err = <-lost:
 	case err = <-watchStore(ctx, so.Store):
 	}
 	if drive != nil { // what hangs on purpose must not keep it from ending

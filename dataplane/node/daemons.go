@@ -184,7 +184,8 @@ func (n *Node) asdArgs(d *drive, sock string) []string {
 		"--uuid", uuid(n.ident.asdUUID(int(d.id))).String(), "--deployment", n.ident.UUID.String(),
 		"--data", filepath.Join(d.path, "data"),
 		"--index", filepath.Join(d.path, "index"), "--secret", filepath.Join(n.cfg.Dir, secretFile),
-		"--listen", "unix:" + sock, "--memory", units.FormatSize(n.cfg.ASDMemory),
+		"--listen", "unix:" + sock, "--api", strings.TrimSuffix(sock, ".sock"),
+		"--memory", units.FormatSize(n.cfg.ASDMemory),
 		"--fragment-size", units.FormatSize(n.cfg.FragmentSize), "--max-connections", strconv.Itoa(daemonConns)}
 	if n.cfg.PlainIO {
 		args = append(args, "--plain-io")

@@ -32,6 +32,8 @@ func (a *app) benchCommand() *cobra.Command {
 	f.StringVar(&opt.Markdown, "markdown", "", "file for a summary; what stands below its marker line is kept")
 	f.BoolVar(&opt.Quick, "quick", false, "one round of short runs: to see that it works")
 	f.BoolVar(&opt.Keep, "keep", false, "leave volumes and logs in place")
+	f.StringVar(&opt.Profile, "profile", "",
+		"`folder` for profiles of its processes during each job, of CPU, allocations and wall clock, and profiles.txt")
 	f.BoolVar(&opt.Peers, "peers", false, "against tgt and Ceph too, where they are installed (see make bench-peers)")
 	only := f.String("only", "",
 		"do only what this regular expression matches in `JOB on TARGET`: 'QD32.* on (vstor|qemu-nbd)$'")
