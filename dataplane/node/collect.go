@@ -45,24 +45,17 @@ func (n *Node) collectGarbage(ctx context.Context, done collected, returned bool
 		}
 		done[d.ID] = collectDone
 		if err == nil {
-			g, cerr := n.proxy.CollectGarbage(ctx, d.ID, d.epoch, d.needs)
+			g, cerr := n.proxy.CollectGarbage(ctx, d.ID, d.epoch, d.vol.Needs)
 			if err = cerr; err == nil && g.Silent > 0 {
 				done[d.ID] = collectSilent
 			}
-			if g.Kept > 0 {
-				n.log.Error("the metadata store lost manifests of SCOs that blocks lie in; their fragments stay, and `vstor "+
-					"fsck --manifests --repair` makes the manifests again", "vdisk", d.Name)
+			if g.Lost {
+				n.log.Error("the metadata store lost manifests: what lies in their SCOs cannot be read, their fragments are kept; "+
+					"`vstor fsck --manifests --repair` makes the manifests again", "vdisk", d.Name)
 			}
 		}
 		if err != nil && ctx.Err() == nil {
 			n.log.Warn("what crashed puts left stays for now", "vdisk", d.Name, "error", err)
 		}
 	}
-}
-
-// needs reports whether blocks lie in a SCO, by the vDisk's map. A loop that has stopped cannot tell.
-func (d *vdisk) needs(sco ids.SCONum) bool {
-	live := 0
-	told := d.rig.loop.Call(func() { live, _ = d.m.Live(sco) })
-	return !told || live > 0
 }

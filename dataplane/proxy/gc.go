@@ -46,18 +46,21 @@ func (px *Proxy) condemn(ctx context.Context, ns ids.NamespaceID, sco ids.SCONum
 
 // Garbage says what a collection did.
 type Garbage struct {
-	Condemned int // put ids that nobody will commit any more
-	Deleted   int // fragments
-	Kept      int // puts, counted on each ASD, of SCOs that are needed and whose manifest is lost
-	Silent    int // ASDs that did not answer: collect again when they are back
+	Condemned int  // put ids that nobody will commit any more
+	Deleted   int  // fragments
+	Lost      bool // manifests of SCOs that are needed: what those name was left alone
+	Silent    int  // ASDs that did not answer: collect again when they are back
 }
 
 // CollectGarbage deletes the fragments of a namespace that no manifest names: of puts that crashed or were
 // given up, and versions that a repair replaced. The caller owns the namespace with epoch, and all of that
 // epoch's puts go through this Proxy, which knows those in flight; whatever else is not committed is dead.
-// Each dead put id is condemned before anything of it is deleted. needed tells of SCOs that the vDisk's map names:
-// if the store has no manifest of one, the manifest is lost, and its fragments are what it can be made from again.
-// nil: nobody can tell. Errors: Refused with ErrFenced; Corrupt if an
+// Each dead put id is condemned before anything of it is deleted.
+//
+// needed tells of SCOs in which blocks lie by the vDisk's map: if the store has no manifest of one, the manifest is
+// lost, and its fragments, which it can be made from again, stay. nil: none is.
+//
+// Errors: Refused with ErrFenced; Corrupt if an
 // ASD holds numbers that this metadata store never gave out (see recorded); an ASD that does not answer is no
 // error.
 func (px *Proxy) CollectGarbage(ctx context.Context, ns ids.NamespaceID, epoch ids.Epoch,
@@ -205,7 +208,7 @@ func (c *collection) judge(ctx context.Context, a *ASD, keys []layout.FragKey) (
 		return nil, err
 	}
 	if m == nil && c.needed != nil && c.needed(sco) {
-		return nil, c.keep(ctx)
+		return nil, c.lost(ctx)
 	}
 	if c.sco != sco {
 		c.sco = sco
@@ -229,14 +232,14 @@ func (c *collection) judge(ctx context.Context, a *ASD, keys []layout.FragKey) (
 	return keys, nil
 }
 
-// keep notes that a put stays, unless it had a manifest until the namespace was deleted or taken.
-func (c *collection) keep(ctx context.Context) error {
+// lost notes that a manifest is, unless it was there until the namespace was deleted, or taken by who deletes.
+func (c *collection) lost(ctx context.Context) error {
 	owner, err := c.px.Owner(ctx, c.ns)
-	if err == nil && owner != c.epoch {
-		err = fenced(c.ns, c.epoch)
-	}
-	if err == nil {
-		c.garbage.Kept++
+	switch {
+	case errs.Of(err) == errs.Absent || err == nil && owner != c.epoch:
+		return fenced(c.ns, c.epoch)
+	case err == nil:
+		c.garbage.Lost = true
 	}
 	return err
 }

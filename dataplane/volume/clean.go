@@ -125,6 +125,19 @@ func (v *Volume) survey() survey {
 	return s
 }
 
+// Needs reports whether blocks lie in a SCO, by the map. A volume that is closed cannot tell, and says that they do.
+// Any goroutine.
+func (v *Volume) Needs(n ids.SCONum) bool {
+	none := false
+	v.loop.Call(func() {
+		if !v.closed {
+			live, _ := v.m.Live(n)
+			none = live == 0
+		}
+	})
+	return !none
+}
+
 func (v *Volume) cleanRound(ctx context.Context, c *Cleaners) error {
 	flushed := false // since the last SCO was deleted: again would bring nothing
 	for {

@@ -12,7 +12,6 @@ import (
 	"vstor/dataplane/layout"
 	"vstor/dataplane/volume/journal"
 	"vstor/dataplane/volume/overlay"
-	"vstor/dataplane/volume/pagemap"
 	"vstor/dataplane/volume/sco"
 )
 
@@ -50,9 +49,6 @@ func (v *Volume) Recover(ctx context.Context, log []LogEntry) error {
 			"deleted since: the map lost its newest changes", v.opts.Name, last, floor)
 	}
 	v.floor = floor
-	if err := v.mustHaveNewest(ctx); err != nil {
-		return err
-	}
 	seq := ckpt.Seq
 	v.loop.Call(func() { v.appliedSeq = seq })
 	for {
@@ -87,34 +83,6 @@ func (v *Volume) Recover(ctx context.Context, log []LogEntry) error {
 	})
 	v.enterLog(log)
 	return nil
-}
-
-// mustHaveNewest demands the manifest of the newest SCO that blocks lie in by the map. Committed tells of lost
-// ones only behind the map's checkpoint. A store that lost its newest records up to there lost this one first, and
-// an open vDisk would only read errors where these blocks lie, while new SCOs take their commit numbers. One lookup,
-// not one per SCO: what rot took out of the middle costs that alone, and the vDisk shall open.
-func (v *Volume) mustHaveNewest(ctx context.Context) error {
-	var newest pagemap.SCO
-	v.loop.Call(func() {
-		v.m.EachSCO(func(s pagemap.SCO, live int) bool {
-			if live > 0 && s.Commit >= newest.Commit {
-				newest = s
-			}
-			return true
-		})
-	})
-	if newest.Num == 0 {
-		return nil
-	}
-	ctx, end := context.WithTimeout(ctx, recoverStep)
-	defer end()
-	_, err := v.opts.Objects.Manifest(ctx, v.opts.ID, newest.Num)
-	if errs.Of(err) != errs.Absent {
-		return nil // there, or it is what reads will say of it
-	}
-	return errs.New(errs.Corrupt, "vDisk %s: blocks lie in SCO %d of commit %d, and the metadata store does not know "+
-		"it: the newest ones are lost; `vstor fsck --manifests --repair` makes them again", v.opts.Name, newest.Num,
-		newest.Commit)
 }
 
 // applyAgain reads a SCO's index and applies it to the map.
