@@ -85,7 +85,7 @@ func (a *oneASD) start(ctx context.Context) error {
 func (a *oneASD) startOn(ctx context.Context, addr string) error {
 	memory := config.Default().ASDMemory // what a deployment gives each of its ASD processes
 	p, out, err := launch(a.dir+".log", append([]string{a.opt.Vstor, "asd", "run", "--secret", a.secretFile(),
-		"--listen", addr, "--api", a.dir, "--memory", units.FormatSize(memory)}, a.identity()...)...)
+		"--listen", addr, "--debug", a.debugSock(), "--memory", units.FormatSize(memory)}, a.identity()...)...)
 	if err != nil {
 		return err
 	}
@@ -125,8 +125,10 @@ func (a *oneASD) connect(ctx context.Context, addr string, gone <-chan struct{})
 	return errs.New(errs.IO, "`vstor asd run` does not answer after %v: %v", startTimeout, a.client.Err())
 }
 
+func (a *oneASD) debugSock() string { return filepath.Join(a.dir, "debug") }
+
 // faces is its process.
-func (a *oneASD) faces() []face { return []face{{"asd", api.NewClient(a.dir)}} }
+func (a *oneASD) faces(Job) []face { return []face{{"asd", api.NewProcessClient(a.debugSock())}} }
 
 func (a *oneASD) stop() error {
 	if a.client != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -14,6 +15,7 @@ import (
 	"vstor/dataplane/api"
 	"vstor/dataplane/config"
 	"vstor/dataplane/errs"
+	"vstor/dataplane/node"
 	"vstor/dataplane/units"
 )
 
@@ -240,22 +242,35 @@ func sumOf(page, metric string) (sum float64) {
 
 func (o *ours) pids() []int { return o.running }
 
-// faces are its processes: the parent, and its children if it has any.
-func (o *ours) faces() []face {
-	list := []face{{"vstor", o.client}}
-	if o.spread {
-		for _, child := range children() {
-			list = append(list, face{child, api.NewClient(filepath.Join(o.dir, "run", child))})
-		}
+// faces are its processes: the parent, and its children if it has any, but for the one that the job stops.
+func (o *ours) faces(j Job) []face {
+	list := []face{{"vstor", api.NewClient(o.dir)}}
+	if !o.spread {
+		return list
+	}
+	run := filepath.Join(o.dir, "run")
+	for _, child := range roles {
+		list = append(list, face{child, api.NewClient(filepath.Join(run, child))})
+	}
+	answer := asdCount
+	if j.Stall || j.Down {
+		answer-- // the last one
+	}
+	for i := range answer {
+		list = append(list, face{asdName(i), api.NewProcessClient(node.DebugSock(filepath.Join(run, asdName(i)+".sock")))})
 	}
 	return list
 }
 
-// children are the names of the processes below the parent.
+// roles are the processes below the parent that are no ASDs.
+var roles = []string{"router-0", "edge-0"}
+
+func asdName(i int) string { return fmt.Sprintf("asd-%d", i) }
+
 func children() []string {
-	names := []string{"router-0", "edge-0"}
+	names := slices.Clone(roles)
 	for i := range asdCount {
-		names = append(names, fmt.Sprintf("asd-%d", i))
+		names = append(names, asdName(i))
 	}
 	return names
 }

@@ -40,29 +40,32 @@ type face struct {
 	client *api.Client
 }
 
-// faced is a target of which processes tell where their time goes.
-type faced interface{ faces() []face }
+// faced is a target of which processes tell where their time goes: those that answer during a job.
+type faced interface{ faces(j Job) []face }
+
+// profileMost is the longest profile that is taken.
+const profileMost = time.Minute
 
 // profile takes profiles of a target's processes, from now for about as long as the job; what it returns waits for
-// their end and keeps them.
+// their end and keeps them. One that fails is missing, which is said.
 func (b *bench) profile(ctx context.Context, s step, t target, d time.Duration) (keep func() error) {
 	of, ok := t.(faced)
 	if !ok || b.opt.Profile == "" {
 		return func() error { return nil }
 	}
-	d = max(d-time.Second, time.Second) // whole seconds, and the end not among them
+	d = min(max(d-time.Second, time.Second), profileMost) // whole seconds, and the end not among them
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	var failed []error
-	took := map[string][]byte{}
-	for _, f := range of.faces() {
+	took, faces := map[string][]byte{}, of.faces(s.job)
+	for _, f := range faces {
 		for kind, p := range profiles {
 			wg.Go(func() {
 				content, err := f.client.Profile(ctx, p, d)
 				mu.Lock()
 				defer mu.Unlock()
 				if err != nil {
-					failed = append(failed, errs.Wrap(errs.Of(err), err, "the %s profile of %s", kind, f.name))
+					failed = append(failed, err)
 					return
 				}
 				took[profileName(s, f.name, kind)] = content
@@ -71,14 +74,25 @@ func (b *bench) profile(ctx context.Context, s step, t target, d time.Duration) 
 	}
 	return func() error {
 		wg.Wait()
-		for _, f := range of.faces() {
+		for _, f := range faces {
 			f.client.Close()
 		}
-		if len(failed) > 0 {
-			return errors.Join(failed...)
+		for _, err := range failed {
+			b.progress.say("  %v", err)
 		}
 		return keepProfiles(b.opt.Profile, took)
 	}
+}
+
+// beginProfiles makes the folder, and its text anew.
+func beginProfiles(dir string) error {
+	if dir == "" {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return errs.Wrap(errs.IO, err, "cannot make the folder for profiles")
+	}
+	return writeFile(filepath.Join(dir, profilesText), nil)
 }
 
 // profileName is that of a profile's file.
@@ -97,7 +111,8 @@ func slug(s string) string {
 	}), "-")
 }
 
-// keepProfiles writes them, and their heads behind those that are there.
+// keepProfiles writes them, and their heads behind those that are there. A job that is done again, since others
+// disturbed it, leaves the profiles of its last try, and the heads of both.
 func keepProfiles(dir string, took map[string][]byte) error {
 	var text bytes.Buffer
 	for _, name := range slices.Sorted(maps.Keys(took)) {

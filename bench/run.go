@@ -27,13 +27,11 @@ func Run(ctx context.Context, opt Options, out io.Writer) error {
 	if err := check(&opt); err != nil {
 		return err
 	}
-	for _, dir := range []string{opt.Work, opt.Profile} {
-		if dir == "" {
-			continue
-		}
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return errs.Wrap(errs.IO, err, "cannot make the folder %s", dir)
-		}
+	if err := os.MkdirAll(opt.Work, 0o700); err != nil {
+		return errs.Wrap(errs.IO, err, "cannot make the work folder")
+	}
+	if err := beginProfiles(opt.Profile); err != nil {
+		return err
 	}
 	work, err := os.MkdirTemp(opt.Work, "bench-")
 	if err == nil {
@@ -293,11 +291,11 @@ func (b *bench) cell(ctx context.Context, s step, t target) (Cell, error) {
 	length := s.job.length(b.opt, s.target)
 	keep := b.profile(ctx, s, t, length)
 	r, err := t.run(ctx, s.job, length)
-	if err = errors.Join(err, keep()); err != nil {
+	if err != nil {
 		return Cell{}, err
 	}
 	to, err := look(t.pids())
-	if err != nil {
+	if err = errors.Join(err, keep()); err != nil {
 		return Cell{}, err
 	}
 	ended := time.Now()

@@ -122,6 +122,9 @@ func (row *Row) verdict() (goal, verdict string) {
 		goal += " of without"
 	} else if row.Base != "" && row.Base != qemu {
 		goal += " of " + row.Base
+		if row.BaseJob == syncedWrite && row.Job != syncedWrite {
+			goal += ", flushed"
+		}
 	}
 	switch {
 	case row.Goal == 0:

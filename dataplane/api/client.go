@@ -24,16 +24,26 @@ const SocketName = "api.sock"
 // Client talks to a running deployment over its socket. Errors have the Kind and the sentence that the
 // server gave; Unreachable means that nothing serves the folder. Safe for concurrent use.
 type Client struct {
-	dir  string
-	http http.Client
+	dir    string
+	socket string
+	http   http.Client
 }
 
 // NewClient makes a client of the deployment in dir. It connects when it is first used.
 func NewClient(dir string) *Client {
-	c := &Client{dir: dir}
+	c := newClient(filepath.Join(dir, SocketName))
+	c.dir = dir
+	return c
+}
+
+// NewProcessClient makes a client of a process without a deployment, by its socket: of its profiles and metrics.
+func NewProcessClient(socket string) *Client { return newClient(socket) }
+
+func newClient(socket string) *Client {
+	c := &Client{socket: socket}
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
-		return d.DialContext(ctx, "unix", filepath.Join(dir, SocketName))
+		return d.DialContext(ctx, "unix", socket)
 	}
 	c.http.Transport = &http.Transport{DialContext: dial, MaxIdleConns: 2, IdleConnTimeout: time.Second}
 	c.http.Timeout = requestTimeout + 5*time.Second
@@ -199,6 +209,9 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 }
 
 func (c *Client) unreachable(cause error) error {
+	if c.dir == "" {
+		return errs.Wrap(errs.Unreachable, cause, "nothing answers on %s", c.socket)
+	}
 	if !config.IsDeployment(c.dir) {
 		return errs.New(errs.Unreachable, "%s is no running vstor deployment: start one with `vstor up --dir %s`, "+
 			"or name the right folder with --dir or VSTOR_DIR", c.dir, c.dir)

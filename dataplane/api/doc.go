@@ -1,4 +1,4 @@
-// Package api is the HTTP face of a deployment: what the command talks to on DIR/api.sock, and what a
+// Package api is the HTTP face of a deployment, and of a process: what the command talks to on DIR/api.sock, and what a
 // monitor scrapes. JSON below /api/v1, Prometheus text on /metrics, /healthz, /readyz, /debug/pprof, and /debug/fgprof,
 // a profile by wall clock.
 //

@@ -18,6 +18,11 @@ import (
 
 // bare is a client of a server that has no System.
 func bare(t *testing.T) *Client {
+	c, _ := bareServer(t)
+	return c
+}
+
+func bareServer(t *testing.T) (*Client, *Server) {
 	dir := t.TempDir()
 	l, err := config.ListenUnix(filepath.Join(dir, SocketName))
 	if err != nil {
@@ -26,7 +31,7 @@ func bare(t *testing.T) *Client {
 	s := NewServer(nil, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(l) }()
-	c := NewClient(dir)
+	c := NewProcessClient(filepath.Join(dir, SocketName))
 	t.Cleanup(func() {
 		c.Close()
 		if err := s.Close(); err != nil {
@@ -36,24 +41,33 @@ func bare(t *testing.T) *Client {
 			t.Error(err)
 		}
 	})
-	return c
+	return c, s
 }
 
 // A process without a deployment tells of itself, and says what it has when it is asked for more.
 func TestWithoutSystem(t *testing.T) {
 	c := bare(t)
-	for path, want := range map[string]string{"/healthz": "ok\n", "/readyz": "ready\n",
-		"/metrics": "process_resident_memory_bytes ", "/api/v1/vdisks": "its deployment's API has the rest",
-		"/": "has only"} {
-		resp, err := c.http.Get("http://vstor" + path)
+	for _, q := range []struct {
+		path string
+		code int
+		says string
+	}{
+		{"/healthz", http.StatusOK, "ok\n"},
+		{"/readyz", http.StatusOK, "ready\n"},
+		{"/metrics", http.StatusOK, "process_resident_memory_bytes "},
+		{"/api/v1/vdisks", http.StatusNotFound, "its deployment's API has the rest"},
+		{"/", http.StatusNotFound, "has only"},
+		{"/debug/fgprof", http.StatusBadRequest, "from 1 to 60"},
+		{"/debug/fgprof?seconds=61", http.StatusBadRequest, "from 1 to 60"},
+	} {
+		resp, err := c.http.Get("http://vstor" + q.path)
 		if err != nil {
 			t.Fatal(err)
 		}
 		b, err := io.ReadAll(resp.Body)
 		resp.Body.Close()
-		if missing := strings.Contains(want, "has "); err != nil || !strings.Contains(string(b), want) ||
-			missing != (resp.StatusCode == http.StatusNotFound) {
-			t.Errorf("%s: %s %s %v", path, resp.Status, b, err)
+		if err != nil || resp.StatusCode != q.code || !strings.Contains(string(b), q.says) {
+			t.Errorf("%s: %s %s %v", q.path, resp.Status, b, err)
 		}
 	}
 	if _, err := c.Status(context.Background()); errs.Of(err) != errs.Absent {
@@ -82,6 +96,31 @@ func TestProfiles(t *testing.T) {
 	}
 	if _, err := c.Profile(context.Background(), "/debug/nothing", time.Second); err == nil {
 		t.Error("what is no profile was given")
+	}
+}
+
+// One profile by wall clock is taken at a time, and a server that closes does not wait for its end.
+func TestWallProfileEndsWithItsServer(t *testing.T) {
+	c, s := bareServer(t)
+	first := make(chan error, 1)
+	go func() {
+		_, err := c.Profile(context.Background(), ProfileWall, wallMost)
+		first <- err
+	}()
+	for end := time.Now().Add(time.Minute); !wallBusy.Load(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("no profile is taken")
+		}
+	}
+	if _, err := c.Profile(context.Background(), ProfileWall, time.Second); err == nil {
+		t.Error("two are taken at a time")
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	<-first
+	if wallBusy.Load() {
+		t.Error("it goes on without its server")
 	}
 }
 

@@ -34,7 +34,7 @@ type Server struct {
 }
 
 // NewServer makes a server; Serve gives it connections. Its log gets what goes wrong with a connection. Without a
-// System, nil, it has /healthz, /debug and what /metrics says of any process.
+// System, nil, it has /healthz, /readyz, /debug and what /metrics says of any process.
 func NewServer(sys System, log *slog.Logger) *Server {
 	s := &Server{sys: sys}
 	s.ctx, s.stop = context.WithCancel(context.Background())
@@ -92,10 +92,10 @@ func (s *Server) handle(rc *fasthttp.RequestCtx) {
 	case strings.HasPrefix(path, "/debug/pprof"):
 		s.only(rc, fasthttp.MethodGet, func() { pprofhandler.PprofHandler(rc) })
 	case path == wallPath:
-		s.only(rc, fasthttp.MethodGet, func() { wallProfile(rc) })
+		s.only(rc, fasthttp.MethodGet, func() { s.wallProfile(rc) })
 	case s.sys == nil:
-		replyError(rc, errs.New(errs.Absent, "this process has only /healthz, /readyz, /metrics and /debug/pprof/: its "+
-			"deployment's API has the rest"))
+		replyError(rc, errs.New(errs.Absent, "this process has only /healthz, /readyz, /metrics, /debug/pprof/ and "+
+			"/debug/fgprof: its deployment's API has the rest"))
 	default:
 		s.route(rc, path)
 	}

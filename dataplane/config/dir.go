@@ -52,7 +52,7 @@ func OpenDir(path string) (*Dir, error) {
 		return nil, errs.Wrap(errs.IO, err, "cannot find out what folder %s is", path)
 	}
 	d := &Dir{Path: abs}
-	if err := CheckSocketPath(filepath.Join(abs, "run", "asd-1023", "api.sock")); err != nil {
+	if err := CheckSocketPath(filepath.Join(abs, "run", "asd-1023.sock")); err != nil {
 		return nil, err
 	}
 	if d.made, err = makeDir(abs); err != nil {

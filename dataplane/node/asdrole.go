@@ -18,6 +18,7 @@ import (
 	"vstor/asd/faults"
 	"vstor/asd/server"
 	"vstor/asd/store"
+	"vstor/dataplane/api"
 	"vstor/dataplane/buf"
 	"vstor/dataplane/config"
 	"vstor/dataplane/dio"
@@ -37,7 +38,7 @@ type ASDOptions struct {
 	SecretFile string
 	Listen     []string // unix:PATH or HOST:PORT
 	Control    string   // the same, for peers that set faults: links there are never broken; empty is none
-	API        string   // folder where api.sock is made, for profiles and the process' metrics; empty: none
+	Debug      string   // path of a socket with profiles and the process' metrics; empty: none
 	Memory     int64    // feeds all pools, in bytes
 	Fragment   int64    // the longest that it takes, in bytes
 	MaxConns   int
@@ -118,6 +119,7 @@ func (o *ASDOptions) serve(ctx context.Context, so server.Options, drive *dio.Fa
 	if err != nil {
 		return err
 	}
+	defer o.debug()()
 	failed := make(chan error, len(o.Listen)+1)
 	for i, addr := range append([]string{o.Control}, o.Listen...) {
 		if addr == "" {
@@ -133,18 +135,11 @@ func (o *ASDOptions) serve(ctx context.Context, so server.Options, drive *dio.Fa
 		}
 		go func() { failed <- srv.Serve(l) }()
 	}
-	lost, end, err := openAPI(nil, o.API, o.Log)
-	if err != nil {
-		stopServer(srv, o.Log)
-		return err
-	}
-	defer end()
 	ready()
 	select {
 	case <-ctx.Done():
 		err = nil
 	case err = <-failed:
-	case err = <-lost:
 	case err = <-watchStore(ctx, so.Store):
 	}
 	if drive != nil { // what hangs on purpose must not keep it from ending
@@ -257,6 +252,29 @@ func stopServer(srv *server.Server, log *slog.Logger) {
 }
 
 // listenASD opens unix:PATH or HOST:PORT.
+// debug serves what the process tells of itself, until end is called. The drive does not depend on it: what goes wrong
+// here is logged.
+func (o *ASDOptions) debug() (end func()) {
+	if o.Debug == "" {
+		return func() {}
+	}
+	l, err := listenASD("unix:" + o.Debug)
+	if err != nil {
+		o.Log.Warn("there are no profiles of this process", "error", err)
+		return func() {}
+	}
+	srv := api.NewServer(nil, o.Log)
+	go func() {
+		if err := srv.Serve(l); err != nil {
+			o.Log.Warn("there are no profiles of this process any more", "error", err)
+		}
+	}()
+	return func() {
+		srv.Close()
+		config.RemoveSocket(o.Debug)
+	}
+}
+
 func listenASD(addr string) (net.Listener, error) {
 	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {

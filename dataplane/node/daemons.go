@@ -178,13 +178,16 @@ func (n *Node) reachASDAt(d *drive, a ASDAddr, secret []byte, name string) (err 
 // controlSock is the socket beside sock that faults are set by.
 func controlSock(sock string) string { return strings.TrimSuffix(sock, ".sock") + ".ctl" }
 
+// DebugSock is the socket beside an ASD's that has its profiles.
+func DebugSock(sock string) string { return strings.TrimSuffix(sock, ".sock") + ".debug" }
+
 // asdArgs is the command line of a drive's daemon.
 func (n *Node) asdArgs(d *drive, sock string) []string {
 	args := []string{"asd", "run", "--id", strconv.Itoa(int(d.id)),
 		"--uuid", uuid(n.ident.asdUUID(int(d.id))).String(), "--deployment", n.ident.UUID.String(),
 		"--data", filepath.Join(d.path, "data"),
 		"--index", filepath.Join(d.path, "index"), "--secret", filepath.Join(n.cfg.Dir, secretFile),
-		"--listen", "unix:" + sock, "--api", strings.TrimSuffix(sock, ".sock"),
+		"--listen", "unix:" + sock, "--debug", DebugSock(sock),
 		"--memory", units.FormatSize(n.cfg.ASDMemory),
 		"--fragment-size", units.FormatSize(n.cfg.FragmentSize), "--max-connections", strconv.Itoa(daemonConns)}
 	if n.cfg.PlainIO {

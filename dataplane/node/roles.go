@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -84,11 +85,22 @@ func RunEdge(ctx context.Context, o EdgeRole, api string, ready func()) error {
 
 // serveRole serves what a role tells of itself, on a socket of its own, until ctx ends.
 func serveRole(ctx context.Context, sys api.System, dir string, log *slog.Logger, ready func()) error {
-	failed, end, err := openAPI(sys, dir, log)
-	if err != nil {
-		return err
+	failed := make(chan error, 1)
+	if dir != "" {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return errs.Wrap(errs.IO, err, "cannot make the folder of the API's socket")
+		}
+		path := filepath.Join(dir, api.SocketName)
+		var l net.Listener
+		l, err := config.ListenUnix(path)
+		if err != nil {
+			return err
+		}
+		defer config.RemoveSocket(path)
+		srv := api.NewServer(sys, log)
+		go func() { failed <- srv.Serve(l) }()
+		defer srv.Close()
 	}
-	defer end()
 	ready()
 	select {
 	case <-ctx.Done():
@@ -96,26 +108,4 @@ func serveRole(ctx context.Context, sys api.System, dir string, log *slog.Logger
 	case err := <-failed:
 		return err
 	}
-}
-
-// openAPI serves what a process tells of itself on api.sock in dir, until end is called; without a dir it does
-// nothing. sys may be nil: see api.NewServer.
-func openAPI(sys api.System, dir string, log *slog.Logger) (failed <-chan error, end func(), err error) {
-	if dir == "" {
-		return nil, func() {}, nil
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, nil, errs.Wrap(errs.IO, err, "cannot make the folder of the API's socket")
-	}
-	path := filepath.Join(dir, api.SocketName)
-	l, err := config.ListenUnix(path)
-	if err != nil {
-		return nil, nil, err
-	}
-	srv, ended := api.NewServer(sys, log), make(chan error, 1)
-	go func() { ended <- srv.Serve(l) }()
-	return ended, func() {
-		srv.Close()
-		config.RemoveSocket(path)
-	}, nil
 }

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"vstor/bench/stamp"
+	"vstor/dataplane/api"
 )
 
 // pid is the process of an ASD, 0 if none runs.
@@ -189,11 +191,13 @@ func TestASDsDie(t *testing.T) {
 		}
 	}
 	load("whole", nil)
+	d.tellsOfItself("asd-3")
 	kill(0, 3)
 	load("after two died", nil)
 	d.stop()
 	d.start()
 	d.untilUp(6)
+	d.tellsOfItself("asd-3") // though the one before left its socket
 	load("two die in the middle", func() { kill(1, 5) })
 	d.stop()
 	d.start()
@@ -215,6 +219,20 @@ func TestASDsDie(t *testing.T) {
 	d.untilUp(6)
 	load("all are back", nil)
 	d.stop()
+}
+
+// tellsOfItself demands that an ASD's process has metrics and profiles.
+func (d *deployment) tellsOfItself(asd string) {
+	d.t.Helper()
+	c := api.NewProcessClient(filepath.Join(d.dir, "run", asd+".debug"))
+	defer c.Close()
+	page, err := c.Metrics(context.Background())
+	if err != nil || !bytes.Contains(page, []byte("process_resident_memory_bytes ")) {
+		d.t.Fatalf("%s: %.200s %v", asd, page, err)
+	}
+	if p, err := c.Profile(context.Background(), api.ProfileWall, time.Second); err != nil || len(p) == 0 {
+		d.t.Fatalf("%s: %d bytes of profile, %v", asd, len(p), err)
+	}
 }
 
 // The secret is the owner's alone, and a file that is none is refused.

@@ -37,7 +37,7 @@ type asdSettings struct {
 	Secret     string   `toml:"secret"`
 	Listen     []string `toml:"listen"`
 	Control    string   `toml:"control"`
-	API        string   `toml:"api"`
+	Debug      string   `toml:"debug"`
 	Memory     string   `toml:"memory"`
 	Fragment   string   `toml:"fragment-size"`
 	MaxConns   int      `toml:"max-connections"`
@@ -113,7 +113,7 @@ func overlay(cmd *cobra.Command, file, s *asdSettings) error {
 }
 
 func flagNames(cmd *cobra.Command) (names []string) {
-	all := []string{"id", "uuid", "deployment", "data", "index", "secret", "listen", "control", "api", "memory",
+	all := []string{"id", "uuid", "deployment", "data", "index", "secret", "listen", "control", "debug", "memory",
 		"fragment-size", "max-connections", "tls-cert", "tls-key", "tls-ca", "allow-faults", "plain-io",
 		"short-circuit", "size", "force"}
 	for _, n := range all {
@@ -142,7 +142,7 @@ func (s *asdSettings) options() (o node.ASDOptions, err error) {
 		}
 	}
 	o = node.ASDOptions{ID: ids.ASDID(s.ID), Data: s.Data, Index: s.Index, SecretFile: s.Secret, Listen: s.Listen,
-		Control: s.Control, API: s.API, MaxConns: s.MaxConns, Faults: s.Faults, PlainIO: s.PlainIO}
+		Control: s.Control, Debug: s.Debug, MaxConns: s.MaxConns, Faults: s.Faults, PlainIO: s.PlainIO}
 	if s.UUID != "" {
 		if o.UUID, err = parseUUID("uuid", s.UUID); err != nil {
 			return o, err
@@ -163,8 +163,8 @@ func (a *app) asdRunCommand() *cobra.Command {
 	f.StringVar(&s.Secret, "secret", "", "file with the deployment's secret, 64 hexadecimal digits, mode 0600")
 	f.StringSliceVar(&s.Listen, "listen", nil, "unix:PATH or HOST:PORT; again, or after a comma, for more")
 	f.StringVar(&s.Control, "control", "", "like --listen, for setting faults: links there are never broken")
-	f.StringVar(&s.API, "api", "",
-		"folder where api.sock is made, which has /debug/pprof/ and the metrics of any process")
+	f.StringVar(&s.Debug, "debug", "",
+		"path of a socket to make, which has /debug/pprof/, /debug/fgprof and the process' /metrics")
 	f.StringVar(&s.Memory, "memory", "80M", "what all pools together may hold")
 	f.StringVar(&s.Fragment, "fragment-size", "4M", "largest fragment that it takes")
 	f.IntVar(&s.MaxConns, "max-connections", 256, "most connections at a time")
