@@ -268,7 +268,7 @@ func (p *probe) readDone(r *rangeRead) {
 }
 
 // late implements readOwner; sweep does not look at probes.
-func (p *probe) late(*rangeRead, bool) {}
+func (p *probe) late(*rangeRead, lateness) {}
 
 func (p *probe) ended(kind errs.Kind, now, ns int64) {
 	c := p.c

@@ -175,6 +175,7 @@ func (c *Client) markOverdue(now int64) {
 // lateRead does what can be done about one read.
 func (c *Client) lateRead(r *rangeRead, now int64) {
 	age := now - r.since
+	stuck := now-r.waited >= stuckFactor*int64(c.opt.SlowAfter)
 	if r.drive != nil && age >= int64(c.opt.ReadTimeout) {
 		if p, ok := r.owner.(*part); ok && c.mayStick(r.vec.Len()/buf.PageSize) {
 			p.forsake(errs.Unreachable)
@@ -182,21 +183,33 @@ func (c *Client) lateRead(r *rangeRead, now int64) {
 		}
 	}
 	switch {
+	case stuck:
+		r.judged = r.judged || r.t.out
+		r.owner.late(r, lateStuck)
 	case r.t.out:
 		r.judged = true
-		r.owner.late(r, true)
+		r.owner.late(r, lateOut)
 	case age >= r.t.hedgeAfter[r.class]:
-		r.owner.late(r, false)
+		r.owner.late(r, lateSome)
 	}
 }
 
+// stuckFactor: a read is stuck that is so many times older than Options.SlowAfter. By then its ASD has left the fast
+// set, and it was gone round, unless so many are out of that set that too few are left in it; or it has not, as the
+// others were no better when they were looked at; and hedges may be used up. None of that is a reason to wait for a
+// process that was stopped, for as long as it is, when k others would answer. It is old enough for a busy machine, all
+// of whose drives are slow, not to read everything k times over: and rebuilds are counted, and have bounded pages.
+const stuckFactor = 25
+
 // late implements readOwner: p's own read takes too long.
-func (p *part) late(r *rangeRead, free bool) {
-	c := r.c
-	if p.shadow != nil || r.off || c.quickOthers(p.ent, p.chunk, p.frag) < int(p.ent.k) || !c.affords(r, free) {
+func (p *part) late(r *rangeRead, how lateness) {
+	c, free := r.c, how != lateSome
+	quick, all := c.others(p.ent, p.chunk, p.frag)
+	enough := quick >= int(p.ent.k) || how == lateStuck && all >= int(p.ent.k)
+	if p.shadow != nil || r.off || !enough || !c.affords(r, free) {
 		return
 	}
-	if free && r.remote != nil {
+	if r.t.out && r.remote != nil && quick >= int(p.ent.k) {
 		// The pages come back at once, and are rebuilt in place.
 		c.hedged(r, free)
 		r.callOff()
@@ -208,19 +221,25 @@ func (p *part) late(r *rangeRead, free bool) {
 	}
 	p.shadow.paid = !free
 	c.hedged(r, free)
+	if how == lateStuck {
+		r.waited = c.now() // should that fail, it is not tried again in a circle
+	}
 }
 
-// quickOthers counts the other fragments of a chunk that can be read from the fast set.
-func (c *Client) quickOthers(e *entry, chunk, frag int) (n int) {
+// others counts the other fragments of a chunk that can be read, and of those the ones in the fast set.
+func (c *Client) others(e *entry, chunk, frag int) (quick, all int) {
 	for other := range int(e.n) {
 		if other == frag {
 			continue
 		}
-		if ref := e.frag(chunk, other); ref.state == refASD && !c.isOut(ref.asd) && c.reachable(ref.asd) {
-			n++
+		if ref := e.frag(chunk, other); ref.state == refASD && c.reachable(ref.asd) {
+			all++
+			if !c.isOut(ref.asd) {
+				quick++
+			}
 		}
 	}
-	return n
+	return quick, all
 }
 
 // startShadow begins a second way to p's bytes; false if there are no pages for it.

@@ -105,7 +105,8 @@ func (c *Client) readPart(p *part) {
 	kind, ref := errs.Unreachable, p.ent.frag(p.chunk, p.frag)
 	if ref.state == refASD && c.isOut(ref.asd) {
 		c.wanted(ref.asd, p.ent, p.chunk, p.frag, p.off)
-		p.around = c.quickOthers(p.ent, p.chunk, p.frag) >= int(p.ent.k)
+		quick, _ := c.others(p.ent, p.chunk, p.frag)
+		p.around = quick >= int(p.ent.k)
 	}
 	if p.around {
 		c.stats.Around.Inc()

@@ -15,10 +15,21 @@ import (
 type readOwner interface {
 	// readDone tells that it ended; r.kind says how. r is not the owner's any more.
 	readDone(r *rangeRead)
-	// late tells, again and again, that it takes longer than it should. free: its ASD is not in the fast set, so
-	// going round it costs no hedge.
-	late(r *rangeRead, free bool)
+	// late tells, again and again, that it takes longer than it should.
+	late(r *rangeRead, how lateness)
 }
+
+// lateness is how much longer than it should a read takes.
+type lateness uint8
+
+const (
+	// lateSome: longer than nearly all of its ASD's. What is done about that is a hedge, and costs one.
+	lateSome lateness = iota
+	// lateOut: its ASD is not in the fast set. Going round it costs no hedge.
+	lateOut
+	// lateStuck: longer than somebody should wait for anything. Whatever else can be asked is.
+	lateStuck
+)
 
 // extentsFlying is how many extents of one range are read at a time. A fragment is one extent unless its
 // drive is badly cut up; then the rest follows as these return.
@@ -39,6 +50,8 @@ type rangeRead struct {
 	t     *target
 	class sizeClass
 	since int64 // the Client's time when it was started
+	// waited is since when nothing was begun in its place because it is stuck.
+	waited int64
 	// alone: it is not among those that sweep looks at. hedged: something was done about its being late. denied: that
 	// was wanted and not allowed. judged: its ASD has left the fast set for it or with it, and does so only once.
 	// off: it was called off, and says nothing about its ASD.
@@ -76,6 +89,7 @@ func (c *Client) read(owner readOwner, id ids.ASDID, key layout.FragKey, off, n 
 	r := c.getRead()
 	r.t = c.targetOf(id)
 	r.owner, r.class, r.since, r.kind = owner, classOf(n), c.now(), errs.OK
+	r.waited = r.since
 	r.vec.Segs = append(r.vec.Segs[:0], vec.Segs...)
 	exts, pin, kind := r.exts[:0], uint64(0), errs.Unreachable
 	if drive != nil {

@@ -208,14 +208,15 @@ func (s *source) readDone(r *rangeRead) {
 }
 
 // late implements readOwner: another source is read in this one's place, whichever comes first.
-func (s *source) late(r *rangeRead, free bool) {
-	rb, c := s.rb, s.rb.c
+func (s *source) late(r *rangeRead, how lateness) {
+	rb, c, free := s.rb, s.rb.c, how != lateSome
 	switch {
 	case rb.ending:
 		rb.over(rb.result)
 	case rb.p.unwanted():
 		rb.read()
-	case s.tard || rb.decoding || rb.tried == len(rb.srcs) || rb.srcs[rb.tried].slow || !c.affords(r, free):
+	case s.tard || rb.decoding || rb.tried == len(rb.srcs):
+	case how != lateStuck && rb.srcs[rb.tried].slow || !c.affords(r, free):
 	default:
 		c.hedged(r, free)
 		s.tard, s.paid = true, !free

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -53,7 +54,11 @@ func (d *deployment) untilUp(n int) {
 
 // chaos kills, stops and continues ASDs at random, never more than two at once, until ctx ends; all are well
 // when it returns.
-func chaos(ctx context.Context, d *deployment, rng *rand.Rand) (kills, stops int) {
+func chaos(ctx context.Context, d *deployment, rng *rand.Rand, notes *diary) (kills, stops int) {
+	signal := func(asd int, s syscall.Signal) {
+		notes.add("ASD %d: %v", asd, s)
+		d.signal(asd, s)
+	}
 	pause := func(least, most int) {
 		select {
 		case <-ctx.Done():
@@ -67,13 +72,13 @@ func chaos(ctx context.Context, d *deployment, rng *rand.Rand) (kills, stops int
 		for _, v := range victims {
 			switch rng.IntN(3) {
 			case 0:
-				d.signal(v, syscall.SIGKILL)
+				signal(v, syscall.SIGKILL)
 				kills++
 			case 1:
-				d.signal(v, syscall.SIGTERM)
+				signal(v, syscall.SIGTERM)
 				kills++
 			default:
-				d.signal(v, syscall.SIGSTOP)
+				signal(v, syscall.SIGSTOP)
 				stopped = append(stopped, v)
 				stops++
 			}
@@ -81,14 +86,68 @@ func chaos(ctx context.Context, d *deployment, rng *rand.Rand) (kills, stops int
 		}
 		pause(100, 4000)
 		for _, v := range stopped {
-			d.signal(v, syscall.SIGCONT)
+			signal(v, syscall.SIGCONT)
 		}
 		for ctx.Err() == nil && d.status().ASDsUp < 6 { // never more than two at once
 			time.Sleep(20 * time.Millisecond)
 		}
+		notes.add("all are up")
 		pause(0, 500)
 	}
 	return kills, stops
+}
+
+// diary is what happened last, so that a slow request can be told from what.
+type diary struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (y *diary) add(format string, args ...any) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	y.lines = append(y.lines, time.Now().UTC().Format("15:04:05.000 ")+fmt.Sprintf(format, args...))
+	y.lines = y.lines[max(0, len(y.lines)-60):]
+}
+
+func (y *diary) String() string {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	return strings.Join(y.lines, "\n")
+}
+
+// watchSlow keeps the diary as it was when a request had taken longer than any before, and than most: by which rung
+// of the read ladder, and what had happened to ASDs. slow is that diary, once ctx has ended.
+func (d *deployment) watchSlow(ctx context.Context, vdisk string, most time.Duration,
+	notes *diary) (slow func() string) {
+	var kept string
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c := api.NewClient(d.dir)
+		defer c.Close()
+		worst := most.Seconds()
+		for ; ctx.Err() == nil; time.Sleep(100 * time.Millisecond) {
+			s, err := c.VDiskStats(ctx, vdisk)
+			if err != nil {
+				continue // it comes again; what is amiss fio tells
+			}
+			was := worst
+			for _, r := range append(s.Reads, api.RungStats{Rung: "write", Latency: s.Writes}) {
+				if r.Max > was {
+					worst = max(worst, r.Max)
+					notes.add("%s: %.0f ms", r.Rung, r.Max*1e3)
+				}
+			}
+			if worst > was {
+				kept = notes.String()
+			}
+		}
+	}()
+	return func() string {
+		<-done
+		return kept
+	}
 }
 
 type fioReport struct {
@@ -128,10 +187,12 @@ func TestASDsComeAndGo(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), span)
 	defer cancel()
+	var notes diary
+	slow := d.watchSlow(ctx, "fio", most, &notes)
 	type sums struct{ kills, stops int }
 	ended := make(chan sums)
 	go func() {
-		k, s := chaos(ctx, d, rand.New(rand.NewPCG(seed, 2)))
+		k, s := chaos(ctx, d, rand.New(rand.NewPCG(seed, 2)), &notes)
 		ended <- sums{k, s}
 	}()
 	ferr := cmd.Wait()
@@ -149,7 +210,7 @@ func TestASDsComeAndGo(t *testing.T) {
 		t.Fatalf("fio: %v, error %d", ferr, j.Error)
 	}
 	if worst := max(j.Write.Lat.Max, j.Read.Lat.Max); worst > float64(most) {
-		t.Errorf("a request took %.1f s, more than %v", worst/1e9, most)
+		t.Errorf("a request took %.1f s, more than %v; what happened until then:\n%s", worst/1e9, most, slow())
 	}
 	for i := range 6 {
 		d.signal(i, syscall.SIGCONT)
