@@ -18,7 +18,7 @@
 //	          3 the block cache, by location: RAM without a copy, then its SSD       blockcache
 //	          4 the fragment cache, if there is one, else
 //	            PRACC: one range read on the one drive that has it, verified         fragcache pracc
-//	          5 that drive is late: hedged; dead, slow or rotten: rebuilt from
+//	          5 that drive is late: hedged; dead, slow, stuck or rotten: rebuilt from
 //	            k others                                                             pracc erasure
 //
 // With a process per drive, an ASD in another process is asked over a socket, unless it handed over its drive and said

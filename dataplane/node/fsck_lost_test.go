@@ -256,10 +256,14 @@ func FuzzRegistryCopy(f *testing.F) {
 // The newest commits are lost with their entries, and nothing else, so that no gap tells: the vDisk does not open,
 // nothing of it is taken for garbage, and a repair brings it back.
 func TestNewestCommitsLost(t *testing.T) {
-	m := newestLost(t, 4)
+	newestLost(t, 4).mustBeRepaired()
+}
+
+// mustBeRepaired demands that fsck repairs all that it finds, and that nothing is missing then.
+func (m *model) mustBeRepaired() {
 	r := m.fsck(FsckOptions{Repair: true})
 	if r.Found == 0 || r.Found != r.Repaired {
-		t.Fatalf("%+v", r)
+		m.fatalf("%+v", r)
 	}
 	m.mustBeWhole("after the repair")
 	m.start(false)

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -12,13 +13,7 @@ import (
 // The newest manifests are lost with their commits, and the map's checkpoint is past them, so that the vDisk opens:
 // what lay there cannot be read and is not taken for garbage, which is said, and a repair brings it back.
 func TestLostManifestsAreNoGarbage(t *testing.T) {
-	m := newFsckModel(t, 4)
-	m.rounds(150)
-	m.flushMap()
-	m.down(true, false)
-	if n := m.harmNewest(5); n != 5 {
-		t.Fatalf("%d commits", n)
-	}
+	m := lostBelowCheckpoint(t, 4)
 	m.start(false)
 	for end := time.Now().Add(time.Minute); !strings.Contains(m.log.(*lastWords).String(), "lost manifests"); {
 		if time.Now().After(end) {
@@ -30,16 +25,36 @@ func TestLostManifestsAreNoGarbage(t *testing.T) {
 		t.Fatal("all can be read: no block lay in what was lost")
 	}
 	m.down(true, false)
-	r := m.fsck(FsckOptions{Repair: true})
-	if r.Found == 0 || r.Found != r.Repaired {
-		t.Fatalf("%+v", r)
+	m.mustBeRepaired()
+}
+
+// lostBelowCheckpoint is a model that lost its newest commits and opens all the same. What is sealed between flushMap
+// and the end lies behind the checkpoint and is missed; then it is another seed's turn.
+func lostBelowCheckpoint(t *testing.T, seed uint64) *model {
+	for range 20 {
+		m := newFsckModel(t, seed)
+		m.rounds(150)
+		m.flushMap()
+		m.down(true, false)
+		if n := m.harmNewest(5); n != 5 {
+			t.Fatalf("%d commits", n)
+		}
+		log := slog.New(slog.NewTextHandler(m.log, nil))
+		n, err := Start(Options{Config: m.config(), Log: log, Host: m.host, NoNBD: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		opens := n.failed["v"] == nil
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if opens {
+			return m
+		}
+		seed += 100
 	}
-	m.mustBeWhole("after the repair")
-	m.start(false)
-	m.check()
-	m.rounds(20)
-	m.check()
-	m.down(true, false)
+	t.Fatal("what was sealed last was always behind the checkpoint")
+	return nil
 }
 
 // flushMap brings the map's checkpoint to the last commit.
