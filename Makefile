@@ -16,7 +16,7 @@ help:
 	@echo "make unit race e2e    parts of make test"
 	@echo "make model        the model test on new seeds, MODEL_TIME=10m"
 	@echo "make fuzz         every fuzz target, FUZZ_TIME=30s each"
-	@echo "make bench        measure against qemu-nbd and nbdkit (about 50 minutes); make bench-quick takes 4"
+	@echo "make bench        measure against qemu-nbd and nbdkit (about 55 minutes); make bench-quick takes 4"
 	@echo "make bench-peers  the same against tgt and Ceph too, which it installs"
 	@echo "make bench-micro  each hot path alone; bench-cmp: against BASE=HEAD~1, with benchstat; bench-codec: against ISA-L"
 	@echo "make clean        remove bin and var"

@@ -52,7 +52,7 @@ func everyone() (names []string) {
 func TestReport(t *testing.T) {
 	r := Report{JournalBytes: 100}
 	speed := map[string]float64{embedded: 1, processes: 2, local: 1, cached: 3, cachedASDs: 3, single: 3, overTCP: 4,
-		overTLS: 1, full: 1, qemu: 1, rawFile: 4, cephEC: 0.5}
+		overTLS: 1, full: 1, qemu: 1, rawFile: 4, cephEC: 0.5, driveAlone: 4, praccAlone: 3, edgeAlone: 2}
 	for _, j := range Jobs() {
 		for round, f := range []float64{1, 3, 2} {
 			for target, x := range speed {
@@ -150,6 +150,8 @@ func TestWhoDoesWhat(t *testing.T) {
 		"4K random write QD32, 30 s, drives 80 % full": "vstor 80 %",
 		"4K random write QD32, 120 s":                  inTurns + "qemu-nbd",
 		"4K random write QD32, degraded":               "vstor ASDs",
+		"4K random read QD1, hop by hop":               "vstor, raw file, drive alone, PRACC alone, Edge alone",
+		"4K random read QD32, cached, hop by hop":      "vstor cache, Edge alone",
 	} {
 		i := slices.IndexFunc(Jobs(), func(j Job) bool { return j.Name == name })
 		if i < 0 {

@@ -21,6 +21,9 @@ type window struct {
 	busy  time.Duration // by tasks, and stolen by the hypervisor; without interrupts, which are on behalf of whoever
 	ours  time.Duration // of the servers that are measured, of fio and of the bench
 	tasks time.Duration // of the kernel's own threads: they write back and complete for those that are measured
+	// kernel is what tasks is made of, by number: a thread that ends takes its time with it, and from a sum of all it
+	// would be missed as if it had been negative.
+	kernel map[string]time.Duration
 }
 
 // others is the share of all cores that nothing measured has used. Busy time is counted in ticks and that of processes
@@ -44,12 +47,17 @@ func look(servers []int) (window, error) {
 	if err != nil {
 		return w, err
 	}
-	w.ours, w.tasks = u.cpu+ownTime(), kernelTime()
+	w.ours, w.kernel = u.cpu+ownTime(), kernelTimes()
 	return w, nil
 }
 
+// since is what lies between two looks.
 func (w window) since(b window) window {
-	return window{all: w.all - b.all, busy: w.busy - b.busy, ours: w.ours - b.ours, tasks: w.tasks - b.tasks}
+	out := window{all: w.all - b.all, busy: w.busy - b.busy, ours: w.ours - b.ours}
+	for thread, now := range w.kernel {
+		out.tasks += max(0, now-b.kernel[thread]) // a number may be another thread's by now
+	}
+	return out
 }
 
 // cpuTime is what all cores together have done so far, and what they could have.
@@ -84,12 +92,13 @@ func ownTime() (sum time.Duration) {
 	return sum
 }
 
-// kernelTime is the CPU time of the kernel's threads.
-func kernelTime() (sum time.Duration) {
+// kernelTimes is the CPU time of each of the kernel's threads, by its number.
+func kernelTimes() map[string]time.Duration {
 	const kernelThread = 0x00200000 // PF_KTHREAD, among the flags in /proc/PID/stat
+	times := map[string]time.Duration{}
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
-		return 0
+		return times
 	}
 	for _, e := range entries {
 		if _, err := strconv.Atoi(e.Name()); err != nil {
@@ -100,10 +109,10 @@ func kernelTime() (sum time.Duration) {
 			continue // it has just ended
 		}
 		if flags, _ := strconv.ParseUint(fields[6], 10, 64); flags&kernelThread != 0 {
-			sum += cpuOf(fields)
+			times[e.Name()] = cpuOf(fields)
 		}
 	}
-	return sum
+	return times
 }
 
 // calm waits, at most calmFor, until others leave the machine alone, and is the share of the cores that they had

@@ -30,6 +30,16 @@ func TestDisturbance(t *testing.T) {
 	}
 }
 
+// A kernel thread that ends between two looks has taken nothing from anybody, and what the others did counts.
+func TestKernelThreadsEnd(t *testing.T) {
+	const s = time.Second
+	from := window{kernel: map[string]time.Duration{"7": 60 * s, "8": s}}
+	to := window{all: 20 * s, busy: 3 * s, kernel: map[string]time.Duration{"8": 3 * s, "9": s}}
+	if w := to.since(from); w.tasks != 3*s || w.others() != 0 {
+		t.Errorf("%+v, others %.2f", w, w.others())
+	}
+}
+
 // Our own work is ours, whatever else the machine does.
 func TestLook(t *testing.T) {
 	from, err := look(nil)

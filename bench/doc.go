@@ -8,6 +8,9 @@
 // The raw file under fio's own io_uring engine is the limit of the drive. Beside them one ASD stands alone:
 // the bench is its client, over TCP, and does the same jobs on as many bytes.
 //
+// Parts of the path that fio does not reach, PRACC and the Edge, are driven by a process that opens the deployment for
+// that (RunPart); what an IO costs more on one than on the part below is what that hop costs.
+//
 // What to do is a plan that is made first, so that a run can say how long it takes; a job during which somebody else
 // used the machine is done once more, and gives no ratio if that was no better.
 //
@@ -25,8 +28,11 @@
 //	variant.go  them with other settings: with a block cache, with short-circuit reads, on full drives
 //	tcp.go      one of them over TCP, plain and with TLS; cert.go: its certificate
 //	asd.go      one ASD alone
-//	asdread.go  its reads, by a loop
+//	asdread.go  its reads, by a loop; closedloop.go: what keeps IOs going on one
 //	asdput.go   its puts, by goroutines
+//	part.go     parts of the path, each with what is below it and nothing before it
+//	inside.go   the process that drives one; insidelow.go: PRACC and the drive
+//	hops.go     what each of them costs
 //	profile.go  where the time of our processes goes meanwhile
 //	proc.go     CPU and bytes from /proc and /sys
 //	report.go   medians and ratios; table.go prints them, stored.go keeps them as JSON

@@ -33,6 +33,10 @@ func (r *Report) HTML() []byte {
 	fmt.Fprintf(&b, "<h2>Every target</h2>\n<p>Medians, and in parentheses their ratio to %s.</p>\n", qemu)
 	head, rows := r.everything()
 	htmlTable(&b, head, rows)
+	if rows := r.hops(); len(rows) > 0 {
+		fmt.Fprintf(&b, "<h2>Hop by hop</h2>\n<p>%s</p>\n", hopsSay)
+		htmlTable(&b, hopsHead, rows)
+	}
 	r.section(&b, "CPU of all server processes per IO, in microseconds", "", r.cpuPlot)
 	r.section(&b, "Latency by percentile", "Medians of the rounds; each mark to the right leaves a tenth of the IOs.",
 		r.latencyPlot)

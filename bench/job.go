@@ -32,6 +32,9 @@ const (
 	overTLS    = "vstor TLS"   // the same, encrypted
 	full       = "vstor 80 %"  // embedded, on drives so small that the volume fills 80 % of them
 	single     = "one ASD"     // no vstor around it: the bench is its client
+	driveAlone = "drive alone" // a loop and the raw file; this and the next two by RunPart
+	praccAlone = "PRACC alone" // embedded, the part and what is below it
+	edgeAlone  = "Edge alone"
 	qemu       = "qemu-nbd"
 	nbdkitFile = "nbdkit file"
 	rawFile    = "raw file"
@@ -70,6 +73,7 @@ type Job struct {
 	Span      int64         // how much of the volume the job goes over, as one part of so many; 0: all of it
 	For       time.Duration // in a full run; 0: Options.Cell
 	Sustained bool          // what is buffered has to go where it belongs: a remark says if that was little
+	Hops      bool          // its targets are parts of one path, the lowest first
 	Soak      bool          // too long to be done in every round, and by those that only stand beside
 	Share     float64       // open loop, at this share of the IOPS that qemu-nbd had in the job Of; 0: closed loop
 	Of        string

@@ -21,7 +21,7 @@ const cachedPart = 8
 func Jobs() []Job { return slices.Clone(jobSet()) }
 
 var jobSet = sync.OnceValue(func() []Job {
-	set := slices.Concat(reads4K(), otherReads(), otherWrites(), writes4K())
+	set := slices.Concat(reads4K(), hopReads(), otherReads(), otherWrites(), writes4K(), hopWrites())
 	for i := range set {
 		set[i] = set[i].loaded()
 	}
@@ -49,6 +49,14 @@ func ceph(inProcess, spread float64) []Goal {
 func shown(targets ...string) (goals []Goal) {
 	for _, t := range targets {
 		goals = append(goals, over(t, 0))
+	}
+	return goals
+}
+
+// figures are of targets, beside nothing.
+func figures(targets ...string) (goals []Goal) {
+	for _, t := range targets {
+		goals = append(goals, Goal{Target: t})
 	}
 	return goals
 }
@@ -95,6 +103,31 @@ func open(rw, percent, of string) Job {
 	name := map[string]string{"randread": "read", "randwrite": "write"}[rw]
 	return Job{Name: "4K random " + name + ", open loop at " + percent + " %", RW: rw, Block: "4k", Conns: 1, Figure: P99,
 		Share: share, Of: of, Goals: shown(embedded, processes)}
+}
+
+// hops are parts of the path, the lowest first: what an IO costs more on one than on the one before is what that hop
+// costs.
+var hops = []string{rawFile, driveAlone, praccAlone, edgeAlone, embedded}
+
+func hopReads() []Job {
+	return []Job{
+		{Name: "4K random read QD1, hop by hop", File: "4k-randread-qd1", Figure: Latency, Hops: true,
+			Goals: figures(hops...)},
+		{Name: "4K random read QD32, hop by hop", File: "4k-randread-qd32", Figure: IOPS, Hops: true,
+			Goals: figures(hops...)},
+		{Name: "4K random read QD32, cached, hop by hop", File: "4k-randread-qd32", Figure: IOPS, Span: cachedPart,
+			Hops: true, Goals: figures(edgeAlone, cached)},
+	}
+}
+
+func hopWrites() []Job {
+	written := slices.DeleteFunc(slices.Clone(hops), func(t string) bool { return t == praccAlone })
+	return []Job{
+		{Name: "4K random write QD1, hop by hop", File: "4k-randwrite-qd1", Figure: Latency, Hops: true,
+			Goals: figures(written...)},
+		{Name: "4K random write QD32, hop by hop", File: "4k-randwrite-qd32", Figure: IOPS, Hops: true,
+			Goals: figures(written...)},
+	}
 }
 
 func otherReads() []Job {

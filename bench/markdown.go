@@ -74,6 +74,10 @@ func (r *Report) markdown(b *bytes.Buffer) {
 	fmt.Fprintf(b, "\n## Every target\n\nMedians, and in parentheses their ratio to `%s`.\n\n", qemu)
 	head, rows := r.everything()
 	writeTable(b, head, rows)
+	if rows := r.hops(); len(rows) > 0 {
+		fmt.Fprintf(b, "\n## Hop by hop\n\n%s\n\n", hopsSay)
+		writeTable(b, hopsHead, rows)
+	}
 	b.WriteString("\n## Remarks\n\n")
 	for _, line := range r.remarks() {
 		indent := line[:len(line)-len(strings.TrimLeft(line, " "))]

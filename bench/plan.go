@@ -61,7 +61,7 @@ func (o *Options) aside(s step) time.Duration {
 		return d
 	case cephRep, cephEC:
 		return d + costCeph
-	case local, cached, cachedASDs:
+	case local, cached, cachedASDs, driveAlone, praccAlone, edgeAlone:
 		d += 2 * costRestart
 	case full:
 		d += costRestart + fillTime(o.Size)

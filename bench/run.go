@@ -62,6 +62,9 @@ func targets(opt *Options) (list []target, one *oneASD) {
 	us, spread := newOurs(opt, false), newOurs(opt, true)
 	list = []target{us, spread, variant{spread, local}, variant{us, cached}, variant{spread, cachedASDs}, newQemu(opt),
 		guest{newNbdkit(opt)}, raw{opt}, one, tcp{us, false}, tcp{us, true}, newCrowded(opt)}
+	for _, name := range parts {
+		list = append(list, &part{us: us, as: name})
+	}
 	if opt.Peers {
 		list = append(list, heavyPeers(opt)...)
 	}
@@ -115,7 +118,7 @@ func needed(t target, steps []step) bool {
 		switch s.target {
 		case local, cachedASDs:
 			return t.name() == s.target || t.name() == processes
-		case cached, overTCP, overTLS:
+		case cached, overTCP, overTLS, driveAlone, praccAlone, edgeAlone:
 			return t.name() == s.target || t.name() == embedded
 		}
 		return t.name() == s.target

@@ -158,7 +158,7 @@ func (r *Report) remarks() []string {
 	for i := range r.Rows {
 		row := &r.Rows[i]
 		key := [2]string{row.Job, row.Target}
-		if row.Writes && row.Bytes > 0 && !said[key] {
+		if row.Writes && row.ServerBytes > 0 && !said[key] {
 			out = append(out, r.written(row)...)
 		}
 		said[key] = true

@@ -54,12 +54,20 @@ type process struct {
 
 // launch starts a command whose output goes to a log, and which dies with us.
 func launch(log string, args ...string) (*process, io.ReadCloser, error) {
+	return launchWith(nil, log, args...)
+}
+
+// launchWith gives it something to read, which stays the caller's.
+func launchWith(stdin *os.File, log string, args ...string) (*process, io.ReadCloser, error) {
 	f, err := os.OpenFile(log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, nil, errs.Wrap(errs.IO, err, "cannot write the log of %s", args[0])
 	}
 	p := &process{cmd: exec.Command(args[0], args[1:]...), done: make(chan struct{}), log: f}
 	p.cmd.Stderr = f
+	if stdin != nil {
+		p.cmd.Stdin = stdin
+	}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := p.cmd.StdoutPipe()
 	if err == nil {

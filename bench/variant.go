@@ -36,13 +36,16 @@ func (v variant) restart(ctx context.Context) error {
 	if v.as == local {
 		return v.startWith(ctx, "--block-cache", "0", "--short-circuit", "on")
 	}
-	size := v.opt.Size / cachedPart * 3 / 2
+	size := v.cacheSize()
 	settings := []string{"--short-circuit", "off", "--block-cache", units.FormatSize(size)}
 	if v.spread { // the edge has memory of its own, and the cache is in it
 		settings = append(settings, "--edge-memory", units.FormatSize(config.Default().EdgeMemory+2*size))
 	}
 	return v.startWith(ctx, settings...)
 }
+
+// cacheSize is that of a block cache for jobs that go over one part in cachedPart of the volume, in bytes.
+func (o *ours) cacheSize() int64 { return o.opt.Size / cachedPart * 3 / 2 }
 
 func (v variant) end(ctx context.Context) error { return v.restartWith(ctx, v.ours.start) }
 

@@ -18,7 +18,7 @@
 //	roles.go edgerole.go edgelist.go edgecaches.go edgestatus.go   the router's and the edge's process
 //	fleet.go fleetask.go   their parent: starts them, puts together what they tell
 //	serve.go     the NBD sockets
-//	exports.go   vDisks as NBD exports
+//	exports.go   vDisks as NBD exports; bare.go: without NBD
 //	access.go settings.go   whom a vDisk is open to, and how that is changed
 //	nbdtls.go    certificates for NBD: read, read again, told of before they end
 //	status.go metrics.go memory.go   what the API shows

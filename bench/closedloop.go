@@ -1,0 +1,93 @@
+package bench
+
+import (
+	"context"
+	"time"
+
+	"vstor/dataplane/buf"
+	"vstor/dataplane/errs"
+	"vstor/dataplane/ids"
+	"vstor/dataplane/ring"
+	"vstor/dataplane/stat"
+)
+
+// closedLoop keeps IOs of a block each under way on a ring loop, each followed by another: what fio's job is, of what
+// fio does not reach. The loop owns all of it while it runs.
+type closedLoop struct {
+	// start begins an IO of a lane; its end is told to ended, never inside the call.
+	start  func(lane int)
+	began  time.Time
+	until  time.Duration   // since began; no IO starts later
+	starts []time.Duration // of the IO of each lane
+	pages  []buf.Vec       // one of each lane's own, where they hold some
+	live   int
+	last   time.Duration // end of the last IO
+	hist   stat.Histogram
+	err    error // the first
+	done   chan struct{}
+}
+
+// holdPages takes a page for each of so many lanes. What it took is there after an error too.
+func (c *closedLoop) holdPages(pool *buf.Pool, lanes int) error {
+	c.pages = make([]buf.Vec, lanes)
+	for i := range c.pages {
+		if !pool.Alloc(&c.pages[i], 1) {
+			return errs.New(errs.Full, "no pages for %d IOs at a time", lanes)
+		}
+	}
+	return nil
+}
+
+// dropPages gives them back.
+func (c *closedLoop) dropPages(pool *buf.Pool) {
+	for i := range c.pages {
+		pool.ReleaseVec(&c.pages[i])
+	}
+}
+
+// run keeps so many lanes going for a time, and returns when the last IO has ended: each has to end in bounded time.
+func (c *closedLoop) run(ctx context.Context, loop *ring.Loop, lanes int, d time.Duration) (result, error) {
+	c.until, c.starts, c.live, c.done = d, make([]time.Duration, lanes), lanes, make(chan struct{})
+	loop.Call(func() {
+		c.began = time.Now()
+		for lane := range lanes {
+			c.start(lane)
+		}
+	})
+	halt := context.AfterFunc(ctx, func() { loop.PostFunc(func() { c.until = 0 }) })
+	<-c.done
+	halt()
+	if err := ctx.Err(); err != nil {
+		return result{}, err
+	}
+	var s stat.Snapshot
+	c.hist.AddTo(&s)
+	return summary(&s, ids.BlockSize, c.last), c.err
+}
+
+// ended notes the end of a lane's IO and starts another. The first error ends them all.
+func (c *closedLoop) ended(lane int, err error) {
+	if c.err == nil {
+		c.err = err
+	}
+	now := time.Since(c.began)
+	c.last = now
+	c.hist.Record(int64(now - c.starts[lane]))
+	if c.err == nil && now < c.until {
+		c.starts[lane] = now
+		c.start(lane)
+		return
+	}
+	if c.live--; c.live == 0 {
+		close(c.done)
+	}
+}
+
+// summary is a result from latencies.
+func summary(s *stat.Snapshot, size int64, took time.Duration) result {
+	n := float64(s.Count)
+	r := result{IOs: int64(s.Count), Bytes: int64(s.Count) * size, IOPS: n / took.Seconds(),
+		MBps: n * float64(size) / 1e6 / took.Seconds(), Mean: s.Mean() / 1e3}
+	r.setPercentiles(percentiles(func(p float64) float64 { return float64(s.Quantile(p / 100)) }))
+	return r
+}

@@ -1,0 +1,39 @@
+package bench
+
+import "fmt"
+
+// hopsHead names the columns of the table of hops.
+var hopsHead = []string{"job", "down from", "IOPS", "mean us", "this hop", "p50 us", "p99 us", "CPU us/IO"}
+
+const hopsSay = "One path, cut off further and further up: each line is an IO that begins at that part and goes all " +
+	"the way down. What its mean is more than that of the line above is this hop. The raw file is driven by fio, the " +
+	"lines called alone by the part's own loop, the last by fio over NBD. Times at a depth of 32 are mostly queueing."
+
+// hops is a line for each part of the paths that were measured so. CPU is of the server, which drives itself where it
+// stands alone. A disturbed line says nothing, neither of itself nor of the next.
+func (r *Report) hops() (rows [][]string) {
+	for _, j := range Jobs() {
+		if !j.Hops {
+			continue
+		}
+		name, below := j.Name, 0.0
+		for _, g := range j.Goals {
+			cells, quiet := r.trusted(j.Name, g.Target)
+			if len(cells) == 0 {
+				continue
+			}
+			mean, hop := median(cells, Latency.value), "-"
+			if below > 0 {
+				hop = fmt.Sprintf("%+.1f", mean-below)
+			}
+			if below = mean; !quiet {
+				hop, below = "disturbed", 0
+			}
+			p50 := median(cells, func(c Cell) float64 { return c.P50Us })
+			rows = append(rows, []string{name, g.Target, known(median(cells, IOPS.value), 0), known(mean, 1), hop,
+				known(p50, 1), known(median(cells, P99.value), 1), known(median(cells, CPU.value), 1)})
+			name = ""
+		}
+	}
+	return rows
+}

@@ -1,0 +1,203 @@
+package bench
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"vstor/dataplane/block"
+	"vstor/dataplane/config"
+	"vstor/dataplane/errs"
+	"vstor/dataplane/node"
+)
+
+var quiet = slog.New(slog.DiscardHandler)
+
+// small makes a deployment whose vDisk, if it is to have one, was written through once. It gives the settings of a
+// start.
+func small(t *testing.T, size int64) config.Config {
+	t.Helper()
+	d, err := config.OpenDir(filepath.Join(t.TempDir(), "d"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	m, err := config.ThisMachine(d.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	says := config.Source{Name: "the test", Values: map[string][]string{"asd-size": {"64M"}, "journal": {"64M"},
+		"memory": {"512M"}, "sco-size": {"1M"}, "fragment-size": {"256k"}, "loops": {"1"}, "policy": {"4,2,5,1"},
+		"block-cache": {"0"}}}
+	cfg, keep, err := d.Resolve(config.Source{}, config.Source{}, says, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := node.Start(node.Options{Config: cfg, Fresh: true, NoNBD: true, Log: quiet})
+	if errs.Of(err) == errs.Unsupported {
+		t.Skip("SKIPPED:", err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	if size > 0 {
+		if _, err := n.CreateVDisk(t.Context(), volume, size); err != nil {
+			t.Fatal(err)
+		}
+		v, err := n.OpenBare(volume)
+		if err != nil {
+			t.Fatal(err)
+		}
+		(&inside{n, v}).writeThrough(t, size)
+		v.Close()
+	}
+	if err := errors.Join(d.Keep(keep), d.FinishCreate(), n.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+// writeThrough writes every block once, and waits until some are in objects.
+func (in *inside) writeThrough(t *testing.T, size int64) {
+	t.Helper()
+	told, loop := in.teller(), in.vdisk.Loop()
+	for off := int64(0); off < size; off += readSize {
+		r := block.Request{Op: block.Write, Off: off, Len: readSize, Done: told}
+		room := false
+		for !room {
+			loop.Call(func() {
+				if room = loop.Pool().Alloc(&r.Data, readSize/4096); room {
+					in.vdisk.Disk().Submit(&r)
+				}
+			})
+		}
+		if k := <-told.kind; k != errs.OK {
+			t.Fatal(k)
+		}
+	}
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := in.find(size); err == nil || time.Now().After(end) {
+			return
+		}
+	}
+}
+
+// drive is RunPart as the bench has it done.
+func drive(ctx context.Context, p Part) (r result, err error) {
+	in, begin := io.Pipe()
+	says, out := io.Pipe()
+	ended := make(chan error, 1)
+	go func() {
+		err := RunPart(ctx, p, in, out)
+		out.Close()
+		ended <- err
+	}()
+	s := bufio.NewScanner(says)
+	if s.Scan() && s.Text() == partReady {
+		fmt.Fprintln(begin)
+		if s.Scan() {
+			err = json.Unmarshal(s.Bytes(), &r)
+		}
+	}
+	begin.Close()
+	return r, errors.Join(err, <-ended)
+}
+
+// Every part is driven, on a deployment that was closed before and that opens again after.
+func TestRunPart(t *testing.T) {
+	const size = 16 << 20
+	cfg := small(t, size)
+	file := filepath.Join(t.TempDir(), "raw")
+	if err := os.WriteFile(file, make([]byte, size), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	part := Part{Config: cfg, Log: quiet, Bytes: size, Depth: 4, For: 200 * time.Millisecond, File: file}
+	for _, tc := range []struct {
+		name  string
+		write bool
+		cache int64
+	}{
+		{driveAlone, false, 0}, {driveAlone, true, 0}, {praccAlone, false, 0}, {edgeAlone, false, 0},
+		{edgeAlone, false, 8 << 20}, {edgeAlone, true, 0},
+	} {
+		p := part
+		p.Name, p.Write, p.Config.BlockCache = tc.name, tc.write, tc.cache
+		if r, err := drive(t.Context(), p); err != nil || r.IOs < 4 || r.Mean <= 0 || r.IOPS <= 0 || r.P99 <= 0 {
+			t.Errorf("%+v: %+v, %v", tc, r, err)
+		}
+	}
+}
+
+// What cannot be done says so and ends, and the deployment opens again behind it.
+func TestRunPartRefuses(t *testing.T) {
+	cfg := small(t, 0)
+	file := filepath.Join(t.TempDir(), "raw")
+	if err := os.WriteFile(file, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	part := Part{Config: cfg, Log: quiet, Name: edgeAlone, Bytes: 1 << 20, Depth: 4, For: time.Minute, File: file}
+	if _, err := drive(t.Context(), part); errs.Of(err) != errs.Absent {
+		t.Errorf("without a vDisk: %v", err)
+	}
+	n, err := node.Start(node.Options{Config: cfg, NoNBD: true, Log: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err = n.CreateVDisk(t.Context(), volume, 1<<20); err == nil {
+		err = n.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, change := range map[errs.Kind]func(*Part){
+		errs.Invalid: func(p *Part) { p.Depth = 0 },
+		errs.Absent:  func(p *Part) { p.Name = praccAlone }, // nothing was written
+		errs.IO:      func(p *Part) { p.Name, p.Bytes = driveAlone, 2<<20 },
+	} {
+		p := part
+		change(&p)
+		if _, err := drive(t.Context(), p); errs.Of(err) != want {
+			t.Errorf("%v: %v", want, err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := drive(ctx, part); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("stopped: %v", err)
+	}
+}
+
+// A line costs what it is more than the one above. Parts that were not measured are passed over, and what is disturbed
+// says nothing of the next.
+func TestHops(t *testing.T) {
+	r := &Report{}
+	job := hopReads()[0].Name
+	for target, us := range map[string]float64{rawFile: 60, edgeAlone: 71.5, embedded: 100} {
+		r.Cells = append(r.Cells, Cell{Job: job, Target: target, MeanUs: us})
+	}
+	said := func() (out []string) {
+		for _, row := range r.hops() {
+			out = append(out, row[1]+" "+row[4])
+		}
+		return out
+	}
+	want := []string{rawFile + " -", edgeAlone + " +11.5", embedded + " +28.5"}
+	if got := said(); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	for i := range r.Cells {
+		r.Cells[i].Disturbed = r.Cells[i].Target == edgeAlone
+	}
+	want = []string{rawFile + " -", edgeAlone + " disturbed", embedded + " -"}
+	if got := said(); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

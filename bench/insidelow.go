@@ -1,0 +1,143 @@
+package bench
+
+import (
+	"context"
+	"math/rand/v2"
+	"os"
+	"syscall"
+	"time"
+
+	"vstor/dataplane/block"
+	"vstor/dataplane/errs"
+	"vstor/dataplane/ids"
+	"vstor/dataplane/layout"
+	"vstor/dataplane/ring"
+)
+
+// fetches are reads of a block each by PRACC, which is told where they lie; see closedLoop.
+type fetches struct {
+	closedLoop
+	in     *inside
+	places []layout.Location
+	lanes  []fetchOne
+}
+
+type fetchOne struct {
+	of   *fetches
+	lane int
+	f    block.Fetch
+	sum  [1]uint32
+}
+
+// fetches has PRACC read random ones of these blocks.
+func (in *inside) fetches(ctx context.Context, places []layout.Location, depth int, d time.Duration) (r result,
+	err error) {
+	p := &fetches{in: in, places: places, lanes: make([]fetchOne, depth)}
+	loop := in.vdisk.Loop()
+	loop.Call(func() { err = p.holdPages(loop.Pool(), depth) })
+	defer loop.Call(func() { p.dropPages(loop.Pool()) })
+	if err != nil {
+		return result{}, err
+	}
+	for i := range p.lanes {
+		l := &p.lanes[i]
+		l.of, l.lane = p, i
+	}
+	p.start = p.fetch
+	return p.run(ctx, loop, depth, d)
+}
+
+// findStep is how many blocks the map is asked for at a time.
+const findStep = 256
+
+// find is where blocks lie, of the first bytes of the vDisk: those that are in objects.
+func (in *inside) find(bytes int64) (places []layout.Location, err error) {
+	t, blocks := in.teller(), bytes/ids.BlockSize
+	for addr := int64(0); addr < blocks; {
+		run, known := make([]layout.Location, min(findStep, blocks-addr)), false
+		in.vdisk.Loop().Call(func() { known = in.vdisk.Volume().Locate(ids.BlockAddr(addr), run, t) })
+		if !known {
+			if k := <-t.kind; k != errs.OK {
+				return nil, errs.New(k, "the map of block %d cannot be read", addr)
+			}
+			continue
+		}
+		for _, l := range run {
+			if l.SCO != 0 {
+				places = append(places, l)
+			}
+		}
+		addr += int64(len(run))
+	}
+	if len(places) == 0 {
+		return nil, errs.New(errs.Absent, "nothing of the vDisk is in objects yet")
+	}
+	return places, nil
+}
+
+func (p *fetches) fetch(lane int) {
+	l, at := &p.lanes[lane], p.places[rand.IntN(len(p.places))]
+	l.sum[0] = at.Sum
+	l.f = block.Fetch{Kind: block.Stored, NS: p.in.vdisk.Volume().Namespace(at), SCO: at.SCO, Off: uint32(at.Off),
+		Count: 1, Sums: l.sum[:], Dst: &p.pages[lane], Done: l}
+	p.in.vdisk.PRACC().Fetch(&l.f)
+}
+
+// FetchDone goes on; PRACC has verified the block.
+func (l *fetchOne) FetchDone(f *block.Fetch) { l.of.ended(l.lane, failure(f.Err)) }
+
+// driveIOs are IOs of a block each on a file, past the page cache: the loop and the drive alone; see closedLoop.
+type driveIOs struct {
+	closedLoop
+	loop  *ring.Loop
+	fd    int
+	op    block.Op
+	size  int64 // bytes of the file that they go over
+	lanes []driveIO
+}
+
+type driveIO struct {
+	of   *driveIOs
+	lane int
+	op   ring.Op
+}
+
+// driveIOs are random reads or writes of a file on the loop.
+func (in *inside) driveIOs(ctx context.Context, path string, op block.Op, size int64, depth int, d time.Duration) (
+	result, error) {
+	fd, err := syscall.Open(path, syscall.O_RDWR|syscall.O_DIRECT|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return result{}, errs.Wrap(errs.IO, &os.PathError{Op: "open", Path: path, Err: err}, "cannot drive a file alone")
+	}
+	defer syscall.Close(fd)
+	w := &driveIOs{loop: in.vdisk.Loop(), fd: fd, op: op, size: size, lanes: make([]driveIO, depth)}
+	w.loop.Call(func() { err = w.holdPages(w.loop.Pool(), depth) })
+	defer w.loop.Call(func() { w.dropPages(w.loop.Pool()) })
+	if err != nil {
+		return result{}, err
+	}
+	for i := range w.lanes {
+		l := &w.lanes[i]
+		l.of, l.lane, l.op.Done = w, i, l
+	}
+	w.start = w.begin
+	return w.run(ctx, w.loop, depth, d)
+}
+
+func (w *driveIOs) begin(lane int) {
+	l, off := &w.lanes[lane], rand.Int64N(w.size/ids.BlockSize)*ids.BlockSize
+	if w.op == block.Write {
+		w.loop.WriteV(&l.op, w.fd, &w.pages[lane], off)
+		return
+	}
+	w.loop.ReadV(&l.op, w.fd, &w.pages[lane], off)
+}
+
+// RingDone goes on.
+func (l *driveIO) RingDone(_ *ring.Op, res int32) {
+	var err error
+	if res != ids.BlockSize {
+		err = errs.Wrap(errs.IO, syscall.Errno(max(-res, 0)), "an IO of a block on the raw file ended with %d", res)
+	}
+	l.of.ended(l.lane, err)
+}
