@@ -3,6 +3,7 @@ package guest
 import (
 	"context"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -54,6 +55,16 @@ func TestBoot(t *testing.T) {
 	}
 	if out, err := g.Run(ctx, "seq 5000"); err != nil || strings.Count(out, "\n") != 5000 {
 		t.Errorf("5000 lines: %v, %d came", err, strings.Count(out, "\n"))
+	}
+	// Orphans of a script end while the next ones come in.
+	if _, err := g.Run(ctx, "for i in $(seq 100 299); do (sleep 0.$i) >/dev/null 2>&1 & done"); err != nil {
+		t.Error(err)
+	}
+	for i := range 60 {
+		want := strings.Repeat(strconv.Itoa(i%10), 2000)
+		if out, err := g.Run(ctx, "echo "+want); err != nil || out != want+"\n" {
+			t.Fatalf("script %d beside orphans: %v, %q", i, err, out)
+		}
 	}
 	g.Kill()
 	if _, err := g.Run(ctx, "true"); err == nil {

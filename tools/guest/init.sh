@@ -21,11 +21,15 @@ fi
 stty -F /dev/ttyS1 raw -echo
 exec 3<>/dev/ttyS1
 echo ready >&3
-while read -r line <&3; do
-  echo "$line" | base64 -d >/run/script
-  dash /run/script >/run/out 2>&1 </dev/null 3>&-
-  status=$?
-  base64 /run/out >&3
-  echo ". $status" >&3
-done
+# Not in this shell: it is told of the end of every orphan, and a read that is interrupted by that begins anew and drops
+# what it had. The shell below has no children but those it waits for.
+(
+  while read -r line <&3; do
+    echo "$line" | base64 -d >/run/script
+    dash /run/script >/run/out 2>&1 </dev/null 3>&-
+    status=$?
+    base64 /run/out >&3
+    echo ". $status" >&3
+  done
+)
 poweroff -f
