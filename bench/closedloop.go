@@ -78,6 +78,14 @@ func (c *closedLoop) ended(lane int, err error) {
 		c.start(lane)
 		return
 	}
+	c.leave()
+}
+
+// over says that no IO is to start any more.
+func (c *closedLoop) over() bool { return c.err != nil || time.Since(c.began) >= c.until }
+
+// leave ends a lane that has nothing under way.
+func (c *closedLoop) leave() {
 	if c.live--; c.live == 0 {
 		close(c.done)
 	}

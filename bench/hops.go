@@ -1,16 +1,22 @@
 package bench
 
-import "fmt"
+import (
+	"fmt"
+	"io"
+)
 
 // hopsHead names the columns of the table of hops.
 var hopsHead = []string{"job", "down from", "IOPS", "mean us", "this hop", "p50 us", "p99 us", "CPU us/IO"}
 
 const hopsSay = "One path, cut off further and further up: each line is an IO that begins at that part and goes all " +
 	"the way down. What its mean is more than that of the line above is this hop. The raw file is driven by fio, the " +
-	"lines called alone by the part's own loop, the last by fio over NBD. Times at a depth of 32 are mostly queueing."
+	"lines called alone by the part's own loop, the last by fio over NBD: the last hop has what fio does itself in it. " +
+	"fio's percentiles do not count the submission, ours do, and come in steps of 6 %. Times at a depth of 32 are " +
+	"mostly queueing, and loops go round without sleeping then, so that CPU per IO says little of a hop."
 
 // hops is a line for each part of the paths that were measured so. CPU is of the server, which drives itself where it
-// stands alone. A disturbed line says nothing, neither of itself nor of the next.
+// stands alone. A disturbed line says nothing, neither of itself nor of the next; nor does the raw file of the next,
+// for fio's clock is not ours.
 func (r *Report) hops() (rows [][]string) {
 	for _, j := range Jobs() {
 		if !j.Hops {
@@ -26,8 +32,11 @@ func (r *Report) hops() (rows [][]string) {
 			if below > 0 {
 				hop = fmt.Sprintf("%+.1f", mean-below)
 			}
-			if below = mean; !quiet {
+			switch below = mean; {
+			case !quiet:
 				hop, below = "disturbed", 0
+			case g.Target == rawFile: // by another's clock
+				below = 0
 			}
 			p50 := median(cells, func(c Cell) float64 { return c.P50Us })
 			rows = append(rows, []string{name, g.Target, known(median(cells, IOPS.value), 0), known(mean, 1), hop,
@@ -36,4 +45,14 @@ func (r *Report) hops() (rows [][]string) {
 		}
 	}
 	return rows
+}
+
+// printHops writes the table of hops, if there is one.
+func (r *Report) printHops(out io.Writer) error {
+	rows := r.hops()
+	if len(rows) == 0 {
+		return nil
+	}
+	fmt.Fprintln(out)
+	return printTable(out, hopsHead, rows)
 }

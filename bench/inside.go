@@ -36,26 +36,29 @@ type Part struct {
 // partReady is what RunPart says when it may be told to begin.
 const partReady = "ready"
 
-// RunPart opens the deployment, says so, begins the job at a line on in, answers with its result, a line of JSON, and
-// keeps the deployment open until ctx or in ends: what the job left to be done in the background is done meanwhile.
-// With a block cache all that the job goes over is read before. The process should be for this alone: the deployment
-// makes the runtime's settings its own, and ends threads, on which children that were to die with their parent depend.
-func RunPart(ctx context.Context, p Part, in io.Reader, out io.Writer) error {
+// RunPart opens the deployment, says so, begins the job at a line of orders, answers with its result, a line of JSON,
+// and keeps the deployment open until ctx or orders end: what the job left to be done in the background is done
+// meanwhile. With a block cache all that the job goes over is read before. The process should be for this alone: the
+// deployment makes the runtime's settings its own, and ends threads, on which children that were to die with their
+// parent depend.
+func RunPart(ctx context.Context, p Part, orders io.Reader, out io.Writer) error {
 	switch {
 	case p.Depth < 1 || p.For <= 0 || p.Bytes < ids.BlockSize:
 		return errs.New(errs.Invalid, "a part needs a depth and a time above 0, and at least %d bytes", ids.BlockSize)
 	case !slices.Contains(parts, p.Name):
 		return errs.New(errs.Invalid, "there is no part %q; there are %s", p.Name, strings.Join(parts, ", "))
+	case p.Name == praccAlone && p.Write:
+		return errs.New(errs.Invalid, "PRACC does not write")
 	}
-	d, err := openInside(p.Config, p.Log)
+	in, err := openInside(p.Config, p.Log)
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.serve(ctx, &p, in, out), d.close())
+	return errors.Join(in.serve(ctx, &p, orders, out), in.close())
 }
 
 // serve is RunPart on what is open.
-func (in *inside) serve(ctx context.Context, p *Part, from io.Reader, out io.Writer) error {
+func (in *inside) serve(ctx context.Context, p *Part, orders io.Reader, out io.Writer) error {
 	job, err := in.job(ctx, p)
 	if err != nil {
 		return err
@@ -64,9 +67,9 @@ func (in *inside) serve(ctx context.Context, p *Part, from io.Reader, out io.Wri
 	begin, end := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(end)
-		if _, err := from.Read(make([]byte, 1)); err == nil {
+		if _, err := orders.Read(make([]byte, 1)); err == nil {
 			close(begin)
-			io.Copy(io.Discard, from)
+			io.Copy(io.Discard, orders)
 		}
 	}()
 	select {
@@ -96,19 +99,28 @@ func (in *inside) job(ctx context.Context, p *Part) (func() (result, error), err
 	if p.Write {
 		op = block.Write
 	}
-	switch p.Name {
-	case driveAlone:
-		return func() (result, error) { return in.driveIOs(ctx, p.File, op, p.Bytes, p.Depth, p.For) }, nil
-	case praccAlone:
-		places, err := in.find(p.Bytes)
-		return func() (result, error) { return in.fetches(ctx, places, p.Depth, p.For) }, err
+	if p.Name == driveAlone {
+		return func() (result, error) { return in.runDrive(ctx, p.File, op, p.Bytes, p.Depth, p.For) }, nil
+	}
+	if size := in.vdisk.Disk().Info().Size; p.Bytes > size {
+		return nil, errs.New(errs.Invalid, "the vDisk has %d bytes, not %d", size, p.Bytes)
+	}
+	places, err := in.find(p.Bytes) // which brings the map into memory, for either
+	if err != nil {
+		return nil, err
+	}
+	if p.Name == praccAlone {
+		if len(places) == 0 {
+			return nil, errs.New(errs.Absent, "nothing of the vDisk is in objects yet")
+		}
+		return func() (result, error) { return in.runFetches(ctx, places, p.Depth, p.For) }, nil
 	}
 	if p.Config.BlockCache > 0 {
 		if err := in.readThrough(ctx, p.Bytes); err != nil {
 			return nil, err
 		}
 	}
-	return func() (result, error) { return in.requests(ctx, op, p.Bytes, p.Depth, p.For) }, nil
+	return func() (result, error) { return in.runEdge(ctx, op, p.Bytes, p.Depth, p.For) }, nil
 }
 
 // inside is a deployment opened in this process, and its vDisk.
@@ -189,9 +201,9 @@ type edgeIO struct {
 	again func()
 }
 
-// requests are random reads or writes below NBD: the Edge, and all that is below it. Of what is written the content is
+// runEdge does random reads or writes below NBD: the Edge, and all that is below it. Of what is written the content is
 // whatever is in the page.
-func (in *inside) requests(ctx context.Context, op block.Op, size int64, depth int, d time.Duration) (result, error) {
+func (in *inside) runEdge(ctx context.Context, op block.Op, size int64, depth int, d time.Duration) (result, error) {
 	e := &edgeIOs{in: in, op: op, size: size, lanes: make([]edgeIO, depth)}
 	for i := range e.lanes {
 		l := &e.lanes[i]
@@ -206,6 +218,10 @@ func (e *edgeIOs) submit(lane int) {
 	l.req = block.Request{Op: e.op, Off: rand.Int64N(e.size/ids.BlockSize) * ids.BlockSize, Len: ids.BlockSize, Done: l,
 		Data: l.req.Data}
 	if e.op == block.Write && !loop.Pool().Alloc(&l.req.Data, 1) {
+		if e.over() {
+			e.leave()
+			return
+		}
 		time.AfterFunc(time.Millisecond, func() { loop.PostFunc(l.again) }) // as a connection waits: pages come back
 		return
 	}

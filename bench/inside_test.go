@@ -84,7 +84,7 @@ func (in *inside) writeThrough(t *testing.T, size int64) {
 		}
 	}
 	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
-		if _, err := in.find(size); err == nil || time.Now().After(end) {
+		if places, err := in.find(size); err == nil && len(places) > 0 || time.Now().After(end) {
 			return
 		}
 	}
@@ -126,7 +126,7 @@ func TestRunPart(t *testing.T) {
 		cache int64
 	}{
 		{driveAlone, false, 0}, {driveAlone, true, 0}, {praccAlone, false, 0}, {edgeAlone, false, 0},
-		{edgeAlone, false, 8 << 20}, {edgeAlone, true, 0},
+		{edgeAlone, false, 32 << 20}, {edgeAlone, true, 0},
 	} {
 		p := part
 		p.Name, p.Write, p.Config.BlockCache = tc.name, tc.write, tc.cache
@@ -157,15 +157,22 @@ func TestRunPartRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for want, change := range map[errs.Kind]func(*Part){
-		errs.Invalid: func(p *Part) { p.Depth = 0 },
-		errs.Absent:  func(p *Part) { p.Name = praccAlone }, // nothing was written
-		errs.IO:      func(p *Part) { p.Name, p.Bytes = driveAlone, 2<<20 },
+	for _, tc := range []struct {
+		name   string
+		want   errs.Kind
+		change func(*Part)
+	}{
+		{"no depth", errs.Invalid, func(p *Part) { p.Depth = 0 }},
+		{"no such part", errs.Invalid, func(p *Part) { p.Name = "the moon" }},
+		{"beyond the vDisk", errs.Invalid, func(p *Part) { p.Bytes = 2 << 20 }},
+		{"PRACC writes", errs.Invalid, func(p *Part) { p.Name, p.Write = praccAlone, true }},
+		{"nothing was written", errs.Absent, func(p *Part) { p.Name = praccAlone }},
+		{"beyond the file", errs.IO, func(p *Part) { p.Name, p.Bytes = driveAlone, 2<<20 }},
 	} {
 		p := part
-		change(&p)
-		if _, err := drive(t.Context(), p); errs.Of(err) != want {
-			t.Errorf("%v: %v", want, err)
+		tc.change(&p)
+		if _, err := drive(t.Context(), p); errs.Of(err) != tc.want {
+			t.Errorf("%s: %v, want %v", tc.name, err, tc.want)
 		}
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
@@ -175,12 +182,13 @@ func TestRunPartRefuses(t *testing.T) {
 	}
 }
 
-// A line costs what it is more than the one above. Parts that were not measured are passed over, and what is disturbed
-// says nothing of the next.
+// A line costs what it is more than the one above, but for that of fio's clock. Parts that were not measured are passed
+// over, and what is disturbed says nothing of the next.
 func TestHops(t *testing.T) {
 	r := &Report{}
 	job := hopReads()[0].Name
-	for target, us := range map[string]float64{rawFile: 60, edgeAlone: 71.5, embedded: 100} {
+	for target, us := range map[string]float64{rawFile: 75, driveAlone: 60, edgeAlone: 71.5,
+		embedded: 100} {
 		r.Cells = append(r.Cells, Cell{Job: job, Target: target, MeanUs: us})
 	}
 	said := func() (out []string) {
@@ -189,14 +197,14 @@ func TestHops(t *testing.T) {
 		}
 		return out
 	}
-	want := []string{rawFile + " -", edgeAlone + " +11.5", embedded + " +28.5"}
+	want := []string{rawFile + " -", driveAlone + " -", edgeAlone + " +11.5", embedded + " +28.5"}
 	if got := said(); !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
 	for i := range r.Cells {
 		r.Cells[i].Disturbed = r.Cells[i].Target == edgeAlone
 	}
-	want = []string{rawFile + " -", edgeAlone + " disturbed", embedded + " -"}
+	want = []string{rawFile + " -", driveAlone + " -", edgeAlone + " disturbed", embedded + " -"}
 	if got := said(); !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}

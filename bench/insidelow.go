@@ -29,8 +29,8 @@ type fetchOne struct {
 	sum  [1]uint32
 }
 
-// fetches has PRACC read random ones of these blocks.
-func (in *inside) fetches(ctx context.Context, places []layout.Location, depth int, d time.Duration) (r result,
+// runFetches has PRACC read random ones of these blocks.
+func (in *inside) runFetches(ctx context.Context, places []layout.Location, depth int, d time.Duration) (r result,
 	err error) {
 	p := &fetches{in: in, places: places, lanes: make([]fetchOne, depth)}
 	loop := in.vdisk.Loop()
@@ -50,7 +50,8 @@ func (in *inside) fetches(ctx context.Context, places []layout.Location, depth i
 // findStep is how many blocks the map is asked for at a time.
 const findStep = 256
 
-// find is where blocks lie, of the first bytes of the vDisk: those that are in objects.
+// find is where blocks lie, of the first bytes of the vDisk: those that are in objects. It is good as long as nothing
+// is cleaned: who wants it has the vDisk written through in order before, and nobody writes now.
 func (in *inside) find(bytes int64) (places []layout.Location, err error) {
 	t, blocks := in.teller(), bytes/ids.BlockSize
 	for addr := int64(0); addr < blocks; {
@@ -68,9 +69,6 @@ func (in *inside) find(bytes int64) (places []layout.Location, err error) {
 			}
 		}
 		addr += int64(len(run))
-	}
-	if len(places) == 0 {
-		return nil, errs.New(errs.Absent, "nothing of the vDisk is in objects yet")
 	}
 	return places, nil
 }
@@ -102,8 +100,8 @@ type driveIO struct {
 	op   ring.Op
 }
 
-// driveIOs are random reads or writes of a file on the loop.
-func (in *inside) driveIOs(ctx context.Context, path string, op block.Op, size int64, depth int, d time.Duration) (
+// runDrive does random reads or writes of a file on the loop.
+func (in *inside) runDrive(ctx context.Context, path string, op block.Op, size int64, depth int, d time.Duration) (
 	result, error) {
 	fd, err := syscall.Open(path, syscall.O_RDWR|syscall.O_DIRECT|syscall.O_CLOEXEC, 0)
 	if err != nil {

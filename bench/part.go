@@ -24,7 +24,7 @@ type part struct {
 	// While a job runs:
 	p     *process
 	stdin io.WriteCloser // a line of which begins the job
-	says  *bufio.Scanner // its stdout
+	says  chan string    // the lines of its stdout; closed when it has ended
 }
 
 // parts are what can be driven so, the lowest first.
@@ -40,7 +40,6 @@ func (p *part) stop() error {
 		return nil
 	}
 	p.stdin.Close()
-	go p.p.reap()
 	err := p.p.stop()
 	p.p = nil
 	return err
@@ -82,20 +81,34 @@ func (p *part) launch(j Job) error {
 		w.Close()
 		return err
 	}
-	p.p, p.stdin, p.says = proc, w, bufio.NewScanner(out)
+	p.p, p.stdin, p.says = proc, w, make(chan string, partLines)
+	go listen(proc, out, p.says)
 	return nil
+}
+
+// partLines are as many as RunPart says.
+const partLines = 2
+
+// listen takes down what the process says and buries it at its end: one that died must not be taken for one at rest.
+func listen(proc *process, out io.Reader, says chan<- string) {
+	for s := bufio.NewScanner(out); s.Scan(); {
+		select {
+		case says <- s.Text():
+		default: // nobody asked for that
+		}
+	}
+	close(says)
+	proc.reap()
 }
 
 // line is the next that the process says.
 func (p *part) line(ctx context.Context, limit time.Duration) (string, error) {
-	said := make(chan bool, 1)
-	go func() { said <- p.says.Scan() }()
 	select {
-	case ok := <-said:
-		if !ok {
+	case line, more := <-p.says:
+		if !more {
 			return "", errs.New(errs.IO, "%s has ended: %s", p.as, tail(p.p.log.Name()))
 		}
-		return p.says.Text(), nil
+		return line, nil
 	case <-ctx.Done():
 		return "", ctx.Err()
 	case <-time.After(limit):

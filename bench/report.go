@@ -145,10 +145,13 @@ func middle(v []float64) float64 {
 	return (v[(n-1)/2] + v[n/2]) / 2
 }
 
-// summarize makes a row of each goal.
+// summarize makes a row of each goal. Paths hop by hop have none: they have a table of their own.
 func (r *Report) summarize() {
 	r.Rows = nil
 	for _, j := range Jobs() {
+		if j.Hops {
+			continue
+		}
 		for _, g := range j.Goals {
 			if r.has(j, g) {
 				r.Rows = append(r.Rows, r.row(j, g))

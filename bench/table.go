@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -31,14 +32,7 @@ func (r *Report) headline() string {
 // Print writes the table of goals and what bears on it.
 func (r *Report) Print(out io.Writer) error {
 	fmt.Fprintf(out, "\n%s\n\n", r.headline())
-	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', tabwriter.AlignRight)
-	for _, cells := range append([][]string{tableHead}, r.table()...) {
-		for _, c := range cells {
-			fmt.Fprintf(w, "%s\t", c)
-		}
-		fmt.Fprintln(w)
-	}
-	if err := w.Flush(); err != nil {
+	if err := errors.Join(printTable(out, tableHead, r.table()), r.printHops(out)); err != nil {
 		return err
 	}
 	fmt.Fprintln(out)
@@ -46,6 +40,17 @@ func (r *Report) Print(out io.Writer) error {
 		fmt.Fprintln(out, line)
 	}
 	return nil
+}
+
+func printTable(out io.Writer, head []string, rows [][]string) error {
+	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', tabwriter.AlignRight)
+	for _, cells := range append([][]string{head}, rows...) {
+		for _, c := range cells {
+			fmt.Fprintf(w, "%s\t", c)
+		}
+		fmt.Fprintln(w)
+	}
+	return w.Flush()
 }
 
 // table is a line for each goal, in the columns of tableHead; a job is named once.
