@@ -2,6 +2,7 @@ package config
 
 import (
 	"maps"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
@@ -62,10 +63,15 @@ func (d *Dir) refuseChanges(c *Config, s Source) error {
 		d.Path, strings.Join(diff, "; "), s.Name)
 }
 
-// ThisMachine measures what Complete needs, for a folder that exists.
+// ThisMachine measures what Complete needs, for a folder; for one that is yet to be made, where that will be.
 func ThisMachine(dir string) (Machine, error) {
 	var fs syscall.Statfs_t
-	if err := syscall.Statfs(dir, &fs); err != nil {
+	err := syscall.Statfs(dir, &fs)
+	for at := dir; err == syscall.ENOENT && filepath.Dir(at) != at; {
+		at = filepath.Dir(at)
+		err = syscall.Statfs(at, &fs)
+	}
+	if err != nil {
 		return Machine{}, errs.Wrap(errs.IO, err, "cannot learn how much space %s has", dir)
 	}
 	var si syscall.Sysinfo_t

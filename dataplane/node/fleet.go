@@ -106,8 +106,7 @@ func (f *Fleet) start(ctx context.Context) (err error) {
 	return nil
 }
 
-// startRole starts a child whose settings are in a file, so that its command line is the same at each start: what an
-// earlier parent left running is known by it.
+// startRole starts a child whose settings are in a file: there are many, and people may look.
 func (f *Fleet) startRole(r *role, exe, run string, cfg config.Config, extra map[string][]string,
 	files []*os.File, args ...string) error {
 	path := filepath.Join(run, r.name+".toml")

@@ -55,6 +55,11 @@ func ask(ctx context.Context) (context.Context, context.CancelFunc) {
 // CreateVDisk makes a vDisk.
 func (f *Fleet) CreateVDisk(ctx context.Context, name string, size int64) (api.VDisk, error) {
 	v, err := f.router.api.CreateVDisk(ctx, name, size)
+	if err == nil { // a list without it would be a lie, should the router fall silent now
+		f.mu.Lock()
+		f.known = append(slices.DeleteFunc(f.known, named(name)), v)
+		f.mu.Unlock()
+	}
 	v.URI = api.NBDURI(f.n.cfg.Dir, name)
 	return v, f.router.explain(err)
 }
@@ -167,8 +172,16 @@ func (f *Fleet) ListCaches(ctx context.Context) ([]api.CacheShare, error) {
 
 // RemoveVDisk removes one that is not in use.
 func (f *Fleet) RemoveVDisk(ctx context.Context, name string) error {
-	return f.router.explain(f.router.api.RemoveVDisk(ctx, name))
+	err := f.router.api.RemoveVDisk(ctx, name)
+	if err == nil {
+		f.mu.Lock()
+		f.known = slices.DeleteFunc(f.known, named(name))
+		f.mu.Unlock()
+	}
+	return f.router.explain(err)
 }
+
+func named(name string) func(api.VDisk) bool { return func(v api.VDisk) bool { return v.Name == name } }
 
 // ListASDs shows the drives; what their processes do this one knows.
 func (f *Fleet) ListASDs(ctx context.Context) ([]api.ASD, error) {

@@ -107,6 +107,9 @@ func Fsck(ctx context.Context, o FsckOptions) (*FsckReport, error) {
 	rep := &FsckReport{Dir: o.Config.Dir, Findings: []string{}, ASDs: []FsckASD{}, VDisks: []FsckVDisk{}}
 	c := &checker{o: o, rep: rep, bad: map[objectKey][]layout.FragKey{}}
 	c.n = &Node{cfg: o.Config, host: o.Host, log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	if err := c.n.endLeftovers(); err != nil {
+		return rep, err
+	}
 	var damage, err error
 	if c.n.ident, damage, err = c.n.findIdent(); err != nil {
 		return c.rep, err

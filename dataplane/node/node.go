@@ -21,6 +21,7 @@ import (
 	"vstor/dataplane/nbd"
 	"vstor/dataplane/proxy"
 	"vstor/dataplane/router"
+	"vstor/dataplane/supervise"
 	"vstor/dataplane/tlsconn"
 	"vstor/dataplane/units"
 	"vstor/dataplane/volume"
@@ -135,6 +136,11 @@ func (n *Node) start() error {
 	if err := n.openTLS(); err != nil {
 		return err
 	}
+	if !n.opts.Parted {
+		if err := n.endLeftovers(); err != nil {
+			return err
+		}
+	}
 	if n.opts.Fresh && !n.opts.Parted {
 		if err := n.create(); err != nil {
 			return err
@@ -153,6 +159,15 @@ func (n *Node) start() error {
 		return nil
 	}
 	return n.ServeNBD()
+}
+
+// endLeftovers ends children that a Fleet left here when it was killed, and that could not hear of that: they hold
+// drives and databases. The folder is locked, so no Fleet lives.
+func (n *Node) endLeftovers() error {
+	if _, real := n.host.(RealHost); !real {
+		return nil
+	}
+	return supervise.EndLeftovers(filepath.Join(n.cfg.Dir, "run"))
 }
 
 // create makes what a deployment needs once.

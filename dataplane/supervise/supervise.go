@@ -42,7 +42,7 @@ type Options struct {
 	Name    string     // for logs
 	Path    string     // of the program
 	Args    []string   // without the program's name
-	PIDFile string     // holds the pid while the child runs
+	PIDFile string     // holds the pid while the child runs; an absolute path
 	Restart bool       // start it again when it dies
 	Files   []*os.File // the child's from descriptor FilesFD on; the caller's to close, after Stop
 	Output  io.Writer
@@ -126,7 +126,10 @@ func (l *lastLine) Write(b []byte) (int, error) {
 		}
 	}
 	l.mu.Unlock()
-	return l.to.Write(b)
+	// What cannot be passed on is lost. An error here would close the child's pipe, and its next words would end it by
+	// SIGPIPE: a full file system that holds nothing but a log must stop no disk.
+	_, _ = l.to.Write(b)
+	return len(b), nil
 }
 
 func (l *lastLine) String() string {
@@ -142,6 +145,7 @@ func (c *Child) spawn() (*running, error) {
 	}
 	defer theirs.Close()
 	cmd := exec.Command(c.opts.Path, c.opts.Args...)
+	cmd.Env = append(os.Environ(), pidFileVar+"="+c.opts.PIDFile)
 	said := &lastLine{to: c.opts.Output}
 	cmd.Stdout, cmd.Stderr = said, said
 	cmd.ExtraFiles = append([]*os.File{theirs}, c.opts.Files...)
@@ -172,9 +176,7 @@ func (c *Child) watch() {
 			if time.Since(r.since) > steady {
 				pause = pauseMin
 			}
-			if words := r.said.String(); err != nil && words != "" {
-				err = fmt.Errorf("%w: %s", err, words)
-			}
+			err = r.reason(err)
 			if !c.ended(err) {
 				return
 			}
@@ -191,9 +193,19 @@ func (c *Child) watch() {
 	}
 }
 
+// reason puts a child's last words to how it ended, if it did so by itself: they are not why it was killed.
+func (r *running) reason(err error) error {
+	var exit *exec.ExitError
+	words := r.said.String()
+	if errors.As(err, &exit) && exit.Exited() && words != "" {
+		return fmt.Errorf("%w: %s", err, words)
+	}
+	return err
+}
+
 // begin is one try to start a life of the child.
 func (c *Child) begin(life int) (*running, error) {
-	err := endLeftover(c.opts.PIDFile, c.opts.Args)
+	err := endLeftover(c.opts.PIDFile)
 	var r *running
 	if err == nil {
 		r, err = c.spawn()

@@ -90,23 +90,71 @@ func TestParentKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 		pid, _ := strconv.Atoi(string(b[:len(b)-1]))
-		args := []string{"child", dir}
-		eventually(t, "the child's start", func() bool { return sameArgs(pid, args) })
+		file := filepath.Join(dir, "pid")
+		eventually(t, "the child's start", func() bool { return isChild(pid, file) })
 		if stopped {
 			syscall.Kill(pid, syscall.SIGSTOP)
 		}
 		parent.Process.Kill()
 		parent.Wait()
 		if !stopped {
-			eventually(t, "the child's end", func() bool { return !sameArgs(pid, args) })
+			eventually(t, "the child's end", func() bool { return !isChild(pid, file) })
 			continue
 		}
-		c := Start(options(dir))
+		o := options(dir)
+		o.Args = append(o.Args, "another setting")
+		c := Start(o)
 		eventually(t, "the next start", func() bool { return c.PID() != 0 })
-		if sameArgs(pid, args) {
+		if isChild(pid, file) {
 			t.Error("the stopped child was left alone")
 		}
 		c.Stop(10 * time.Second)
+	}
+}
+
+// Whoever has no children of its own can end what was left, and leaves alone what it is not.
+func TestEndLeftovers(t *testing.T) {
+	dir := t.TempDir()
+	o := options(dir)
+	o.PIDFile, o.Restart = filepath.Join(dir, "a.pid"), false
+	c := Start(o)
+	eventually(t, "the child's start", func() bool { return c.PID() != 0 })
+	pid := c.PID()
+	syscall.Kill(pid, syscall.SIGSTOP)
+	other := filepath.Join(dir, "b.pid") // whose number is the child's, which is not its own
+	if err := os.WriteFile(other, []byte(strconv.Itoa(pid)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := endLeftover(other); err != nil || !isChild(pid, o.PIDFile) {
+		t.Fatalf("somebody else's child was ended: %v", err)
+	}
+	if err := EndLeftovers(dir); err != nil || isChild(pid, o.PIDFile) {
+		t.Errorf("%v, and it runs: %v", err, isChild(pid, o.PIDFile))
+	}
+	c.Stop(10 * time.Second)
+}
+
+// noRoom takes nothing, as the file of a log on a full file system.
+type noRoom struct{}
+
+func (noRoom) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
+// A child whose words nobody can keep goes on, and its last words are the reason only where it ended by itself.
+func TestWordsAreLost(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "went-on")
+	o := options(t.TempDir())
+	o.Path, o.Restart, o.Output = "/bin/sh", false, noRoom{}
+	o.Args = []string{"-c", "for i in 1 2 3 4 5; do echo $i; sleep 0.1; done; touch " + file + "; echo last words; exit 3"}
+	c := Start(o)
+	<-c.done
+	if _, err := os.Stat(file); err != nil || c.Err() == nil || c.Err().Error() != "exit status 3: last words" {
+		t.Errorf("%v; it ended: %v", err, c.Err())
+	}
+	o.Args = []string{"-c", "echo all is well; kill -9 $$"}
+	c = Start(o)
+	<-c.done
+	if c.Err() == nil || c.Err().Error() != "signal: killed" {
+		t.Errorf("killed: %v", c.Err())
 	}
 }
 

@@ -63,6 +63,9 @@ func (m *material) loadX509(o *Options) error {
 	for _, c := range authorities {
 		m.x509.ClientCAs.AddCert(c)
 	}
+	if slices.ContainsFunc(authorities, signsByRSA) {
+		m.x509.MaxVersion = tls.VersionTLS12
+	}
 	m.x509.ClientAuth = tls.VerifyClientCertIfGiven
 	if o.VerifyPeer {
 		m.x509.ClientAuth = tls.RequireAndVerifyClientCert
@@ -77,6 +80,12 @@ func (m *material) loadX509(o *Options) error {
 	m.x509.VerifyConnection = revoked.verify
 	return nil
 }
+
+// signsByRSA is true of an authority of whose clients' certificates those with GnuTLS show none in TLS 1.3, which are
+// all NBD clients of note: RSA signs certificates by PKCS #1, TLS 1.3 has no such signatures in handshakes, and what
+// the server says of those GnuTLS (3.7, of Debian 12) takes for what it says of certificates, as it does not know the
+// extension that is for these. TLS 1.2 has one list for both, with PKCS #1 in it, and the same ciphers.
+func signsByRSA(authority *x509.Certificate) bool { return authority.PublicKeyAlgorithm == x509.RSA }
 
 // loadCertificate reads the server's own certificate and its key.
 func loadCertificate(o *Options) (tls.Certificate, error) {

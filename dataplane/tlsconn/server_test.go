@@ -286,3 +286,27 @@ func TestReload(t *testing.T) {
 		t.Error("the renewed certificate is not shown")
 	}
 }
+
+// Where RSA signs clients' certificates there is no TLS 1.3, in which GnuTLS shows none; elsewhere there is.
+func TestVersionByAuthority(t *testing.T) {
+	for _, c := range []struct {
+		ca      *tlstest.Cert
+		version uint16
+	}{
+		{tlstest.Issue(t, nil, nil), tls.VersionTLS13},
+		{tlstest.AuthorityRSA(t, nil), tls.VersionTLS12},
+	} {
+		f := &folder{t: t, dir: t.TempDir(), ca: c.ca}
+		f.put(nameCA, f.ca.PEM())
+		f.serve(tlstest.Issue(t, f.ca, forServer))
+		cfg := f.client(tlstest.Issue(t, f.ca, forClient))
+		var got uint16
+		cfg.VerifyConnection = func(cs tls.ConnectionState) error {
+			got = cs.Version
+			return nil
+		}
+		if o, told := meet(t, f.server(true), cfg); o.err != nil || got != c.version {
+			t.Errorf("%v: %v, %v, spoken is %s", c.ca.PublicKeyAlgorithm, o.err, told, tls.VersionName(got))
+		}
+	}
+}

@@ -281,6 +281,32 @@ func TestTLS(t *testing.T) {
 	}
 }
 
+// Keys and signatures of RSA are what tools make that are not told otherwise; clients with GnuTLS have to find a way to
+// show them.
+func TestTLSWithRSA(t *testing.T) {
+	t.Parallel()
+	tcp, dir := freePort(t), t.TempDir()
+	later := time.Now().AddDate(0, 0, 100)
+	ours := &authority{t, tlstest.AuthorityRSA(t, func(c *x509.Certificate) { c.NotAfter = later })}
+	server := ours.issue(filepath.Join(dir, "server"), "server", "localhost", later, ours)
+	host := ours.issue(filepath.Join(dir, "host"), "client", "host1.example", later, ours)
+	d := newDeployment(t, append(small, "--nbd-listen", tcp, "--nbd-tls", "required", "--nbd-tls-dir", server,
+		"--nbd-tls-verify-peer")...)
+	d.start()
+	d.vstor("vdisk", "create", "demo", "--size", "16M")
+	_, port, _ := net.SplitHostPort(tcp)
+	uri := "nbds://localhost:" + port + "/demo?tls-certificates="
+	if out, ok := asked(t, "nbdinfo", "--size", uri+host); !ok || strings.TrimSpace(out) != "16777216" {
+		t.Errorf("the right certificate: %v %s", ok, out)
+	}
+	client(t, "qemu-img", "map", "--object", "tls-creds-x509,id=tls0,endpoint=client,dir="+host, "--image-opts",
+		"driver=nbd,host=localhost,port="+port+",export=demo,tls-creds=tls0")
+	if out, ok := asked(t, "nbdinfo", "--size", uri+onlyCA(t, filepath.Join(dir, "none"), host)); ok {
+		t.Errorf("no certificate: %s", out)
+	}
+	d.stop()
+}
+
 // onlyCA is a folder of a client without a certificate.
 func onlyCA(t *testing.T, dir, like string) string {
 	t.Helper()

@@ -2,9 +2,11 @@
 package tlstest
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -19,7 +21,7 @@ import (
 // Cert is a certificate with its key, which may sign others.
 type Cert struct {
 	*x509.Certificate
-	Key *ecdsa.PrivateKey
+	Key crypto.Signer
 }
 
 func must(t testing.TB, err error) {
@@ -30,11 +32,34 @@ func must(t testing.TB, err error) {
 }
 
 // Issue makes a certificate that holds from an hour ago for two hours, for any use, if edit does not say otherwise.
-// Signed by nobody it is an authority, and else alice's.
+// Signed by nobody it is an authority, and else alice's. Keys are of P-256, or of RSA where the signer's is.
 func Issue(t testing.TB, by *Cert, edit func(*x509.Certificate)) *Cert {
 	t.Helper()
+	if by != nil {
+		if _, is := by.Key.(*rsa.PrivateKey); is {
+			return issue(t, by, rsaKey(t), edit)
+		}
+	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, err)
+	return issue(t, by, key, edit)
+}
+
+// AuthorityRSA makes an authority with an RSA key, as tools do that are not told otherwise.
+func AuthorityRSA(t testing.TB, edit func(*x509.Certificate)) *Cert {
+	t.Helper()
+	return issue(t, nil, rsaKey(t), edit)
+}
+
+func rsaKey(t testing.TB) *rsa.PrivateKey {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	must(t, err)
+	return key
+}
+
+func issue(t testing.TB, by *Cert, key crypto.Signer, edit func(*x509.Certificate)) *Cert {
+	t.Helper()
 	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
 	must(t, err)
 	c := &x509.Certificate{SerialNumber: serial, Subject: pkix.Name{CommonName: "alice"},
@@ -47,7 +72,7 @@ func Issue(t testing.TB, by *Cert, edit func(*x509.Certificate)) *Cert {
 	if edit != nil {
 		edit(c)
 	}
-	der, err := x509.CreateCertificate(rand.Reader, c, by.Certificate, &key.PublicKey, by.Key)
+	der, err := x509.CreateCertificate(rand.Reader, c, by.Certificate, key.Public(), by.Key)
 	must(t, err)
 	c, err = x509.ParseCertificate(der)
 	must(t, err)
