@@ -1,9 +1,6 @@
 package bench
 
-import (
-	"fmt"
-	"io"
-)
+import "fmt"
 
 // hopsHead names the columns of the table of hops.
 var hopsHead = []string{"job", "down from", "IOPS", "mean us", "this hop", "p50 us", "p99 us", "CPU us/IO"}
@@ -45,14 +42,4 @@ func (r *Report) hops() (rows [][]string) {
 		}
 	}
 	return rows
-}
-
-// printHops writes the table of hops, if there is one.
-func (r *Report) printHops(out io.Writer) error {
-	rows := r.hops()
-	if len(rows) == 0 {
-		return nil
-	}
-	fmt.Fprintln(out)
-	return printTable(out, hopsHead, rows)
 }

@@ -32,7 +32,7 @@ func (r *Report) headline() string {
 // Print writes the table of goals and what bears on it.
 func (r *Report) Print(out io.Writer) error {
 	fmt.Fprintf(out, "\n%s\n\n", r.headline())
-	if err := errors.Join(printTable(out, tableHead, r.table()), r.printHops(out)); err != nil {
+	if err := errors.Join(printTable(out, tableHead, r.table()), printTable(out, hopsHead, r.hops())); err != nil {
 		return err
 	}
 	fmt.Fprintln(out)
@@ -42,7 +42,11 @@ func (r *Report) Print(out io.Writer) error {
 	return nil
 }
 
+// printTable writes nothing where there are no rows.
 func printTable(out io.Writer, head []string, rows [][]string) error {
+	if len(rows) == 0 {
+		return nil
+	}
 	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', tabwriter.AlignRight)
 	for _, cells := range append([][]string{head}, rows...) {
 		for _, c := range cells {
