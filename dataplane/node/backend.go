@@ -50,18 +50,15 @@ func (n *Node) proxyASDs() []proxy.ASD {
 	return out
 }
 
-// tightPart is the used part of the drives, in percent, above which cleaning takes what it gets.
-const tightPart = 80
-
-// tight reports whether the drives run full.
-func (n *Node) tight() bool {
+// drivesUsed is the used part of all drives, in percent.
+func (n *Node) drivesUsed() int {
 	var used, size int64
 	for _, d := range n.drives {
 		if s, err := d.stat(); err == nil {
 			used, size = used+s.Capacity-s.Free+s.Reserve, size+s.Capacity
 		}
 	}
-	return used*100 > size*tightPart
+	return int(used * 100 / max(size, 1))
 }
 
 // fragStore is a store as the proxy needs it.

@@ -275,7 +275,7 @@ func (n *Node) openRouter() error {
 	}
 	n.budget = pagemap.NewBudget(n.plan.maps)
 	n.sealer = volume.NewSealer(sealers)
-	n.cleaners = volume.NewCleaners(n.tight)
+	n.cleaners = volume.NewCleaners(n.drivesUsed)
 	logs := make([]map[ids.VolumeID][]volume.LogEntry, n.cfg.Loops)
 	for i := range n.cfg.Loops {
 		r, err := n.startLoop(i)

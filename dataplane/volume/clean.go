@@ -22,10 +22,15 @@ import (
 // A move names the place it came from and counts only if the block is still there when it is applied, so
 // the cleaner needs no lock against the writes that go on meanwhile.
 const (
-	// cleanSparse is the live part, in percent, below which a SCO is worth cleaning; cleanTight is the
-	// same when drives run full.
+	// cleanSparse is the live part, in percent, below which a SCO is worth cleaning. While drives are
+	// half empty it is cleanRoomy: garbage in space that nobody needs costs nothing, and each block moved
+	// then gives back three and not one. When drives run full it is cleanTight.
 	cleanSparse = 50
+	cleanRoomy  = 25
 	cleanTight  = 90
+	// roomyPart and tightPart are the used parts of the drives, in percent, below and above which.
+	roomyPart = 50
+	tightPart = 80
 	// cleanSlack is the garbage, in percent of all blocks stored, that is left alone: the last percents
 	// cost most.
 	cleanSlack = 15
@@ -41,16 +46,26 @@ const (
 	countEvery = 8
 )
 
-// Cleaners shares the memory for cleaning among all vDisks: one at work at a time. tight reports whether
-// drives run full.
+// Cleaners shares the memory for cleaning among all vDisks: one at work at a time.
 type Cleaners struct {
-	slot  chan struct{}
-	tight func() bool
+	slot chan struct{}
+	used func() int
 }
 
-// NewCleaners makes the place for one cleaner.
-func NewCleaners(tight func() bool) *Cleaners {
-	return &Cleaners{slot: make(chan struct{}, 1), tight: tight}
+// NewCleaners makes the place for one cleaner. used is the used part of the drives, in percent; any goroutine
+// may call it.
+func NewCleaners(used func() int) *Cleaners {
+	return &Cleaners{slot: make(chan struct{}, 1), used: used}
+}
+
+// sparse is the live part, in percent, below which a SCO is worth cleaning now; tight: drives run full. From
+// roomy on it rises with what is used, so that no step brings on a storm of cleaning.
+func (c *Cleaners) sparse() (limit int, tight bool) {
+	used := c.used()
+	if used > tightPart {
+		return cleanTight, true
+	}
+	return min(cleanSparse, cleanRoomy+max(0, used-roomyPart)), false
 }
 
 // Kick wakes the cleaner. Any goroutine.
@@ -119,7 +134,7 @@ func (v *Volume) survey() survey {
 			}
 			return true
 		})
-		s.victims = v.m.Victims(nil, 32)
+		s.victims = v.m.Victims(nil, 32, func(n ids.SCONum) bool { return v.moved[n] })
 	})
 	s.closed = s.closed || !ok
 	return s
@@ -138,6 +153,11 @@ func (v *Volume) Needs(n ids.SCONum) bool {
 	return !none
 }
 
+// cleanRound works until nothing is left that pays.
+//
+// Until the map is written back no SCO that was emptied can be deleted, and no count is exact. To write it back
+// after each cleaning SCO is the obvious way, but 16 MiB of moves lie in pages all over the map, and writing
+// those cost more than the moves did: the victims wait for each other.
 func (v *Volume) cleanRound(ctx context.Context, c *Cleaners) error {
 	flushed := false // since the last SCO was deleted: again would bring nothing
 	for {
@@ -150,40 +170,33 @@ func (v *Volume) cleanRound(ctx context.Context, c *Cleaners) error {
 		if err := v.deleteSCOs(ctx, todo, s.durable); err != nil {
 			return err
 		}
-		tight := c.tight()
-		waiting := s.dead - len(s.empty)
+		limit, tight := c.sparse()
+		waiting := s.dead - len(s.empty) + len(v.moved)
 		flushed = flushed && len(todo) == 0
-		if waiting > 0 && !flushed && (tight || waiting >= max(deadMin, s.objects/8)) {
-			if err := v.flushMap(ctx); err != nil {
+		victims := worth(&s, limit, tight)
+		switch {
+		case waiting > 0 && !flushed && (tight || waiting >= max(deadMin, s.objects/8)):
+		case len(victims) > 0:
+			if err := v.cleanSome(ctx, c, victims); err != nil {
 				return err
 			}
-			flushed = true
+			flushed = false
 			continue
+		case flushed || !v.countsPay(&s, tight): // only SCOs up to the map's checkpoint can be victims
+			return nil
 		}
-		victims := worth(&s, tight)
-		if len(victims) == 0 {
-			// Only SCOs up to the map's checkpoint have exact counts and can be victims.
-			if flushed || !v.countsPay(&s, tight) {
-				return nil
-			}
-			if err := v.flushMap(ctx); err != nil {
-				return err
-			}
-			flushed, v.cleanedTo = true, s.applied
-			continue
-		}
-		if err := v.cleanSome(ctx, c, victims); err != nil {
+		if err := v.flushMap(ctx); err != nil {
 			return err
 		}
+		flushed, v.cleanedTo = true, s.applied
+		clear(v.moved)
 	}
 }
 
-// worth picks the victims whose cleaning pays.
-func worth(s *survey, tight bool) []pagemap.Victim {
-	limit := cleanSparse
-	if tight {
-		limit = cleanTight
-	} else if !garbage(s, tight) {
+// worth picks the victims whose cleaning pays: their live part is at most limit percent.
+func worth(s *survey, limit int, tight bool) []pagemap.Victim {
+	dead := s.blocks - s.live
+	if dead == 0 || !tight && dead*100 < s.blocks*cleanSlack {
 		return nil
 	}
 	var out []pagemap.Victim
@@ -193,12 +206,6 @@ func worth(s *survey, tight bool) []pagemap.Victim {
 		}
 	}
 	return out
-}
-
-// garbage reports whether there is enough of it to clean.
-func garbage(s *survey, tight bool) bool {
-	dead := s.blocks - s.live
-	return dead > 0 && (tight || dead*100 >= s.blocks*cleanSlack)
 }
 
 // countsPay reports whether to write the map back just to know where the garbage is: at once where drives
@@ -275,7 +282,7 @@ func (v *Volume) flushMap(ctx context.Context) error {
 }
 
 // cleanSome moves live blocks of the victims, in order, into one cleaning SCO, and waits until the map
-// knows.
+// knows. What it emptied goes into moved.
 func (v *Volume) cleanSome(ctx context.Context, c *Cleaners, victims []pagemap.Victim) error {
 	select {
 	case c.slot <- struct{}{}:
@@ -288,6 +295,7 @@ func (v *Volume) cleanSome(ctx context.Context, c *Cleaners, victims []pagemap.V
 		return err
 	}
 	defer content.close()
+	var emptied []ids.SCONum
 	for _, x := range victims {
 		full, err := content.gather(ctx, x.Num)
 		if err != nil {
@@ -296,12 +304,17 @@ func (v *Volume) cleanSome(ctx context.Context, c *Cleaners, victims []pagemap.V
 		if full {
 			break
 		}
+		emptied = append(emptied, x.Num)
 	}
-	if len(content.index) == 0 {
-		// Counts were too high: all of it was dead. They are exact once the map is written back.
-		return v.flushMap(ctx)
+	if len(content.index) > 0 {
+		if err := v.commitMoves(ctx, content); err != nil {
+			return err
+		}
 	}
-	return v.commitMoves(ctx, content)
+	for _, n := range emptied {
+		v.moved[n] = true
+	}
+	return nil
 }
 
 func (v *Volume) commitMoves(ctx context.Context, content *cleanContent) error {
@@ -333,7 +346,7 @@ func (v *Volume) commitMoves(ctx context.Context, content *cleanContent) error {
 	}
 	v.Stats.Cleaned.Add(1)
 	v.Stats.CleanedBlocks.Add(uint64(content.header.Entries))
-	return v.flushMap(ctx)
+	return nil
 }
 
 // cleanContent is a cleaning SCO in the making.

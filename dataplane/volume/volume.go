@@ -139,8 +139,10 @@ type Volume struct {
 	scan      scan
 	warmer    warmer
 
-	kick      chan struct{} // wakes the cleaner
-	again     []ids.SCONum  // the cleaner's own: SCOs whose deletion failed
+	kick  chan struct{} // wakes the cleaner
+	again []ids.SCONum  // the cleaner's own: SCOs whose deletion failed
+	// moved is the cleaner's own: SCOs it has emptied since the map was last written back.
+	moved     map[ids.SCONum]bool
 	floor     ids.CommitNum // the cleaner's own: what SetFloor was told
 	cleanedTo ids.CommitNum // the cleaner's own: commits up to here were written back for it
 	fenced    errs.Kind     // why no mutation is taken any more; OK while healthy
@@ -188,7 +190,7 @@ func New(opts Options) *Volume {
 	opts.ensureDefaults()
 	v := &Volume{
 		opts: opts, loop: opts.Loop, pool: opts.Loop.Pool(), jrn: opts.Journal, m: opts.Map,
-		ov: overlay.New(opts.Loop.Pool()), kick: make(chan struct{}, 1),
+		ov: overlay.New(opts.Loop.Pool()), kick: make(chan struct{}, 1), moved: map[ids.SCONum]bool{},
 	}
 	v.ctx, v.cancel = context.WithCancel(opts.Sealer.ctx)
 	v.batchMax = sco.Capacity(sco.Write, opts.SCOSize, holesMax+holesSlack)

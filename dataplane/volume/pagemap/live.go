@@ -191,9 +191,9 @@ type Victim struct {
 }
 
 // Victims appends to dst at most n SCOs that hold garbage, those with the least live part first; of
-// equals the oldest. SCOs after the checkpoint are left out: they could not be deleted yet. Takes time
-// in the number of SCOs.
-func (m *Map) Victims(dst []Victim, n int) []Victim {
+// equals the oldest. SCOs after the checkpoint are left out, which could not be deleted yet, and those
+// that skip says true of. Takes time in the number of SCOs.
+func (m *Map) Victims(dst []Victim, n int, skip func(ids.SCONum) bool) []Victim {
 	start := len(dst)
 	better := func(a, b Victim) int {
 		return cmp.Or(cmp.Compare(uint64(a.Live)*uint64(b.Blocks), uint64(b.Live)*uint64(a.Blocks)),
@@ -201,7 +201,7 @@ func (m *Map) Victims(dst []Victim, n int) []Victim {
 	}
 	for _, s := range m.live.all {
 		v := Victim{SCO: s.SCO, Live: int(s.base) + int(s.delta)}
-		if v.Live == 0 || v.Live >= int(v.Blocks) || v.Commit > m.ckpt.Commit {
+		if v.Live == 0 || v.Live >= int(v.Blocks) || v.Commit > m.ckpt.Commit || skip(v.Num) {
 			continue
 		}
 		top := dst[start:]

@@ -297,21 +297,26 @@ func TestVictims(t *testing.T) {
 	b := r.put(10, 11, 12, 13)
 	c := r.put(20, 21)
 	r.put(0, 1, 2, 10, 20)
-	if v := r.Victims(nil, 3); len(v) != 0 {
+	if v := r.Victims(nil, 3, noSkip); len(v) != 0 {
 		t.Fatalf("victims %v before the checkpoint", v)
 	}
 	r.mustFlush()
 	var got []ids.SCONum
-	for _, v := range r.Victims(nil, 5) {
+	for _, v := range r.Victims(nil, 5, noSkip) {
 		got = append(got, v.Num)
 	}
 	if !slices.Equal(got, []ids.SCONum{a, c, b}) {
 		t.Fatalf("victims %v", got)
 	}
-	if v := r.Victims(nil, 1); len(v) != 1 || v[0].Num != a || v[0].Live != 1 {
+	if v := r.Victims(nil, 1, noSkip); len(v) != 1 || v[0].Num != a || v[0].Live != 1 {
 		t.Fatalf("%v", v)
 	}
+	if v := r.Victims(nil, 1, func(n ids.SCONum) bool { return n == a }); len(v) != 1 || v[0].Num != c {
+		t.Fatalf("%v, though %d was to be skipped", v, a)
+	}
 }
+
+func noSkip(ids.SCONum) bool { return false }
 
 func TestForeignNamespaceIsNotCounted(t *testing.T) {
 	r := newRig(t, memDB(t), Options{Size: 1 << 20, NS: 3})

@@ -1,0 +1,45 @@
+package volume
+
+import (
+	"testing"
+
+	"vstor/dataplane/ids"
+	"vstor/dataplane/volume/pagemap"
+)
+
+// The fuller the drives, the more live blocks a SCO may have and still be cleaned.
+func TestSparse(t *testing.T) {
+	for used, want := range map[int]int{0: 25, 49: 25, 50: 25, 60: 35, 75: 50, 80: 50, 81: 90, 100: 90} {
+		c := NewCleaners(func() int { return used })
+		limit, tight := c.sparse()
+		if limit != want || tight != (used > 80) {
+			t.Errorf("drives %d %% full: SCOs of up to %d %% live, tight %v", used, limit, tight)
+		}
+	}
+}
+
+// The last percents of garbage are left alone, unless drives run full; then none is.
+func TestWorth(t *testing.T) {
+	victim := func(n ids.SCONum, live int) pagemap.Victim {
+		return pagemap.Victim{SCO: pagemap.SCO{Num: n, Blocks: 100}, Live: live}
+	}
+	victims := []pagemap.Victim{victim(1, 0), victim(2, 20), victim(3, 50), victim(4, 90), victim(5, 91)}
+	for _, x := range []struct {
+		blocks, live int
+		used         int
+		want         int
+	}{
+		{1000, 1000, 90, 0},
+		{1000, 990, 10, 0},
+		{1000, 990, 90, 3},
+		{1000, 850, 10, 1},
+		{1000, 850, 78, 2},
+	} {
+		limit, tight := NewCleaners(func() int { return x.used }).sparse()
+		s := survey{blocks: x.blocks, live: x.live, victims: victims}
+		if got := worth(&s, limit, tight); len(got) != x.want {
+			t.Errorf("%d of %d blocks live, drives %d %% full: victims %v, %d are worth it", x.live, x.blocks,
+				x.used, got, x.want)
+		}
+	}
+}
