@@ -111,6 +111,7 @@ func (l *Loop) run(ready func()) error {
 		return err
 	}
 	defer restore()
+	defer favour()()
 	if err := l.open(); err != nil {
 		l.inbox.close()
 		return err

@@ -31,3 +31,24 @@ func (l *Loop) place() (restore func(), err error) {
 	}
 	return func() { unix.SchedSetaffinity(0, &before) }, nil
 }
+
+// favoured is by how much a loop's priority is raised above that of its process, where that is allowed.
+//
+// A loop runs for 40 us at a time, and then all its clients wait until it runs again. Among threads of equal
+// priority it waits for its turn, while these read for the cleaner, write fragments and compact, and none of them
+// is in a hurry: on two CPUs 20 us at each of 7,000 wakes a second, with a tail of milliseconds. The kernel's own
+// means, a shorter slice, changed nothing. To lower all other threads instead would put the API and the metadata
+// behind whatever else runs on the machine.
+const favoured = 10
+
+// favour raises the priority of the calling thread; restore takes that back. It needs CAP_SYS_NICE or a limit
+// that allows it: without, the loop is as before, and nothing is wrong.
+func favour() (restore func()) {
+	raw, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
+	if err != nil {
+		return func() {}
+	}
+	nice := 20 - raw // as the system call has it, so that it is never negative
+	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, nice-favoured)
+	return func() { _ = unix.Setpriority(unix.PRIO_PROCESS, 0, nice) }
+}

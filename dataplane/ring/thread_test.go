@@ -53,6 +53,51 @@ func TestCPUs(t *testing.T) {
 	}
 }
 
+// A loop goes before the other threads of its process where that is allowed, and gives its thread back as it was.
+func TestFavoured(t *testing.T) {
+	pool, err := buf.NewPool(1<<20, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	l, err := New(Options{Pool: pool})
+	if err != nil {
+		t.Fatal(err)
+	}
+	prio := func() int {
+		raw, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
+		if err != nil {
+			t.Error(err)
+		}
+		return 20 - raw
+	}
+	type nice struct{ before, after int }
+	ended := make(chan nice)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		n := nice{before: prio()}
+		if err := l.Run(); err != nil {
+			t.Error(err)
+		}
+		n.after = prio()
+		ended <- n
+	}()
+	var within int
+	l.Call(func() { within = prio() })
+	l.Stop()
+	n := <-ended
+	if n.after != n.before {
+		t.Errorf("nice %d after the loop, %d before", n.after, n.before)
+	}
+	switch want := max(-20, n.before-favoured); {
+	case within == n.before:
+		t.Skip("NOT TESTED: priorities may not be raised here")
+	case within != want:
+		t.Errorf("the loop ran at nice %d, not %d", within, want)
+	}
+}
+
 // A CPU that is none is refused.
 func TestNoSuchCPU(t *testing.T) {
 	pool, err := buf.NewPool(1<<20, 0)
