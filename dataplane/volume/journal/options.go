@@ -25,7 +25,7 @@ type Options struct {
 	// UUID names the journal, Create only. Default random.
 	UUID [16]byte
 
-	// MaxInFlight is how many records may be under way at once. Default 4: one more beside a slow one
+	// MaxInFlight is how many records may be under way at once. Default 3: one more beside a slow one
 	// keeps the drive busy, more only make the records smaller. At most 64.
 	MaxInFlight int
 	// RecordBlocks bounds the payload of one record, in blocks. Default 256, at least MaxEntryBlocks.
@@ -50,7 +50,7 @@ func (o *Options) ensureDefaults() {
 		o.SegmentSize = 32 << 20
 	}
 	if o.MaxInFlight == 0 {
-		o.MaxInFlight = 4
+		o.MaxInFlight = 3
 	}
 	if o.RecordBlocks == 0 {
 		o.RecordBlocks = 256
