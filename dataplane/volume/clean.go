@@ -44,18 +44,21 @@ const (
 	deadMin = 4
 	// countEvery is how many SCOs may be applied before the map is written back for exact counts.
 	countEvery = 8
+	// cleanTick is how often a vDisk to which nothing happens is looked at: others fill the drives, too.
+	cleanTick = 10 * time.Second
 )
 
 // Cleaners shares the memory for cleaning among all vDisks: one at work at a time.
 type Cleaners struct {
 	slot chan struct{}
 	used func() int
+	tick time.Duration
 }
 
 // NewCleaners makes the place for one cleaner. used is the used part of the drives, in percent; any goroutine
 // may call it.
 func NewCleaners(used func() int) *Cleaners {
-	return &Cleaners{slot: make(chan struct{}, 1), used: used}
+	return &Cleaners{slot: make(chan struct{}, 1), used: used, tick: cleanTick}
 }
 
 // sparse is the live part, in percent, below which a SCO is worth cleaning now; tight: drives run full. From
@@ -79,16 +82,27 @@ func (v *Volume) Kick() {
 // StartCleaning begins the vDisk's cleaner, after Recover.
 func (v *Volume) StartCleaning(c *Cleaners) {
 	v.opts.Sealer.background(func(context.Context) {
+		tick := time.NewTicker(c.tick)
+		defer tick.Stop()
+		last := 0 // the limit of the last round
 		for {
+			idle := false
 			select {
 			case <-v.kick:
+			case <-tick.C:
+				if limit, _ := c.sparse(); limit <= last && len(v.moved) == 0 {
+					last = limit
+					continue
+				}
+				idle = true
 			case <-v.ctx.Done():
 				return
 			}
+			last, _ = c.sparse()
 			if !v.begin() {
 				return
 			}
-			err := v.cleanRound(v.ctx, c)
+			err := v.cleanRound(v.ctx, c, idle)
 			v.end()
 			if err != nil && v.ctx.Err() == nil {
 				v.opts.Log.Warn("cleaning was put off", "vdisk", v.opts.Name, "error", err)
@@ -106,8 +120,8 @@ func (v *Volume) StartCleaning(c *Cleaners) {
 type survey struct {
 	empty         []ids.SCONum
 	victims       []pagemap.Victim
-	blocks, live  int
-	dead, objects int
+	blocks, live  int // without the SCOs that were emptied
+	dead, objects int // dead: those that were emptied, too
 	deltas, dirty int // changes the map has not written back, and the pages they are in
 	applied       ids.CommitNum
 	durable       ids.CommitNum // in the map's database
@@ -126,9 +140,13 @@ func (v *Volume) survey() survey {
 		st := v.m.Stats()
 		s.deltas, s.dirty = st.Deltas, st.DirtyUnits
 		v.m.EachSCO(func(x pagemap.SCO, live int) bool {
+			s.objects++
+			if v.moved[x.Num] {
+				s.dead++ // or will be, once the map is written back
+				return true
+			}
 			s.blocks += int(x.Blocks)
 			s.live += live
-			s.objects++
 			if live == 0 {
 				s.dead++
 			}
@@ -157,8 +175,8 @@ func (v *Volume) Needs(n ids.SCONum) bool {
 //
 // Until the map is written back no SCO that was emptied can be deleted, and no count is exact. To write it back
 // after each cleaning SCO is the obvious way, but 16 MiB of moves lie in pages all over the map, and writing
-// those cost more than the moves did: the victims wait for each other.
-func (v *Volume) cleanRound(ctx context.Context, c *Cleaners) error {
+// those cost more than the moves did: the victims wait for each other, or until the vDisk is idle.
+func (v *Volume) cleanRound(ctx context.Context, c *Cleaners, idle bool) error {
 	flushed := false // since the last SCO was deleted: again would bring nothing
 	for {
 		s := v.survey()
@@ -171,16 +189,16 @@ func (v *Volume) cleanRound(ctx context.Context, c *Cleaners) error {
 			return err
 		}
 		limit, tight := c.sparse()
-		waiting := s.dead - len(s.empty) + len(v.moved)
+		waiting := s.dead - len(s.empty)
 		flushed = flushed && len(todo) == 0
 		victims := worth(&s, limit, tight)
 		switch {
-		case waiting > 0 && !flushed && (tight || waiting >= max(deadMin, s.objects/8)):
+		case waiting > 0 && !flushed && (tight || idle || waiting >= max(deadMin, s.objects/8)):
 		case len(victims) > 0:
 			if err := v.cleanSome(ctx, c, victims); err != nil {
 				return err
 			}
-			flushed = false
+			flushed, idle = false, false
 			continue
 		case flushed || !v.countsPay(&s, tight): // only SCOs up to the map's checkpoint can be victims
 			return nil
@@ -251,6 +269,7 @@ func (v *Volume) deleteSCO(ctx context.Context, n ids.SCONum) error {
 	if err != nil && errs.Of(err) != errs.Absent {
 		return err
 	}
+	delete(v.moved, n)
 	v.loop.Call(func() {
 		if !v.closed {
 			v.m.RemoveSCO(n)

@@ -1,8 +1,11 @@
 package volume
 
 import (
+	"sync/atomic"
 	"testing"
+	"time"
 
+	"vstor/dataplane/block"
 	"vstor/dataplane/ids"
 	"vstor/dataplane/volume/pagemap"
 )
@@ -41,5 +44,33 @@ func TestWorth(t *testing.T) {
 			t.Errorf("%d of %d blocks live, drives %d %% full: victims %v, %d are worth it", x.live, x.blocks,
 				x.used, got, x.want)
 		}
+	}
+}
+
+// A vDisk to which nothing happens gives its garbage back all the same: what was emptied, and what is worth
+// cleaning only now that others have filled the drives.
+func TestIdleVDiskIsCleaned(t *testing.T) {
+	r := newRig(t, 64<<20, 1<<20)
+	var used atomic.Int64
+	used.Store(10)
+	c := NewCleaners(func() int { return int(used.Load()) })
+	c.tick = 5 * time.Millisecond
+	r.do(block.Put, 0, 100)
+	r.seal()
+	r.do(block.Put, 1000, 100)
+	r.seal()
+	r.do(block.Put, 0, 80) // a fifth of the first SCO lives
+	r.do(block.Put, 1000, 60)
+	r.seal()
+	r.flush()
+	r.v.StartCleaning(c)
+	r.settle("what was emptied is deleted", func() bool { return r.v.Stats.Deleted.Load() == 1 })
+	if n := r.v.Stats.CleanedBlocks.Load(); n != 20 {
+		t.Errorf("%d blocks moved", n)
+	}
+	used.Store(90)
+	r.settle("the other SCO is cleaned", func() bool { return r.v.Stats.Deleted.Load() == 2 })
+	if n := r.v.Stats.CleanedBlocks.Load(); n != 60 {
+		t.Errorf("%d blocks moved", n)
 	}
 }

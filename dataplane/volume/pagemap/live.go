@@ -201,11 +201,11 @@ func (m *Map) Victims(dst []Victim, n int, skip func(ids.SCONum) bool) []Victim 
 	}
 	for _, s := range m.live.all {
 		v := Victim{SCO: s.SCO, Live: int(s.base) + int(s.delta)}
-		if v.Live == 0 || v.Live >= int(v.Blocks) || v.Commit > m.ckpt.Commit || skip(v.Num) {
+		if v.Live == 0 || v.Live >= int(v.Blocks) || v.Commit > m.ckpt.Commit {
 			continue
 		}
 		top := dst[start:]
-		if len(top) == n && (n == 0 || better(v, top[n-1]) >= 0) {
+		if len(top) == n && (n == 0 || better(v, top[n-1]) >= 0) || skip(v.Num) {
 			continue
 		}
 		at, _ := slices.BinarySearchFunc(top, v, better)
