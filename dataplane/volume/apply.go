@@ -150,8 +150,10 @@ func (a *applied) end() {
 	v.appliedSeq = max(v.appliedSeq, a.header.SeqHi)
 	v.m.Commit(a.commit, v.appliedSeq)
 	if a.batch != nil {
+		free := v.pool.Free()
 		v.ov.DropOldest(a.batch)
 		v.jobs--
+		v.keeper.sealing(-1, v.pool.Free() > free)
 		v.Stats.Queue.Set(int64(v.jobs))
 		v.Stats.Sealed.Inc()
 		v.keeper.trouble(errs.OK)

@@ -9,6 +9,7 @@ import (
 	"vstor/dataplane/buf"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
+	"vstor/dataplane/layout"
 	"vstor/dataplane/volume/journal"
 	"vstor/dataplane/volume/overlay"
 	"vstor/dataplane/volume/sco"
@@ -34,8 +35,8 @@ type batchContent struct {
 	giveUp bool   // on such blocks
 }
 
-// logTogether is how many blocks that lie together in the journal are read back at once.
-const logTogether = 32
+// logTogether is how many blocks that lie together in the journal are read back at once: a piece of a shard.
+const logTogether = layout.RegionSize / ids.BlockSize
 
 // SealBytes is what one sealer holds beside the SCO's index, in bytes: journal blocks read back.
 const SealBytes = logTogether * ids.BlockSize
@@ -81,7 +82,7 @@ func (c *batchContent) Fill(dst []byte, off int64) error {
 			dst, off = dst[k:], off+int64(k)
 			continue
 		}
-		if err := c.fillBlock(dst[:ids.BlockSize], n-c.start); err != nil {
+		if err := c.fillBlock(dst[:ids.BlockSize], n-c.start, len(dst)>>ids.BlockShift); err != nil {
 			return err
 		}
 		dst, off = dst[ids.BlockSize:], off+ids.BlockSize
@@ -89,9 +90,10 @@ func (c *batchContent) Fill(dst []byte, off int64) error {
 	return nil
 }
 
-// fillBlock copies data block i. One of which both copies are lost goes into the SCO as it is, beside the
-// checksum it should have: whoever reads it gets an error until it is written again, and nothing older.
-func (c *batchContent) fillBlock(dst []byte, i int) error {
+// fillBlock copies data block i; left of them are wanted, from it on. One of which both copies are lost goes into the
+// SCO as it is, beside the checksum it should have: whoever reads it gets an error until it is written again, and
+// nothing older.
+func (c *batchContent) fillBlock(dst []byte, i, left int) error {
 	e := &c.entries[c.order[i]]
 	right := func() bool { return uint32(xxhash.Sum64(dst)) == e.Sum }
 	if e.Page != 0 {
@@ -100,7 +102,7 @@ func (c *batchContent) fillBlock(dst []byte, i int) error {
 			return nil
 		}
 	}
-	b, err := c.readLog(i)
+	b, err := c.readLog(i, left)
 	if err == nil {
 		copy(dst, b)
 		if right() {
@@ -123,15 +125,16 @@ func (c *batchContent) fillBlock(dst []byte, i int) error {
 	return nil
 }
 
-// readLog reads data block i from the journal, and with it those that follow both here and there: what was
-// written in one go and then left RAM. The slice is valid until the next read.
-func (c *batchContent) readLog(i int) ([]byte, error) {
+// readLog reads data block i from the journal, and with it those of the left that are wanted which follow both here
+// and there: what was written in one go and then left RAM. Further ones would be thrown away, since the coder goes on
+// with a piece of the next shard, megabytes from here. The slice is valid until the next read.
+func (c *batchContent) readLog(i, left int) ([]byte, error) {
 	pos := c.entries[c.order[i]].Pos
 	if pos >= c.at && pos < c.at+c.n {
 		return c.log[(pos-c.at)*ids.BlockSize:][:ids.BlockSize], nil
 	}
 	run := uint32(1)
-	for ; pos >= c.single && run < logTogether && i+int(run) < len(c.order); run++ {
+	for ; pos >= c.single && int(run) < min(logTogether, left); run++ {
 		if next := &c.entries[c.order[i+int(run)]]; next.Page != 0 || next.Pos != pos+run {
 			break
 		}

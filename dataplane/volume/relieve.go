@@ -27,6 +27,9 @@ type Keeper struct {
 	timer  ring.Timer
 	armed  bool
 
+	jobs     int   // batches of all vDisks on their way
+	progress int64 // when sealing last got on (ring.Loop.Now)
+
 	started  bool
 	draining bool // the router stops: nobody waits for space any more
 
@@ -66,7 +69,11 @@ func (k *Keeper) Start() {
 	k.arm()
 }
 
-func (k *Keeper) Remove(v *Volume) { delete(k.of(v), v.opts.ID) }
+func (k *Keeper) Remove(v *Volume) {
+	delete(k.of(v), v.opts.ID)
+	k.jobs -= v.jobs
+	v.jobs = 0
+}
 
 // arm starts the clock. It runs only while entries come or space is short, so an idle system sleeps.
 func (k *Keeper) arm() {

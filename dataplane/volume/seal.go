@@ -17,8 +17,10 @@ func (v *Volume) closeBatch() {
 	if v.ov.Open().Empty() {
 		return
 	}
+	pages := v.ov.Open().Resident() > 0
 	j := &sealJob{v: v, batch: v.ov.Close(), turn: v.chain.enter()}
 	v.jobs++
+	v.keeper.sealing(1, pages)
 	v.closes++
 	v.Stats.Queue.Set(int64(v.jobs))
 	v.opts.Sealer.submit(j.run)

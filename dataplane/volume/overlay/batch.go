@@ -52,6 +52,9 @@ func (b *Batch) Holes() []Hole { return b.holes.list }
 // Blocks is the number of live data blocks.
 func (b *Batch) Blocks() int { return b.live }
 
+// Resident is the number of its blocks that have a page in RAM.
+func (b *Batch) Resident() int { return b.resident }
+
 // Empty reports whether the batch has seen nothing.
 func (b *Batch) Empty() bool { return b.maxSeq == 0 }
 

@@ -161,11 +161,12 @@ func (o *Overlay) releasePages(b *Batch) {
 	}
 }
 
-// Evict drops up to want pages of batches that nobody seals from RAM, oldest batches first, and
-// returns how many. The blocks are read back from the journal.
+// Evict drops up to want pages of batches that nobody seals from RAM, newest batches first, and
+// returns how many. The blocks are read back from the journal. The oldest are sealed next: dropped first, as a
+// cache would, every block would be read back.
 func (o *Overlay) Evict(want int) int {
 	n := 0
-	for i := 0; i <= len(o.closed) && n < want; i++ {
+	for i := len(o.closed); i >= 0 && n < want; i-- {
 		b := o.open
 		if i < len(o.closed) {
 			b = o.closed[i]

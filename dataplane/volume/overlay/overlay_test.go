@@ -210,6 +210,36 @@ func TestMovedAndEvict(t *testing.T) {
 	}
 }
 
+// The batch that is sealed last leaves RAM first, and one that is being sealed not at all.
+func TestEvictNewestFirst(t *testing.T) {
+	pool := testPool(t)
+	o := New(pool)
+	var batches []*Batch
+	for i := range 4 {
+		o.Put(Entry{Addr: 1, Seq: ids.Seq(2*i + 1), Page: page(t, pool)}, 0)
+		o.Put(Entry{Addr: 2, Seq: ids.Seq(2*i + 2), Page: page(t, pool)}, 0)
+		batches = append(batches, o.Open())
+		if i < 3 {
+			o.Close()
+		}
+	}
+	batches[0].Sealing = true
+	for step, want := range [][]int{{2, 2, 2, 1}, {2, 2, 2, 0}, {2, 2, 1, 0}, {2, 2, 0, 0}, {2, 1, 0, 0}, {2, 0, 0, 0}} {
+		if n := o.Evict(1); n != 1 {
+			t.Fatalf("step %d: evicted %d", step, n)
+		}
+		for i, b := range batches {
+			if b.resident != want[i] {
+				t.Errorf("step %d: batch %d has %d pages in RAM, not %d", step, i, b.resident, want[i])
+			}
+		}
+	}
+	if n := o.Evict(1); n != 0 {
+		t.Errorf("%d pages of a batch that is being sealed left RAM", n)
+	}
+	o.DropAll()
+}
+
 func TestLargeHoleIsOneElement(t *testing.T) {
 	o := New(testPool(t))
 	o.PutHole(Hole{Addr: 0, Count: 1 << 34, Seq: 1, Kind: 2}, 0)

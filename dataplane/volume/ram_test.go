@@ -1,0 +1,62 @@
+package volume
+
+import (
+	"testing"
+	"time"
+
+	"vstor/dataplane/block"
+	"vstor/dataplane/buf"
+	"vstor/dataplane/ids"
+)
+
+// When RAM is low blocks leave it if sealing does not get on, or there is nothing to seal; else they stay: sealing
+// brings pages, and would have to read back what has left.
+func TestBlocksLeaveRAMOnlyWhileSealingStands(t *testing.T) {
+	r := newRig(t, 64<<20, 1<<20)
+	r.objects.hold = make(chan struct{})
+	r.do(block.Put, 0, 200)
+	r.loop.Call(r.v.Seal)
+	r.settle("the sealer has begun", func() bool { return r.v.ov.Closed()[0].Sealing })
+	r.do(block.Put, 1000, 200)
+	var taken buf.Vec
+	evicted := func(since time.Duration) int {
+		before := r.v.Stats.Evicted.Load()
+		r.loop.Call(func() {
+			r.keeper.progress = r.loop.Now() - int64(since)
+			r.v.keepRAM()
+			r.keeper.keepRAM()
+		})
+		return int(r.v.Stats.Evicted.Load() - before)
+	}
+	if n := evicted(time.Hour); n != 0 {
+		t.Errorf("%d blocks left RAM, which is not low", n)
+	}
+	evicted(-time.Hour) // the keeper's own clock must not come in between
+	r.loop.Call(func() {
+		pool := r.loop.Pool()
+		if !pool.Alloc(&taken, pool.Free()-pool.Reserve()-pool.Pages()/16) {
+			t.Error("no pages")
+		}
+	})
+	if n := evicted(-time.Hour); n != 0 {
+		t.Errorf("%d blocks left RAM while sealing gets on", n)
+	}
+	if n := evicted(sealPatience + time.Millisecond); n != 200 {
+		t.Errorf("%d blocks left RAM while sealing stands, 200 may", n)
+	}
+	close(r.objects.hold)
+	r.seal()
+	r.do(block.Put, 2000, 100)
+	evicted(0)
+	r.loop.Call(func() {
+		if r.keeper.jobs != 0 {
+			t.Errorf("%d batches on their way", r.keeper.jobs)
+		}
+		for i := range ids.BlockAddr(100) {
+			if _, e := r.v.ov.Lookup(2000 + i); e == nil || e.Page != 0 {
+				t.Fatalf("block %d is still in RAM, and nothing is sealed: %v", i, e)
+			}
+		}
+		r.loop.Pool().ReleaseVec(&taken)
+	})
+}
