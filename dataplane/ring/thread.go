@@ -42,8 +42,8 @@ func (l *Loop) place() (restore func(), err error) {
 const favoured = 10
 
 // favour raises the priority of the calling thread, which the workers of its io_uring inherit, and no thread of
-// Go's: a locked one starts none. restore takes that back. It needs CAP_SYS_NICE or a limit
-// that allows it: without, the loop is as before, and nothing is wrong.
+// Go's: a locked one starts none. restore takes that back. It needs CAP_SYS_NICE or a limit that allows it:
+// without, the loop is as before, and nothing is wrong.
 func favour() (restore func()) {
 	raw, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
 	if err != nil {

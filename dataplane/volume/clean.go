@@ -28,7 +28,7 @@ const (
 	cleanSparse = 50
 	cleanRoomy  = 25
 	cleanTight  = 90
-	// roomyPart and tightPart are the used parts of the drives, in percent, below and above which.
+	// Drives of which less than roomyPart percent are used count as half empty, more than tightPart as full.
 	roomyPart = 50
 	tightPart = 80
 	// cleanSlack is the garbage, in percent of all blocks stored, that is left alone: the last percents
