@@ -65,30 +65,6 @@ func TestChainCancel(t *testing.T) {
 	_ = first
 }
 
-// Jobs run in the order of submission, and Close waits for those that run and drops the rest.
-func TestSealer(t *testing.T) {
-	s := NewSealer(1)
-	var mu sync.Mutex
-	var got []int
-	started := make(chan struct{})
-	for i := range 5 {
-		s.submit(func() {
-			mu.Lock()
-			got = append(got, i)
-			mu.Unlock()
-			if i == 2 {
-				close(started)
-				<-s.ctx.Done()
-			}
-		})
-	}
-	<-started
-	s.Close()
-	if len(got) != 3 || got[0] != 0 || got[2] != 2 {
-		t.Errorf("ran %v", got)
-	}
-}
-
 type countingObjects struct {
 	Objects
 	next ids.SCONum

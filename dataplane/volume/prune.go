@@ -25,9 +25,6 @@ func (j *sealJob) prune() bool {
 			return
 		}
 		j.dropped = v.ov.Covered(j.batch, j.dropped[:0])
-		if len(v.ov.Open().Holes()) > 0 {
-			v.closeBatch() // its trims give space back: they need not wait for age
-		}
 		v.jrn.Sync(&journal.Sync{Done: done})
 	})
 	return ok && <-done == errs.OK

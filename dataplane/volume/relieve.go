@@ -115,11 +115,18 @@ func (k *Keeper) Drain() {
 	k.arm()
 }
 
-// trouble notes why SCOs cannot be stored now; OK: they can again.
+// trouble notes why SCOs cannot be stored now; OK: they can again. When drives are full the trims of every vDisk go
+// on their way, and do not wait for age: they give space back.
 func (k *Keeper) trouble(kind errs.Kind) {
 	k.why = errs.IO
-	if kind == errs.Full {
-		k.why = errs.Full
+	if kind != errs.Full {
+		return
+	}
+	k.why = errs.Full
+	for _, v := range k.vols {
+		if len(v.ov.Open().Holes()) > 0 {
+			v.closeBatch()
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"vstor/dataplane/errs"
@@ -23,7 +24,20 @@ func (v *Volume) closeBatch() {
 	v.keeper.sealing(1, pages)
 	v.closes++
 	v.Stats.Queue.Set(int64(v.jobs))
-	v.opts.Sealer.submit(j.run)
+	v.toSeal = append(v.toSeal, j)
+	v.sealNext()
+}
+
+// sealNext starts on the oldest batches that wait. No more of one vDisk are under way than there are slots: what is
+// stored and cannot be committed yet takes room on the drives, and what cannot be stored would be tried for nothing.
+// On the loop.
+func (v *Volume) sealNext() {
+	for len(v.toSeal) > 0 && v.sealing < v.opts.Sealer.slots && !v.closed {
+		j := v.toSeal[0]
+		v.toSeal = slices.Delete(v.toSeal, 0, 1)
+		v.sealing++
+		v.opts.Sealer.background(func(context.Context) { j.run() })
+	}
 }
 
 // armAge starts the clock of the open batch.
@@ -69,7 +83,7 @@ const sealUnreadMax = 5
 // retryMax bounds the pause between two tries to store or commit.
 const retryMax = 2 * time.Second
 
-// run works in a Sealer's goroutine: store the batch, commit it when its turn comes, hand it to the loop.
+// run has a goroutine of its own: store the batch, commit it when its turn comes, hand it to the loop.
 // It gives up only if the vDisk is closed or another epoch owns it: until it succeeds the batch is in the
 // journal, and when that is full writes wait.
 func (j *sealJob) run() {
@@ -78,6 +92,10 @@ func (j *sealJob) run() {
 		return
 	}
 	defer v.end()
+	defer v.loop.PostFunc(func() {
+		v.sealing--
+		v.sealNext()
+	})
 	v.hook("seal")
 	for {
 		stored := j.store()
@@ -113,14 +131,11 @@ func (j *sealJob) hold(sealing bool) bool {
 	return ok && open
 }
 
-// store puts the SCO, for as long as it takes. Between tries the batch's pages may leave RAM: the backend
-// may be gone for hours.
+// store puts the SCO, for as long as it takes. Between tries the batch's pages may leave RAM, and its slot is
+// another's: the backend may be gone for hours.
 func (j *sealJob) store() Stored {
 	v := j.v
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, retryMax) {
-		if !j.hold(true) {
-			return nil
-		}
 		stored, err := j.tryStore(v.ctx)
 		switch {
 		case err == nil:
@@ -145,6 +160,13 @@ func (j *sealJob) store() Stored {
 
 func (j *sealJob) tryStore(ctx context.Context) (Stored, error) {
 	v := j.v
+	if !v.opts.Sealer.acquire(ctx) {
+		return nil, ctx.Err()
+	}
+	defer v.opts.Sealer.release()
+	if !j.hold(true) {
+		return nil, errs.New(errs.Closed, "volume: the vDisk is closed")
+	}
 	n, err := v.scos.take(ctx)
 	if err != nil {
 		return nil, err

@@ -2,63 +2,82 @@ package volume
 
 import (
 	"context"
+	"slices"
 	"sync"
 )
 
-// Sealer runs the sealing of all vDisks of a router on a fixed number of goroutines: two SCOs under way
-// keep the coders and the drives busy at once, more would only hold more memory. Jobs are taken in the
-// order of submission, so within a vDisk the one that must commit first is never behind.
+// Sealer bounds the sealing of all vDisks of a router: so many SCOs are coded and stored at once, first come, first
+// served. Two under way keep the coders and the drives busy, more would only hold more memory.
+//
+// The obvious way is that many goroutines, each of which takes a batch and keeps it until it is committed. But what
+// cannot be stored, or waits for the one that must commit before it, would keep them all; and the vDisk that stands
+// behind them may be the one whose trims give the room that they lack. So a batch has a slot only while it is being
+// stored.
 type Sealer struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+	slots  int
 
-	mu     sync.Mutex
-	queue  []func() // bounded by the journal: every job holds journal space
-	wake   *sync.Cond
-	closed bool
+	mu      sync.Mutex
+	free    int             // slots
+	waiting []chan struct{} // who waits for a slot, in the order of their asking; closed when it is theirs
+	closed  bool
 }
 
-// NewSealer starts n goroutines. Close ends them.
+// NewSealer makes one with n slots. Close ends it.
 func NewSealer(n int) *Sealer {
-	s := &Sealer{}
+	s := &Sealer{slots: n, free: n}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.wake = sync.NewCond(&s.mu)
-	for range n {
-		s.wg.Add(1)
-		go s.work()
-	}
 	return s
 }
 
-func (s *Sealer) work() {
-	defer s.wg.Done()
-	for {
-		s.mu.Lock()
-		for len(s.queue) == 0 && !s.closed {
-			s.wake.Wait()
-		}
-		if s.closed {
-			s.mu.Unlock()
-			return
-		}
-		job := s.queue[0]
-		s.queue[0] = nil
-		s.queue = s.queue[1:]
+// acquire takes a slot, which release gives back. False: ctx ended first. Blocking.
+func (s *Sealer) acquire(ctx context.Context) bool {
+	s.mu.Lock()
+	if s.free > 0 {
+		s.free--
 		s.mu.Unlock()
-		job()
+		return true
+	}
+	mine := make(chan struct{})
+	s.waiting = append(s.waiting, mine)
+	s.mu.Unlock()
+	select {
+	case <-mine:
+		return true
+	case <-ctx.Done():
+		s.leave(mine)
+		return false
 	}
 }
 
-// submit queues a job. It never blocks: loops call it.
-func (s *Sealer) submit(job func()) {
+// leave takes mine out of those that wait; a slot that it was given meanwhile goes to the next.
+func (s *Sealer) leave(mine chan struct{}) {
 	s.mu.Lock()
-	s.queue = append(s.queue, job)
+	at := slices.Index(s.waiting, mine)
+	if at >= 0 {
+		s.waiting = slices.Delete(s.waiting, at, at+1)
+	}
 	s.mu.Unlock()
-	s.wake.Signal()
+	if at < 0 {
+		s.release()
+	}
 }
 
-// background runs f beside the queue, until Close.
+func (s *Sealer) release() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.waiting) == 0 {
+		s.free++
+		return
+	}
+	close(s.waiting[0])
+	s.waiting = slices.Delete(s.waiting, 0, 1)
+}
+
+// background runs f, which takes a slot for what is heavy, until Close; after it, not at all. It never blocks: loops
+// call it.
 func (s *Sealer) background(f func(context.Context)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -83,13 +102,11 @@ func (s *Sealer) whenClosed(c <-chan struct{}, f func()) {
 	})
 }
 
-// Close cancels what is under way and waits for it. Queued jobs are dropped: what they would have
-// sealed is in the journal.
+// Close cancels what is under way and waits for it. What was not sealed is in the journal.
 func (s *Sealer) Close() {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
 	s.cancel()
-	s.wake.Broadcast()
 	s.wg.Wait()
 }

@@ -129,6 +129,8 @@ type Volume struct {
 	waiting    []*applied // in the map, their journal space not given back
 	committed  ids.Seq    // every sequence up to here is in a committed SCO
 	jobs       int        // batches on their way
+	toSeal     []*sealJob // those that are not begun yet, in the order of their commits
+	sealing    int        // those begun, and not committed or given up
 
 	ageTimer  ring.Timer
 	ageArmed  bool

@@ -171,3 +171,42 @@ func waitForRoom(t *testing.T, d *deployment) {
 		}
 	}
 }
+
+// What frees the drives gets through though somebody else's writes have filled them: the trims of one vDisk are not
+// held up by SCOs of another that find no room.
+func TestTrimBesideFullDrives(t *testing.T) {
+	t.Parallel()
+	d := newDeployment(t, "--asd-size", "128M", "--journal", "64M", "--sco-size", "4M", "--stall-timeout", "6s")
+	d.start()
+	var conns []*nbdc.Conn
+	for _, name := range []string{"db", "fill"} {
+		d.vstor("vdisk", "create", name, "--size", "4G")
+		c, err := d.dial(name)()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		conns = append(conns, c)
+	}
+	db, fill := conns[0], conns[1]
+	for i := range int64(150) {
+		if err := db.Write(pattern(1, i), i<<20, 0); err != nil {
+			t.Fatalf("MiB %d: %v", i, err)
+		}
+	}
+	t.Logf("full after %d MiB", fillUp(t, fill, 2))
+	for off := range int64(5) {
+		if err := db.Trim(off*30<<20, 30<<20, 0); err != nil {
+			t.Fatalf("trim %d while full: %v", off, err)
+		}
+	}
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Second) {
+		err := fill.Write(pattern(3, 0), 0, 0)
+		if err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("no room two minutes after 150 MiB were trimmed: %v", err)
+		}
+	}
+}
