@@ -31,6 +31,7 @@ type Disk struct {
 	fd   int
 	path string
 	size int64
+	bulk *lane
 }
 
 // Open opens an existing regular file or block device for direct IO and locks it. Errors: errs.Absent, Busy
@@ -96,7 +97,7 @@ func adopt(f *os.File, path string, device bool, o Options) (*Disk, error) {
 		return nil, errs.New(errs.Invalid, "dio: %s holds %d bytes, which is no multiple of %d: "+
 			"vstor did not make it", path, size, BlockSize)
 	}
-	return &Disk{f: f, fd: fd, path: path, size: size}, nil
+	return &Disk{f: f, fd: fd, path: path, size: size, bulk: laneOf(fd)}, nil
 }
 
 // Create makes a file of size bytes, reserves all of its space, opens and locks it. If it fails there is
@@ -194,6 +195,7 @@ func (d *Disk) WriteAt(p []byte, off int64) error {
 	if err := checkRange(d.size, off, len(p)); err != nil {
 		return err
 	}
+	defer d.bulk.enter(len(p))()
 	if _, err := d.f.WriteAt(p, off); err != nil {
 		return errs.Wrap(errs.IO, err, "dio: writing %d bytes at %d of %s", len(p), off, d.path)
 	}
@@ -222,12 +224,14 @@ func (d *Disk) Close() error {
 
 func (d *Disk) ReadV(l *ring.Loop, op *ring.Op, v *buf.Vec, off int64) {
 	if inRange(l, op, d.size, off, v.Len()) {
+		d.bulk.use(l.Now())
 		l.ReadV(op, d.fd, v, off)
 	}
 }
 
 func (d *Disk) WriteV(l *ring.Loop, op *ring.Op, v *buf.Vec, off int64) {
 	if inRange(l, op, d.size, off, v.Len()) {
+		d.bulk.use(l.Now())
 		l.WriteV(op, d.fd, v, off)
 	}
 }
