@@ -73,8 +73,12 @@ func (r *Report) table() [][]string {
 		if row.Disturbed {
 			ratio = "disturbed"
 		}
+		spread := "-" // one round has none
+		if cells, _ := r.trusted(row.Job, row.Target); len(cells) > 1 {
+			spread = fmt.Sprintf("%.0f%%", row.SpreadPercent)
+		}
 		out = append(out, []string{name, string(row.Figure), row.Target, fmt.Sprintf("%.0f", row.Ours),
-			known(row.Peer, 0), known(row.Raw, 0), ratio, goal, verdict, fmt.Sprintf("%.0f%%", row.SpreadPercent),
+			known(row.Peer, 0), known(row.Raw, 0), ratio, goal, verdict, spread,
 			fmt.Sprintf("%.0f : %s", row.OursMean, known(row.PeerMean, 0)),
 			fmt.Sprintf("%.0f : %s", row.OursP99, known(row.PeerP99, 0)),
 			fmt.Sprintf("%.1f : %s", row.OursCPU, known(row.PeerCPU, 1))})
