@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"html"
 	"slices"
@@ -17,8 +18,9 @@ func (r *Report) HTML() []byte {
 	fmt.Fprintf(&b, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"+
 		"<meta name=\"viewport\" content=\"width=device-width\">\n<title>%s</title>\n<style>%s</style></head><body>\n",
 		title, pageStyle)
-	fmt.Fprintf(&b, "<h1>%s</h1>\n<p>%s</p>\n", title, html.EscapeString(r.tally()))
-	for _, warning := range []string{r.disturbance(), r.quickly()} {
+	fmt.Fprintf(&b, "<h1>%s</h1>\n<p>%s</p>\n", title,
+		strings.Replace(html.EscapeString(r.tally()), "MISSED:", "<b class=\"bad\">MISSED:</b>", 1))
+	for _, warning := range []string{r.disturbance(), r.quickly(), r.slowly()} {
 		if warning != "" {
 			fmt.Fprintf(&b, "<p class=\"warn\">%s</p>\n", html.EscapeString(warning))
 		}
@@ -37,13 +39,19 @@ func (r *Report) HTML() []byte {
 		fmt.Fprintf(&b, "<h2>Hop by hop</h2>\n<p>%s</p>\n", hopsSay)
 		htmlTable(&b, hopsHead, rows)
 	}
-	r.section(&b, "CPU of all server processes per IO, in microseconds", "", r.cpuPlot)
+	r.section(&b, "CPU of all server processes per IO, in microseconds", "Medians of the rounds, with what a job leaves "+
+		"to be done in the background. The raw file has no server: fio does its IO itself.", r.cpuPlot)
 	r.section(&b, "Latency by percentile", "Medians of the rounds; each mark to the right leaves a tenth of the IOs.",
 		r.latencyPlot)
-	r.section(&b, "IOPS over time", "Of each target the round whose IOPS are the median.", r.seriesPlot)
+	r.section(&b, "IOPS over time", "Of each target the round whose IOPS are the median, the mean of each whole second.",
+		r.seriesPlot)
 	b.WriteString("<h2>Remarks</h2>\n<ul>\n")
 	for _, line := range r.remarks() {
-		fmt.Fprintf(&b, "<li>%s</li>\n", html.EscapeString(strings.TrimSpace(line)))
+		item := "<li>"
+		if strings.HasPrefix(line, " ") { // of the line before
+			item = "<li class=\"sub\">"
+		}
+		fmt.Fprintf(&b, "%s%s</li>\n", item, html.EscapeString(strings.TrimSpace(line)))
 	}
 	b.WriteString("</ul></body></html>\n")
 	return b.Bytes()
@@ -56,13 +64,21 @@ func (r *Report) quickly() string {
 	return ""
 }
 
+func (r *Report) slowly() string {
+	if r.Profiled {
+		return "Profiles were taken meanwhile, which takes time: its figures are too low."
+	}
+	return ""
+}
+
 // ratioSection is all ratios, in one plot where more is better and in one where less is.
 func (r *Report) ratioSection(b *bytes.Buffer) {
-	b.WriteString("<h2>Ratios and goals</h2>\n<p>The line across a bar is the goal. " +
-		"<span class=\"key met\"></span>met <span class=\"key missed\"></span>missed " +
-		"<span class=\"key plain\"></span>no goal</p>\n")
+	fmt.Fprintf(b, "<h2>Ratios and goals</h2>\n<p>Rounds: %d; figures are their medians. The line across a bar is the "+
+		"goal.</p>\n<p class=\"keys\"><span><i class=\"key met\"></i>met</span> <span><i class=\"key missed\"></i>missed"+
+		"</span> <span><i class=\"key plain\"></i>no goal</span></p>\n", r.Rounds)
 	for _, less := range []bool{false, true} {
-		p := plot.Bars{Title: "More is better", Wide: true, One: true}
+		p := plot.Bars{Title: "More is better", Wide: true, One: true,
+			XTitle: "ratio to " + qemu + ", or to what the name ends with; logarithmic"}
 		if less {
 			p.Title = "Less is better: latencies and CPU"
 		}
@@ -72,7 +88,7 @@ func (r *Report) ratioSection(b *bytes.Buffer) {
 			}
 		}
 		if len(p.Bars) > 0 {
-			b.WriteString(p.SVG())
+			fmt.Fprintf(b, "<div class=\"wide\">%s</div>\n", p.SVG())
 		}
 	}
 }
@@ -83,7 +99,7 @@ func (row *Row) bar() plot.Bar {
 	out := plot.Bar{Label: row.Job + ", " + row.Target + row.what(), Value: row.Ratio, Mark: row.Goal, Class: "plain"}
 	switch {
 	case row.Disturbed:
-		out.Text = "disturbed"
+		out.Text, out.Class = "disturbed", "disturbed"
 	case row.Ratio == 0:
 		out.Text = verdict
 	default:
@@ -95,18 +111,21 @@ func (row *Row) bar() plot.Bar {
 	case row.Goal > 0 && row.Ratio > 0:
 		out.Class = "missed"
 	}
-	if row.Base != qemu && row.Base != row.Target && row.Base != "" {
+	switch {
+	case row.Base == row.Target:
+		out.Label += ", of without"
+	case row.Base != qemu && row.Base != "":
 		out.Label += ", of " + row.Base
 	}
 	return out
 }
 
 func htmlTable(b *bytes.Buffer, head []string, rows [][]string) {
-	b.WriteString("<div class=\"wide\"><table>\n<tr>")
+	b.WriteString("<div class=\"wide\"><table>\n<thead><tr>")
 	for _, h := range head {
 		fmt.Fprintf(b, "<th>%s</th>", html.EscapeString(h))
 	}
-	b.WriteString("</tr>\n")
+	b.WriteString("</tr></thead>\n<tbody>\n")
 	for _, cells := range rows {
 		b.WriteString("<tr>")
 		for _, c := range cells {
@@ -118,10 +137,10 @@ func htmlTable(b *bytes.Buffer, head []string, rows [][]string) {
 		}
 		b.WriteString("</tr>\n")
 	}
-	b.WriteString("</table></div>\n")
+	b.WriteString("</tbody></table></div>\n")
 }
 
-// section is a plot for each job that has one, below a legend of all targets: each keeps its colour on the page.
+// section is a plot for each job that has one, below a legend of all targets, which stays in sight.
 func (r *Report) section(b *bytes.Buffer, title, say string, draw func(job string) string) {
 	var plots []string
 	for _, j := range r.jobs() {
@@ -132,15 +151,12 @@ func (r *Report) section(b *bytes.Buffer, title, say string, draw func(job strin
 	if len(plots) == 0 {
 		return
 	}
-	fmt.Fprintf(b, "<h2>%s</h2>\n<p>%s</p>\n<p>", html.EscapeString(title), html.EscapeString(say))
-	for i, t := range r.targets() {
-		style := ""
-		if i >= 8 {
-			style = ";opacity:.6"
-		}
-		fmt.Fprintf(b, "<span class=\"key\" style=\"background:var(--s%d)%s\"></span>%s ", i%8, style, html.EscapeString(t))
+	fmt.Fprintf(b, "<section><h2>%s</h2>\n<p>%s</p>\n<p class=\"keys stay\">", html.EscapeString(title),
+		html.EscapeString(say))
+	for _, t := range r.targets() {
+		fmt.Fprintf(b, "<span>%s%s</span> ", plot.Key(colour(t)), html.EscapeString(t))
 	}
-	fmt.Fprintf(b, "</p>\n<div class=\"plots\">\n%s</div>\n", strings.Join(plots, ""))
+	fmt.Fprintf(b, "</p>\n<div class=\"plots\">\n%s</div></section>\n", strings.Join(plots, ""))
 }
 
 // jobs are those that were measured, in the order of the run.
@@ -153,14 +169,28 @@ func (r *Report) jobs() (out []string) {
 	return out
 }
 
-// targets are those that were measured, in an order that no run's turns change: a target has the same colour in the
-// pages of all runs of the same targets.
+// allTargets are in the order of columns and colours, those of most jobs first: colours are used again after eight, and
+// which they are must not hang on what else a run had.
+var allTargets = []string{embedded, processes, local, qemu, nbdkitFile, rawFile, single, cached, cachedASDs, overTCP,
+	overTLS, full, driveAlone, praccAlone, edgeAlone, tgtISCSI, cephRep, cephEC}
+
+// colour is the number of a target's, the same in all pages. One that is not known has the last.
+func colour(target string) int {
+	if i := slices.Index(allTargets, target); i >= 0 {
+		return i
+	}
+	return len(allTargets)
+}
+
+// targets are those that were measured, in the order of their colours, which no run's turns change.
 func (r *Report) targets() (out []string) {
 	for _, k := range keys(r) {
 		if !slices.Contains(out, k.target) {
 			out = append(out, k.target)
 		}
 	}
-	slices.Sort(out)
+	slices.SortFunc(out, func(a, b string) int {
+		return cmp.Or(cmp.Compare(colour(a), colour(b)), strings.Compare(a, b))
+	})
 	return out
 }

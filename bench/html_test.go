@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,9 +16,12 @@ import (
 // The page has each plot, is well formed, and fetches nothing.
 func TestHTML(t *testing.T) {
 	page := string(sampleRun().HTML())
-	for want, n := range map[string]int{"<svg": 7, ">More is better": 1, ">Less is better": 0, "1.50x met": 1,
+	for want, n := range map[string]int{"<svg": 13, ">More is better": 1, ">Less is better": 0, "1.50x met": 1,
 		"<td>150 (1.50x)</td>": 1,
-		"1.20x MISSED":         1, `<td class="bad">MISSED</td>`: 1, "A CPU &lt;1&gt;": 1, "make bench ": 1,
+		"1.20x MISSED":         1, `<td class="bad">MISSED</td>`: 1, "A CPU &lt;1&gt;": 1, "Rounds: 3;": 1,
+		">latency, us, logarithmic<": 2, ">percentile of the IOs<": 2, ">seconds<": 2, ">ratio to qemu-nbd, ": 1,
+		">20 us</text>":             2,
+		"vstor, second 2: 150 IOPS": 1, "vstor, 99 % of the IOs within: 33.3 us": 1, "figcaption>": 0, "make bench ": 1,
 		"vstor bench --out run.json": 1, "Linux 6.12": 1, "Latency by percentile": 1, "IOPS over time": 1,
 		"prefers-color-scheme:dark": 1, `class="goal"`: 2} {
 		if got := strings.Count(page, want); got != n {
@@ -56,6 +60,45 @@ func TestHTMLOfLittle(t *testing.T) {
 		if got := strings.Count(page, want); got != n {
 			t.Errorf("%q is there %d times, want %d", want, got, n)
 		}
+	}
+}
+
+// A plot says of whom it has nothing, and whose figures others disturbed: they are drawn as the rest is. A second alone
+// is drawn too.
+func TestHTMLNotes(t *testing.T) {
+	r := sampleRun()
+	for i := range r.Cells {
+		switch c := &r.Cells[i]; {
+		case c.Target == qemu && c.Job == coldRead:
+			c.Series = nil
+		case c.Target == embedded && c.Job == coldRead:
+			c.Disturbed, c.Series = true, c.Series[:1]
+		}
+	}
+	r.Profiled = true
+	page := string(r.HTML())
+	for want, n := range map[string]int{"disturbed:</b> vstor</figcaption>": 2,
+		"disturbed:</b> vstor; no whole second was logged: qemu-nbd</figcaption>": 1, "Profiles were taken": 1,
+		`<circle r="4" stroke="var(--s0)"`: 1, "second 1: 149 IOPS": 1} {
+		if got := strings.Count(page, want); got != n {
+			t.Errorf("%q is there %d times, want %d", want, got, n)
+		}
+	}
+}
+
+// A target has its colour whatever else was measured, and of one round there is no spread.
+func TestColoursAndSpread(t *testing.T) {
+	r := sampleRun()
+	r.Cells = append(r.Cells, Cell{Job: coldRead, Target: "another"}, Cell{Job: coldRead, Target: cephRep})
+	if got := r.targets(); !slices.Equal(got, []string{embedded, qemu, cephRep, "another"}) || colour(qemu) != 3 {
+		t.Error(got)
+	}
+	if got := r.table()[0][9]; got != "1%" {
+		t.Error(got)
+	}
+	r.Cells = slices.DeleteFunc(r.Cells, func(c Cell) bool { return c.Round > 0 })
+	if got := r.table()[0][9]; got != "-" {
+		t.Error(got)
 	}
 }
 

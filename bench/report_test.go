@@ -71,7 +71,7 @@ func TestDisturbedRatios(t *testing.T) {
 	if !row.Disturbed || row.Ratio != 0 || row.Met {
 		t.Errorf("two of three: %+v", row)
 	}
-	if _, rows := r.everything(); rows[0][2] != "disturbed" || rows[0][3] != "150" || rows[1][3] != "120 (1.20x)" {
+	if _, rows := r.everything(); rows[0][3] != "disturbed" || rows[0][2] != "150" || rows[1][2] != "120 (1.20x)" {
 		t.Errorf("a ratio to what was disturbed: %q", rows)
 	}
 	r.Rows = []Row{row}

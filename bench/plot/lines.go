@@ -3,11 +3,15 @@ package plot
 import (
 	"fmt"
 	"html"
+	"math"
 	"strings"
 )
 
-// Point is one of a line.
-type Point struct{ X, Y float64 }
+// Point is one of a line. Label says where it is, to those who point at it.
+type Point struct {
+	X, Y  float64
+	Label string
+}
 
 // Line is one series. Colour is its number among all series of the page: what it shows keeps its colour from one plot
 // to the next.
@@ -25,11 +29,12 @@ type Tick struct {
 
 // Lines is a plot of lines.
 type Lines struct {
-	Title string
-	YUnit string
-	LogY  bool
-	XUnit string
-	// Ticks of the x axis, whose ends they are; none: from 0 in round steps.
+	Title  string
+	YTitle string
+	Unit   string // of what is pointed at
+	LogY   bool
+	XTitle string
+	// Ticks of the x axis, whose ends they are; none: from 0 in whole steps.
 	Ticks []Tick
 	Lines []Line
 }
@@ -55,6 +60,9 @@ func (p *Lines) SVG() string {
 		base = 10
 	}
 	x, y := newAxis(0, xs), newAxis(base, ys)
+	if !p.LogY {
+		y.roof()
+	}
 	if n := len(p.Ticks); n > 0 {
 		x.low, x.high = p.Ticks[0].At, p.Ticks[n-1].At
 	}
@@ -65,14 +73,14 @@ func (p *Lines) SVG() string {
 			"</text>\n", left, py(t), width-right, left-6, py(t)+4, Number(t))
 	}
 	for _, t := range p.ticks(x) {
-		fmt.Fprintf(&b, `<text class="tick" x="%.1f" y="%.0f" text-anchor="middle">%s</text>`+"\n", px(t.At),
-			height-below+16, html.EscapeString(t.Label))
+		fmt.Fprintf(&b, `<path class="grid" d="M%.1f %.0fV%.0f"/><text class="tick" x="%.1f" y="%.0f" text-anchor="middle">`+
+			"%s</text>\n", px(t.At), top, height-below, px(t.At), height-below+16, html.EscapeString(t.Label))
 	}
-	fmt.Fprintf(&b, `<text class="tick" x="%.0f" y="%.0f">%s</text>`, left, top-8, html.EscapeString(p.YUnit))
+	fmt.Fprintf(&b, `<text class="tick" x="%.0f" y="%.0f">%s</text>`, left, top-8, html.EscapeString(p.YTitle))
 	fmt.Fprintf(&b, `<text class="tick" x="%.0f" y="%.0f" text-anchor="end">%s</text>`+"\n", width-right, height-4,
-		html.EscapeString(p.XUnit))
+		html.EscapeString(p.XTitle))
 	for _, l := range p.Lines {
-		l.draw(&b, px, py)
+		l.draw(&b, px, py, p.Unit)
 	}
 	b.WriteString("</svg>\n")
 	return b.String()
@@ -84,13 +92,15 @@ func (p *Lines) ticks(x axis) []Tick {
 	}
 	var out []Tick
 	for _, t := range x.ticks() {
-		out = append(out, Tick{t, Number(t)})
+		if t == math.Trunc(t) {
+			out = append(out, Tick{t, Number(t)})
+		}
 	}
 	return out
 }
 
-// draw draws a line, and dots to point at: they say their value.
-func (l *Line) draw(b *strings.Builder, px, py func(float64) float64) {
+// draw draws a line, and dots to point at: they say their value. A point alone makes no line, so its dot is seen.
+func (l *Line) draw(b *strings.Builder, px, py func(float64) float64, unit string) {
 	if len(l.Points) == 0 {
 		return
 	}
@@ -100,9 +110,16 @@ func (l *Line) draw(b *strings.Builder, px, py func(float64) float64) {
 		fmt.Fprintf(b, "%c%.1f %.1f", "ML"[min(i, 1)], px(q.X), py(q.Y))
 	}
 	b.WriteString("\"/>\n")
+	dot := `class="dot" r="6"`
+	if len(l.Points) == 1 {
+		dot = fmt.Sprintf(`r="4" stroke="%s" stroke-width="2" fill="%s"`, colour(l.Colour), colour(l.Colour))
+		if dashed(l.Colour) != "" {
+			dot += ` fill-opacity="0"`
+		}
+	}
 	for _, q := range l.Points {
-		fmt.Fprintf(b, `<circle class="dot" cx="%.1f" cy="%.1f" r="6"><title>%s: %s</title></circle>`+"\n", px(q.X), py(q.Y),
-			html.EscapeString(l.Name), Number(q.Y))
+		fmt.Fprintf(b, `<circle %s cx="%.1f" cy="%.1f"><title>%s: %s %s</title></circle>`+"\n", dot, px(q.X), py(q.Y),
+			html.EscapeString(l.Name+q.Label), Number(q.Y), html.EscapeString(unit))
 	}
 }
 

@@ -14,11 +14,12 @@ func TestAxis(t *testing.T) {
 		v, at  float64
 	}{
 		{2, []float64{0.3, 1, 3}, []float64{0.25, 0.5, 1, 2, 4}, 1, 0.5},
-		{10, []float64{30, 0, 900}, []float64{10, 100, 1000}, 100, 0.5},
-		{10, []float64{100}, []float64{100, 1000}, 5, 0},
+		{10, []float64{30, 0, 900}, []float64{20, 50, 100, 200, 500, 1000}, 100, 0.411},
+		{10, []float64{3, 9000}, []float64{1, 10, 100, 1000, 10000}, 100, 0.5},
+		{10, []float64{100}, []float64{100, 200}, 5, 0},
 		{0, []float64{3, 9}, []float64{0, 2, 4, 6, 8}, 4.5, 0.5},
 		{0, []float64{30000}, []float64{0, 10000, 20000, 30000}, 60000, 1},
-		{10, nil, []float64{1, 10}, 1, 0},
+		{10, nil, []float64{1, 2, 5, 10}, 1, 0},
 	} {
 		a := newAxis(tc.base, tc.values)
 		if got := a.ticks(); !slices.Equal(got, tc.ticks) {
@@ -39,12 +40,24 @@ func TestNumber(t *testing.T) {
 	}
 }
 
+// A linear axis that is to end at a tick does, and not one later than it must.
+func TestRoof(t *testing.T) {
+	for high, want := range map[float64]float64{61294: 80000, 60000: 60000, 43000: 60000, 0.3: 0.3, 1284: 1500} {
+		a := newAxis(0, []float64{high})
+		a.roof()
+		if got := a.ticks(); a.high < want*0.999 || a.high > want*1.001 || got[len(got)-1] < a.high*0.999 {
+			t.Errorf("of %v it ends at %v, want %v", high, a.high, want)
+		}
+	}
+}
+
 // A line goes where its points are, and a name cannot break out.
 func TestLines(t *testing.T) {
-	p := Lines{Title: "a<b", YUnit: "us", LogY: true, Ticks: []Tick{{0, "0"}, {2, "99"}},
-		Lines: []Line{{Name: "x & y", Colour: 9, Points: []Point{{0, 1}, {1, 10}, {2, 100}}}, {Name: "empty"}}}
+	p := Lines{Title: "a<b", YTitle: "latency", Unit: "us", LogY: true, Ticks: []Tick{{0, "0"}, {2, "99"}},
+		Lines: []Line{{Name: "x & y", Colour: 9, Points: []Point{{X: 0, Y: 1}, {X: 1, Y: 10}, {X: 2, Y: 100}}},
+			{Name: "empty"}}}
 	svg := p.SVG()
-	for _, want := range []string{`d="M52.0 214.0L226.0 126.0L400.0 38.0"`, "a&lt;b", "x &amp; y: 10", "var(--s1)",
+	for _, want := range []string{`d="M52.0 214.0L226.0 126.0L400.0 38.0"`, "a&lt;b", "x &amp; y: 10 us", "var(--s1)",
 		"stroke-dasharray"} {
 		if !strings.Contains(svg, want) {
 			t.Errorf("%q is missing:\n%s", want, svg)
