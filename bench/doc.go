@@ -5,7 +5,8 @@
 // a deployment whose ASDs are processes, and a raw file, written through once, behind qemu-nbd with io_uring
 // and direct IO, and behind nbdkit. The jobs go round, each job on each target, in turns, and medians over the
 // rounds are compared.
-// The raw file under fio's own io_uring engine is the limit of the drive. Beside them one ASD stands alone:
+// The raw file under fio's own io_uring engine is the limit of the drive, an NBD server that stores nothing that of
+// fio and NBD: what a server adds to both is its own. Beside them one ASD stands alone:
 // the bench is its client, over TCP, and does the same jobs on as many bytes.
 //
 // Parts of the path that fio does not reach, PRACC and the Edge, are driven by a process that opens the deployment for

@@ -38,7 +38,8 @@ const (
 	qemu       = "qemu-nbd"
 	nbdkitFile = "nbdkit file"
 	rawFile    = "raw file"
-	tgtISCSI   = "tgt iSCSI" // the last three only when asked for
+	nullServer = "null server" // stores nothing: what fio and NBD take by themselves
+	tgtISCSI   = "tgt iSCSI"   // the last three only when asked for
 	cephRep    = "Ceph 3x"
 	cephEC     = "Ceph 4+2"
 )

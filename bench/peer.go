@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -145,6 +146,14 @@ func (k nbdkit) flush(forget bool) error {
 		return errs.Wrap(errs.IO, e, "the page cache does not forget the raw file")
 	}
 	return nil
+}
+
+// newNull is nbdkit's null plugin: it answers at once and has no drive. No server can be faster here by more than it
+// beats another's socket code, so beside the drive's own time it is the other part of a limit.
+func newNull(opt *Options) *peer {
+	n := newPeer(opt, nullServer, "nbdkit", "z")
+	n.args = []string{"nbdkit", "-f", "-U", n.socket, "null", fmt.Sprintf("size=%d", opt.Size)}
+	return n
 }
 
 // raw is the peers' file without a server: the limit.
