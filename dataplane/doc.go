@@ -42,6 +42,7 @@
 // Packages, lowest first; each may use those above it in this list, and tools/tidy holds them to it:
 //
 //	ids errs invariants stat units   words everyone uses; leaktest: goroutines and memory of tests
+//	sum                              checksums of many blocks side by side; pure
 //	buf                              aligned off-heap pages with reference counts, scatter lists
 //	block                            Request, Device, Mutation, Fetch: the shapes of an IO
 //	ring                             the io_uring loop, and its plain twin for where io_uring is forbidden

@@ -9,6 +9,7 @@ import (
 	"vstor/dataplane/buf"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
+	"vstor/dataplane/sum"
 )
 
 // partBlocks is the longest part: 1 MiB, one read of the drive.
@@ -202,14 +203,27 @@ func (p *part) readDone(r *rangeRead) {
 
 // verify checks every block of p and marks those that do not match; true if all do.
 func (c *Client) verify(p *part) bool {
+	var batch sum.Batch
 	i, good := uint32(0), true
 	for _, s := range p.dst.Segs {
 		for b := c.pool.SegBytes(s); len(b) > 0; b = b[ids.BlockSize:] {
-			if !matches(b[:ids.BlockSize], p.sums[i]) {
-				p.bad.set(i)
-				good = false
+			if batch.Add(b) {
+				good = p.compare(&batch, i) && good
+				i += sum.BatchSize
 			}
-			i++
+		}
+	}
+	return p.compare(&batch, i) && good
+}
+
+// compare marks those of a batch that do not match; its first is p's block i.
+func (p *part) compare(batch *sum.Batch, i uint32) bool {
+	var out [sum.BatchSize]uint32
+	good := true
+	for k, got := range batch.Sums(&out) {
+		if at := i + uint32(k); got != p.sums[at] {
+			p.bad.set(at)
+			good = false
 		}
 	}
 	return good

@@ -3,12 +3,11 @@ package server
 import (
 	"context"
 
-	"github.com/cespare/xxhash/v2"
-
 	"vstor/dataplane/buf"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/layout"
 	"vstor/dataplane/link"
+	"vstor/dataplane/sum"
 	"vstor/dataplane/wire"
 )
 
@@ -47,18 +46,31 @@ func (c *conn) put(r *request, h *wire.Header, body []byte, in *buf.Vec) link.Ve
 func (r *request) runPut(w *worker) {
 	b := w.pool.SegBytes(r.run)[:layout.FragHeaderSize+r.size]
 	payload := b[layout.FragHeaderSize:]
-	for i, sum := range r.put.Sums {
-		region := payload[i*layout.RegionSize : min((i+1)*layout.RegionSize, len(payload))]
-		if xxhash.Sum64(region) != sum {
-			r.PutDone(errs.New(errs.Corrupt, "asd server: put %v: region %d does not match its checksum: it was damaged "+
-				"under way", r.put.Key, i))
-			return
-		}
+	if i := damaged(payload, r.put.Sums); i >= 0 {
+		r.PutDone(errs.New(errs.Corrupt, "asd server: put %v: region %d does not match its checksum: it was damaged "+
+			"under way", r.put.Key, i))
+		return
 	}
 	r.frag = layout.FragPut{Key: r.put.Key, Epoch: r.put.Epoch, Class: r.put.Class, Buf: b,
 		Sums: r.put.Sums, Desc: r.desc}
 	// A put that has begun is carried through.
 	w.store.PutThen(context.Background(), &r.frag, r)
+}
+
+// damaged is the first region that does not match, or -1.
+func damaged(payload []byte, sums []uint64) int {
+	var got [sum.BatchSize]uint64
+	for at := 0; at < len(sums); at += len(got) {
+		n := min(len(got), len(sums)-at)
+		part := payload[at*layout.RegionSize : min((at+n)*layout.RegionSize, len(payload))]
+		sum.Cut(got[:n], part, layout.RegionSize)
+		for i := range n {
+			if got[i] != sums[at+i] {
+				return at + i
+			}
+		}
+	}
+	return -1
 }
 
 // PutDone sends the request back to the loop (store.PutDone).

@@ -1,12 +1,11 @@
 package edge
 
 import (
-	"github.com/cespare/xxhash/v2"
-
 	"vstor/dataplane/block"
 	"vstor/dataplane/buf"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
+	"vstor/dataplane/sum"
 )
 
 // start begins an admitted mutation: nothing that overlaps it is in its way any more.
@@ -40,14 +39,16 @@ func (x *io) apply() {
 
 // sumPages appends the checksum of every page of v.
 func sumPages(sums []uint32, pool *buf.Pool, v *buf.Vec) []uint32 {
+	var batch sum.Batch
+	var out [sum.BatchSize]uint32
 	for _, s := range v.Segs {
-		b := pool.SegBytes(s)
-		for len(b) > 0 {
-			sums = append(sums, uint32(xxhash.Sum64(b[:ids.BlockSize])))
-			b = b[ids.BlockSize:]
+		for b := pool.SegBytes(s); len(b) > 0; b = b[ids.BlockSize:] {
+			if batch.Add(b) {
+				sums = append(sums, batch.Sums(&out)...)
+			}
 		}
 	}
-	return sums
+	return append(sums, batch.Sums(&out)...)
 }
 
 func (x *io) mutate(m *block.Mutation, op block.MutationOp) {

@@ -3,10 +3,9 @@ package proxy
 import (
 	"context"
 
-	"github.com/cespare/xxhash/v2"
-
 	"vstor/dataplane/errs"
 	"vstor/dataplane/layout"
+	"vstor/dataplane/sum"
 )
 
 // FragmentCache holds whole fragments nearer than their ASDs. Safe for concurrent use; nothing of it is needed, so
@@ -117,8 +116,5 @@ func (px *Proxy) fetch(ctx context.Context, m *layout.Manifest, chunk, frag int,
 }
 
 func sumRegions(sums []uint64, payload []byte) {
-	for i := range sums {
-		at := i * layout.RegionSize
-		sums[i] = xxhash.Sum64(payload[at:min(at+layout.RegionSize, len(payload))])
-	}
+	sum.Cut(sums, payload, layout.RegionSize)
 }

@@ -6,11 +6,10 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/cespare/xxhash/v2"
-
 	"vstor/dataplane/erasure"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/layout"
+	"vstor/dataplane/sum"
 )
 
 // niceCoding is the priority of the coding threads: with GOMAXPROCS above the number of cores the
@@ -62,7 +61,7 @@ func (c *coder) work(n int) {
 	if err := syscall.Setpriority(syscall.PRIO_PROCESS, syscall.Gettid(), niceCoding); err != nil {
 		_ = err // refused in some sandboxes: slower loops, nothing wrong
 	}
-	w := worker{shards: make([][]byte, n), scratch: make([]fragBuf, n)}
+	w := worker{shards: make([][]byte, n), hashed: make([]uint64, n), scratch: make([]fragBuf, n)}
 	for {
 		select {
 		case t := <-c.tasks:
@@ -78,6 +77,7 @@ func (c *coder) work(n int) {
 
 type worker struct {
 	shards  [][]byte
+	hashed  []uint64  // of the shards
 	scratch []fragBuf // one piece and the sums of a fragment that nobody takes
 }
 
@@ -100,8 +100,9 @@ func (w *worker) code(t *codeTask) error {
 		if err := t.codec.Encode(shards); err != nil {
 			return err
 		}
+		sum.Each(w.hashed, shards)
 		for f := range n {
-			w.sums(t, f)[region] = xxhash.Sum64(shards[f])
+			w.sums(t, f)[region] = w.hashed[f]
 		}
 	}
 	regions := layout.Regions(int(t.geo.FragLen))

@@ -2,9 +2,8 @@ package router
 
 import (
 	"context"
+	"slices"
 	"time"
-
-	"github.com/cespare/xxhash/v2"
 
 	"vstor/dataplane/block"
 	"vstor/dataplane/buf"
@@ -13,6 +12,7 @@ import (
 	"vstor/dataplane/ids"
 	"vstor/dataplane/layout"
 	"vstor/dataplane/link"
+	"vstor/dataplane/sum"
 	"vstor/dataplane/wire"
 )
 
@@ -185,9 +185,9 @@ func (r *request) Completed(q *block.Request) {
 }
 
 func appendSums(sums []uint32, b []byte) []uint32 {
-	for ; len(b) > 0; b = b[ids.BlockSize:] {
-		sums = append(sums, uint32(xxhash.Sum64(b[:ids.BlockSize])))
-	}
+	at := len(sums)
+	sums = slices.Grow(sums, len(b)/ids.BlockSize)[:at+len(b)/ids.BlockSize]
+	sum.Blocks(sums[at:], b)
 	return sums
 }
 

@@ -4,12 +4,11 @@ import (
 	"context"
 	"time"
 
-	"github.com/cespare/xxhash/v2"
-
 	"vstor/dataplane/buf"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
 	"vstor/dataplane/layout"
+	"vstor/dataplane/sum"
 	"vstor/dataplane/volume/pagemap"
 	"vstor/dataplane/volume/sco"
 )
@@ -415,12 +414,17 @@ func (c *cleanContent) Fill(dst []byte, off int64) error {
 	}
 	at := off - int64(len(c.head))
 	dst = dst[:copy(dst, c.data[at:])]
-	for i := int(at >> ids.BlockShift); len(dst) > 0; i++ {
-		if !c.rotten[i] && uint32(xxhash.Sum64(dst[:ids.BlockSize])) != c.index[i].Sum {
-			return errs.New(errs.Corrupt, "block %d of vDisk %d changed in memory while it was cleaned",
-				c.index[i].Addr, c.v.opts.ID)
+	var sums [sum.BatchSize]uint32
+	for i := int(at >> ids.BlockShift); len(dst) > 0; {
+		n := min(len(sums), len(dst)>>ids.BlockShift)
+		sum.Blocks(sums[:n], dst[:n<<ids.BlockShift])
+		for k := range n {
+			if e := &c.index[i+k]; !c.rotten[i+k] && sums[k] != e.Sum {
+				return errs.New(errs.Corrupt, "block %d of vDisk %d changed in memory while it was cleaned",
+					e.Addr, c.v.opts.ID)
+			}
 		}
-		dst = dst[ids.BlockSize:]
+		dst, i = dst[n<<ids.BlockShift:], i+n
 	}
 	return nil
 }

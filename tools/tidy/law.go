@@ -4,8 +4,8 @@ package tidy
 // a and b may import. "a ! b" forbids it again, whatever came before. A name stands for that package and those
 // below it. The first line names what everyone uses.
 const importLaw = `
-	-                                    < errs invariants ids leaktest
-	errs invariants ids                  < stat units supervise
+	-                                    < errs invariants ids sum leaktest
+	errs invariants ids sum              < stat units supervise
 	stat units                           < buf layout lsm
 	buf                                  < block ring wire tlsconn
 	block ring wire layout tlsconn       < dio
@@ -43,7 +43,7 @@ var folders = map[string]string{
 }
 
 // pure packages turn bytes into structs and numbers into numbers: no IO, no logs, no goroutines.
-var pure = []string{"layout", "wire", "codec", "erasure"}
+var pure = []string{"sum", "layout", "wire", "codec", "erasure"}
 
 var pureForbids = []string{"os", "os/exec", "net", "net/http", "log", "log/slog", "syscall", "golang.org/x/sys/unix"}
 

@@ -2,8 +2,7 @@ package remote
 
 import (
 	"context"
-
-	"github.com/cespare/xxhash/v2"
+	"slices"
 
 	"vstor/dataplane/block"
 	"vstor/dataplane/buf"
@@ -14,6 +13,7 @@ import (
 	"vstor/dataplane/layout"
 	"vstor/dataplane/link"
 	"vstor/dataplane/ring"
+	"vstor/dataplane/sum"
 	"vstor/dataplane/wire"
 )
 
@@ -110,16 +110,23 @@ const brokenMax = 3
 func (r *Remote) right(c *call) bool {
 	r.scratch.Reset()
 	r.scratch.AppendRange(c.asked.f.Dst, c.at, int(c.size))
-	i := 0
+	var batch sum.Batch
+	want, good := c.sums, true
+	compare := func() {
+		var out [sum.BatchSize]uint32
+		got := batch.Sums(&out)
+		good = good && slices.Equal(got, want[:len(got)])
+		want = want[len(got):]
+	}
 	for _, s := range r.scratch.Segs {
 		for b := r.pool.SegBytes(s); len(b) > 0; b = b[ids.BlockSize:] {
-			if uint32(xxhash.Sum64(b[:ids.BlockSize])) != c.sums[i] {
-				return false
+			if batch.Add(b) {
+				compare()
 			}
-			i++
 		}
 	}
-	return true
+	compare()
+	return good
 }
 
 func (r *Remote) readEnded(c *call, k errs.Kind) {

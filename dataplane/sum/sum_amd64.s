@@ -1,0 +1,89 @@
+#include "textflag.h"
+
+DATA ·p1<>+0(SB)/8, $0x9E3779B185EBCA87
+GLOBL ·p1<>(SB), RODATA|NOPTR, $8
+DATA ·p2<>+0(SB)/8, $0xC2B2AE3D27D4EB4F
+GLOBL ·p2<>(SB), RODATA|NOPTR, $8
+
+// A piece has its four chains in the lanes of one register, Y0 to Y7, and its address in one of eight others. A round
+// of one is four steps that wait for each other; those of eight fill the time.
+
+// func rounds(acc *[8][4]uint64, from *[8]*byte, size int)
+TEXT ·rounds(SB), NOSPLIT, $0-24
+	MOVQ acc+0(FP), AX
+	MOVQ from+8(FP), BX
+	MOVQ size+16(FP), DX
+
+	MOVQ 0(BX), SI
+	MOVQ 8(BX), DI
+	MOVQ 16(BX), R8
+	MOVQ 24(BX), R9
+	MOVQ 32(BX), R10
+	MOVQ 40(BX), R11
+	MOVQ 48(BX), R12
+	MOVQ 56(BX), R13
+
+	VMOVDQU 0(AX), Y0
+	VMOVDQU 32(AX), Y1
+	VMOVDQU 64(AX), Y2
+	VMOVDQU 96(AX), Y3
+	VMOVDQU 128(AX), Y4
+	VMOVDQU 160(AX), Y5
+	VMOVDQU 192(AX), Y6
+	VMOVDQU 224(AX), Y7
+
+	VPBROADCASTQ ·p1<>(SB), Y30
+	VPBROADCASTQ ·p2<>(SB), Y31
+	XORQ         CX, CX
+
+loop:
+	VPMULLQ (SI)(CX*1), Y31, Y16
+	VPMULLQ (DI)(CX*1), Y31, Y17
+	VPMULLQ (R8)(CX*1), Y31, Y18
+	VPMULLQ (R9)(CX*1), Y31, Y19
+	VPMULLQ (R10)(CX*1), Y31, Y20
+	VPMULLQ (R11)(CX*1), Y31, Y21
+	VPMULLQ (R12)(CX*1), Y31, Y22
+	VPMULLQ (R13)(CX*1), Y31, Y23
+
+	VPADDQ Y16, Y0, Y0
+	VPADDQ Y17, Y1, Y1
+	VPADDQ Y18, Y2, Y2
+	VPADDQ Y19, Y3, Y3
+	VPADDQ Y20, Y4, Y4
+	VPADDQ Y21, Y5, Y5
+	VPADDQ Y22, Y6, Y6
+	VPADDQ Y23, Y7, Y7
+
+	VPROLQ $31, Y0, Y0
+	VPROLQ $31, Y1, Y1
+	VPROLQ $31, Y2, Y2
+	VPROLQ $31, Y3, Y3
+	VPROLQ $31, Y4, Y4
+	VPROLQ $31, Y5, Y5
+	VPROLQ $31, Y6, Y6
+	VPROLQ $31, Y7, Y7
+
+	VPMULLQ Y30, Y0, Y0
+	VPMULLQ Y30, Y1, Y1
+	VPMULLQ Y30, Y2, Y2
+	VPMULLQ Y30, Y3, Y3
+	VPMULLQ Y30, Y4, Y4
+	VPMULLQ Y30, Y5, Y5
+	VPMULLQ Y30, Y6, Y6
+	VPMULLQ Y30, Y7, Y7
+
+	ADDQ $32, CX
+	CMPQ CX, DX
+	JB   loop
+
+	VMOVDQU Y0, 0(AX)
+	VMOVDQU Y1, 32(AX)
+	VMOVDQU Y2, 64(AX)
+	VMOVDQU Y3, 96(AX)
+	VMOVDQU Y4, 128(AX)
+	VMOVDQU Y5, 160(AX)
+	VMOVDQU Y6, 192(AX)
+	VMOVDQU Y7, 224(AX)
+	VZEROUPPER
+	RET

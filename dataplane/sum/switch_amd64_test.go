@@ -1,0 +1,6 @@
+package sum
+
+func setVectors(on bool) (was bool) {
+	was, vectors = vectors, on
+	return was
+}
