@@ -195,7 +195,9 @@ func (d *Disk) WriteAt(p []byte, off int64) error {
 	if err := checkRange(d.size, off, len(p)); err != nil {
 		return err
 	}
-	defer d.bulk.enter(len(p))()
+	if c := d.bulk.enter(len(p)); c != nil {
+		defer func() { <-c }()
+	}
 	if _, err := d.f.WriteAt(p, off); err != nil {
 		return errs.Wrap(errs.IO, err, "dio: writing %d bytes at %d of %s", len(p), off, d.path)
 	}

@@ -1,7 +1,6 @@
 package dio
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,19 +13,22 @@ import (
 
 // Bulk writes share a drive with small IO that somebody waits for: a journal's record, a reader's block. A drive takes
 // what it is given in about that order, so a record waits for all that was handed over before it, and a SCO's fragments
-// are a megabyte at a time for each ASD. So where loops read and write a device, this process has one bulk write under
+// are a megabyte at a time for each ASD. So where loops read and write a drive, this process has one bulk write under
 // way on it; where none does, a few. To cut them into shorter ones was tried and no better: it costs CPU.
 //
-// It goes by device and not by file: six ASDs on six drives share nothing, six files of one drive do. Nothing is held
-// back of a rotating drive: its elevator wants to see much. A virtual drive says that it rotates whatever it lies on;
-// that is not believed.
+// It goes by drive and not by file: six ASDs on six drives share nothing, six files of one drive do. Nothing is held
+// back of a rotating drive, whose elevator wants to see much, nor of an array, which wants depth. A virtual drive says
+// that it rotates whatever it lies on; that is not believed. Processes know nothing of one another here: ASDs with one
+// each are meant to have a drive each.
+//
+// A write that hangs holds up the bulk writes of all files of its drive, and of no other: it is the same drive.
 const (
 	bulkLength = 64 << 10 // bytes; what is longer is bulk
-	bulkDepth  = 4        // bulk writes under way on a device that no loop uses
+	bulkDepth  = 4        // bulk writes under way on a drive that no loop uses
 	loopsUse   = 100 * time.Millisecond
 )
 
-// lane is the bulk writing of one device.
+// lane is the bulk writing of one drive.
 type lane struct {
 	one  chan struct{} // the write that may always be under way
 	more chan struct{} // the others
@@ -37,57 +39,56 @@ func newLane() *lane {
 	return &lane{one: make(chan struct{}, 1), more: make(chan struct{}, bulkDepth-1)}
 }
 
-// lanes has a lane for each device that ever was written to; they are few.
+// lanes has a lane for each drive of which ever a file was opened, by its folder in sysfs; they are few.
 var lanes struct {
 	sync.Mutex
-	of map[uint64]*lane
+	of map[string]*lane
 }
 
-// laneOf finds the lane of the device that an open file lies on. nil: none is kept for it.
+// laneOf finds the lane of the drive that an open file lies on. nil: none is kept for it.
 func laneOf(fd int) *lane {
 	var st unix.Stat_t
 	if unix.Fstat(fd, &st) != nil {
 		return nil
 	}
-	dev := st.Dev
-	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
-		dev = st.Rdev
-	}
-	dev, rotates := wholeDevice(dev)
-	if rotates {
+	drive := onlyDrive(blockDir("/sys", &st))
+	if drive == "" {
 		return nil
 	}
 	lanes.Lock()
 	defer lanes.Unlock()
-	l := lanes.of[dev]
+	l := lanes.of[drive]
 	if l == nil {
 		if lanes.of == nil {
-			lanes.of = map[uint64]*lane{}
+			lanes.of = map[string]*lane{}
 		}
 		l = newLane()
-		lanes.of[dev] = l
+		lanes.of[drive] = l
 	}
 	return l
 }
 
-// wholeDevice finds the drive of a partition, and whether it rotates. A device the kernel tells nothing of, as that of
-// a file system over several, is a drive of its own that does not.
-func wholeDevice(dev uint64) (drive uint64, rotates bool) {
-	dir, err := filepath.EvalSymlinks(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(dev), unix.Minor(dev)))
-	if err != nil {
-		return dev, false
-	}
-	if _, err := os.Stat(filepath.Join(dir, "partition")); err == nil {
-		dir = filepath.Dir(dir)
-	}
-	var major, minor uint32
-	if b, err := os.ReadFile(filepath.Join(dir, "dev")); err == nil {
-		if _, err := fmt.Sscanf(string(b), "%d:%d", &major, &minor); err == nil {
-			dev = unix.Mkdev(major, minor)
+// onlyDrive is the folder of the one drive, not rotating, that a block device is or lies on by way of others, as a
+// volume of LVM does. Empty: there is none, or there are several.
+func onlyDrive(dir string) string {
+	for dir != "" {
+		below, _ := os.ReadDir(filepath.Join(dir, "slaves"))
+		if len(below) == 0 {
+			break
 		}
+		next, err := filepath.EvalSymlinks(filepath.Join(dir, "slaves", below[0].Name()))
+		if err != nil || len(below) > 1 {
+			return ""
+		}
+		if _, err := os.Stat(filepath.Join(next, "queue")); err != nil { // a partition
+			next = filepath.Dir(next)
+		}
+		dir = next
 	}
-	b, _ := os.ReadFile(filepath.Join(dir, "queue/rotational"))
-	return dev, strings.TrimSpace(string(b)) == "1" && !strings.Contains(dir, "/virtio")
+	if readWord(dir, "queue/rotational") == "1" && !strings.Contains(dir, "/virtio") {
+		return ""
+	}
+	return dir
 }
 
 // use notes an IO of a loop.
@@ -97,10 +98,10 @@ func (l *lane) use(now int64) {
 	}
 }
 
-// enter waits until a write of n bytes may begin; leave is to be called after it.
-func (l *lane) enter(n int) (leave func()) {
+// enter waits until a write of n bytes may begin. What it returns is to be received from at its end; nil: nothing.
+func (l *lane) enter(n int) <-chan struct{} {
 	if l == nil || n <= bulkLength {
-		return func() {}
+		return nil
 	}
 	more := l.more
 	var now unix.Timespec
@@ -109,8 +110,8 @@ func (l *lane) enter(n int) (leave func()) {
 	}
 	select {
 	case l.one <- struct{}{}:
-		return func() { <-l.one }
+		return l.one
 	case more <- struct{}{}:
-		return func() { <-l.more }
+		return l.more
 	}
 }

@@ -1,6 +1,8 @@
 package dio
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -13,6 +15,8 @@ import (
 // few while none does. Small writes wait for nobody.
 func TestBulkLane(t *testing.T) {
 	a, b := tempDisk(t, 1<<20), tempDisk(t, 1<<20)
+	defer a.Close()
+	defer b.Close()
 	if a.bulk != b.bulk {
 		t.Error("two files of one folder, and each has a lane of its own")
 	}
@@ -29,35 +33,79 @@ func TestBulkLane(t *testing.T) {
 	}{{0, bulkDepth}, {monotonic() + int64(time.Hour), 1}} {
 		l := newLane()
 		l.used.Store(test.used)
-		var leave []func()
+		var leave []<-chan struct{}
 		for range test.most {
 			leave = append(leave, l.enter(1<<20))
 		}
-		l.enter(bulkLength)()
+		if l.enter(bulkLength) != nil {
+			t.Error("a small write has to wait for its turn")
+		}
 		entered := make(chan struct{})
 		go func() {
 			defer close(entered)
-			l.enter(1 << 20)()
+			<-l.enter(1 << 20)
 		}()
 		select {
 		case <-entered:
 			t.Errorf("more than %d are under way", test.most)
 		case <-time.After(20 * time.Millisecond):
 		}
-		leave[0]()
+		<-leave[0]
 		<-entered
-		for _, f := range leave[1:] {
-			f()
+		for _, c := range leave[1:] {
+			<-c
 		}
 	}
 	var none *lane
 	none.use(1)
-	none.enter(1 << 20)()
+	if none.enter(1<<20) != nil {
+		t.Error("a lane that is none")
+	}
+}
+
+// Partitions and what lies on one drive by way of others count as that drive; arrays, rotating drives and what the
+// kernel tells nothing of have no lane. A virtual drive that says it rotates has one.
+func TestOnlyDrive(t *testing.T) {
+	sys := t.TempDir()
+	device := func(name, rotates string, slaves ...string) string {
+		dir := filepath.Join(sys, "devices", name)
+		for _, d := range append([]string{"queue", "slaves"}, slaves...) {
+			if d != "queue" && d != "slaves" {
+				if err := os.Symlink(filepath.Join(sys, "devices", d), filepath.Join(dir, "slaves", filepath.Base(d))); err != nil {
+					t.Fatal(err)
+				}
+			} else if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.WriteFile(filepath.Join(dir, "queue/rotational"), []byte(rotates+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	nvme := device("pci/nvme0n1", "0")
+	disk := device("pci/sda", "1")
+	virtual := device("pci/virtio1/vda", "1")
+	if err := os.MkdirAll(filepath.Join(virtual, "vda1"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for dir, want := range map[string]string{nvme: nvme, disk: "", virtual: virtual, "": "",
+		device("virtual/dm-0", "1", "pci/virtio1/vda/vda1"):  virtual,
+		device("virtual/md0", "0", "pci/nvme0n1", "pci/sda"): "",
+		device("virtual/dm-1", "0", "virtual/dm-0"):          virtual,
+		device("virtual/dm-2", "0", "pci/sda"):               "",
+		device("virtual/dm-3", "0", "virtual/md0"):           "",
+	} {
+		if got := onlyDrive(dir); got != want {
+			t.Errorf("%s is on %q, want %q", dir, got, want)
+		}
+	}
 }
 
 // What a loop does is seen, so that bulk writes make room for it.
 func TestLaneSeesLoops(t *testing.T) {
 	d, l := tempDisk(t, 1<<20), startLoop(t)
+	defer d.Close()
 	d.bulk = newLane()
 	v := l.pages(t, make([]byte, BlockSize))
 	l.do(t, func(r *ring.Loop, op *ring.Op) { d.WriteV(r, op, v, 0) })

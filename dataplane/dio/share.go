@@ -68,7 +68,7 @@ func Adopt(fd int, path string, want Shared) (*Disk, error) {
 		f.Close()
 		return nil, err
 	}
-	return &Disk{f: f, fd: fd, path: path, size: size}, nil
+	return &Disk{f: f, fd: fd, path: path, size: size, bulk: laneOf(fd)}, nil
 }
 
 func inspect(fd int, f *os.File, want Shared) (size int64, err error) {

@@ -114,23 +114,34 @@ func writeThrough(sysfs, path string) bool {
 	if unix.Stat(path, &st) != nil {
 		return false
 	}
+	return readWord(blockDir(sysfs, &st), "queue/write_cache") == "write through"
+}
+
+// blockDir is the folder below sysfs of the block device that a file is or lies on, of the whole one where that is a
+// partition, which has no queue. Empty: the kernel tells nothing of it, as of a file system over several.
+func blockDir(sysfs string, st *unix.Stat_t) string {
 	dev := st.Dev
 	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
 		dev = st.Rdev
 	}
-	node := filepath.Join(sysfs, "dev/block", devName(dev))
-	// The entry is a link into the device tree; a partition has no queue, its parent there has.
-	real, err := filepath.EvalSymlinks(node)
+	// The entry is a link into the device tree.
+	dir, err := filepath.EvalSymlinks(filepath.Join(sysfs, "dev/block", devName(dev)))
 	if err != nil {
-		return false
+		return ""
 	}
-	for _, dir := range []string{real, filepath.Dir(real)} {
-		b, err := os.ReadFile(filepath.Join(dir, "queue/write_cache"))
-		if err == nil {
-			return strings.TrimSpace(string(b)) == "write through"
-		}
+	if _, err := os.Stat(filepath.Join(dir, "queue")); err != nil {
+		dir = filepath.Dir(dir)
 	}
-	return false
+	return dir
+}
+
+// readWord is what a file of sysfs says, or nothing.
+func readWord(dir, name string) string {
+	b, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
 }
 
 func devName(dev uint64) string { return fmt.Sprintf("%d:%d", unix.Major(dev), unix.Minor(dev)) }

@@ -39,7 +39,7 @@ type batchContent struct {
 // logTogether is how many blocks that lie together in the journal are read back at once: a piece of a shard.
 const logTogether = layout.RegionSize / ids.BlockSize
 
-// SealBytes is what one sealer holds beside the SCO's index, in bytes: journal blocks read back.
+// SealBytes is what one slot of the Sealer holds beside the SCO's index, in bytes: journal blocks read back.
 const SealBytes = logTogether * ids.BlockSize
 
 // newBatchContent sorts a closed batch, without what is dropped, and builds the head of its SCO. Any

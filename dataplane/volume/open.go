@@ -136,9 +136,8 @@ func readIndex(ctx context.Context, o Objects, m *layout.Manifest) (sco.Header, 
 // sequences; of copies of one entry the last counts, its place lives longest.
 func (v *Volume) enterLog(log []LogEntry) {
 	sortLog(log)
-	const slice = 1024
 	for len(log) > 0 {
-		n := min(slice, len(log))
+		n := logSlice(log)
 		part := log[:n]
 		v.loop.Call(func() {
 			for i := range part {
@@ -147,6 +146,16 @@ func (v *Volume) enterLog(log []LogEntry) {
 		})
 		log = log[n:]
 	}
+}
+
+// logSlice is how many entries go in at once. All of one sequence do, of which a copy forward has made one for each
+// block: between two slices the loop may close a batch, and a SCO covers whole sequences.
+func logSlice(log []LogEntry) int {
+	n := min(1024, len(log))
+	for n < len(log) && log[n].Seq == log[n-1].Seq {
+		n++
+	}
+	return n
 }
 
 func sortLog(log []LogEntry) {

@@ -24,6 +24,10 @@ func (j *sealJob) prune() bool {
 			done <- errs.Closed
 			return
 		}
+		if !v.keeper.started { // it is being opened: what covers them may not be in the overlay yet
+			done <- errs.OK
+			return
+		}
 		j.dropped = v.ov.Covered(j.batch, j.dropped[:0])
 		v.jrn.Sync(&journal.Sync{Done: done})
 	})

@@ -54,6 +54,7 @@ func NewKeeper(l *ring.Loop, j *journal.Journal, stall time.Duration) *Keeper {
 func (k *Keeper) Add(v *Volume) {
 	k.of(v)[v.opts.ID] = v
 	v.keeper = k
+	v.opts.Sealer.watch(k)
 }
 
 func (k *Keeper) of(v *Volume) map[ids.VolumeID]*Volume {
@@ -115,18 +116,19 @@ func (k *Keeper) Drain() {
 	k.arm()
 }
 
-// trouble notes why SCOs cannot be stored now; OK: they can again. When drives are full the trims of every vDisk go
-// on their way, and do not wait for age: they give space back.
+// trouble notes why SCOs cannot be stored now; OK: they can again.
 func (k *Keeper) trouble(kind errs.Kind) {
 	k.why = errs.IO
-	if kind != errs.Full {
-		return
+	if kind == errs.Full {
+		k.why = errs.Full
 	}
-	k.why = errs.Full
+}
+
+// sealTrims brings trims on their way that would wait for age: they may be what gives room.
+func (k *Keeper) sealTrims() {
 	for _, v := range k.vols {
-		if len(v.ov.Open().Holes()) > 0 {
-			v.closeBatch()
-		}
+		v.trimsDue = true
+		v.sealNext()
 	}
 }
 

@@ -29,7 +29,15 @@ type memObjects struct {
 	next ids.SCONum
 	data map[ids.SCONum][]byte
 	list []*layout.Manifest
-	hold chan struct{} // puts wait for it, if there
+	hold chan struct{}      // puts wait for it, if there
+	full func(PutSpec) bool // says that there is no room for it; guarded by mu
+}
+
+// setFull has puts find no room of which f, if any, says so.
+func (o *memObjects) setFull(f func(PutSpec) bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.full = f
 }
 
 func (o *memObjects) ReserveSCOs(_ context.Context, _ ids.NamespaceID, _ ids.Epoch, n int) (ids.SCONum, error) {
@@ -57,6 +65,12 @@ func (o *memObjects) Put(ctx context.Context, s PutSpec) (Stored, error) {
 			return nil, ctx.Err()
 		}
 	}
+	o.mu.Lock()
+	full := o.full != nil && o.full(s)
+	o.mu.Unlock()
+	if full {
+		return nil, errs.New(errs.Full, "no room")
+	}
 	b := make([]byte, s.Content.Size())
 	const step = 192 << 10
 	for off := 0; off < len(b); off += step {
@@ -71,6 +85,12 @@ func (o *memObjects) Put(ctx context.Context, s PutSpec) (Stored, error) {
 		SeqLast: s.SeqHi, Size: int64(len(b)), Plain: int64(len(b))}, done: make(chan struct{})}
 	close(p.done)
 	return p, nil
+}
+
+func (o *memObjects) count() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.data)
 }
 
 func (o *memObjects) Commit(_ context.Context, s Stored, c ids.CommitNum) error {
@@ -144,6 +164,8 @@ type rig struct {
 	sealer  *Sealer
 	size    int64
 	v       *Volume
+
+	beforeAttach func() // called by open, if there
 }
 
 func newRig(t testing.TB, size, budget int64) *rig {
@@ -211,6 +233,9 @@ func (r *rig) open() {
 		r.keeper.Add(r.v)
 	})
 	r.must(r.v.Recover(context.Background(), log))
+	if r.beforeAttach != nil {
+		r.beforeAttach()
+	}
 	r.loop.Call(func() {
 		r.must(r.jrn.Attach(r.loop))
 		r.keeper.Start()

@@ -32,11 +32,18 @@ func (v *Volume) closeBatch() {
 // stored and cannot be committed yet takes room on the drives, and what cannot be stored would be tried for nothing.
 // On the loop.
 func (v *Volume) sealNext() {
-	for len(v.toSeal) > 0 && v.sealing < v.opts.Sealer.slots && !v.closed {
+	for len(v.toSeal) > 0 && v.begun < v.opts.Sealer.slots && v.ctx.Err() == nil {
 		j := v.toSeal[0]
 		v.toSeal = slices.Delete(v.toSeal, 0, 1)
-		v.sealing++
+		v.begun++
 		v.opts.Sealer.background(func(context.Context) { j.run() })
+	}
+	// Behind a batch that waits itself one more would bring nothing, and there would be many of them.
+	if v.trimsDue && len(v.toSeal) == 0 && v.ctx.Err() == nil {
+		v.trimsDue = false
+		if len(v.ov.Open().Holes()) > 0 {
+			v.closeBatch()
+		}
 	}
 }
 
@@ -93,7 +100,7 @@ func (j *sealJob) run() {
 	}
 	defer v.end()
 	defer v.loop.PostFunc(func() {
-		v.sealing--
+		v.begun--
 		v.sealNext()
 	})
 	v.hook("seal")
@@ -149,15 +156,25 @@ func (j *sealJob) store() Stored {
 		v.Stats.SealRetries.Add(1)
 		v.opts.Log.Warn("a SCO could not be stored and is tried again", "vdisk", v.opts.Name, "error", err)
 		v.loop.PostFunc(func() { v.keeper.trouble(errs.Of(err)) })
-		if !j.hold(false) || !sleep(v.ctx, pause) {
+		if !sleep(v.ctx, pause) {
 			return nil
 		}
-		if errs.Of(err) == errs.Full && !j.prune() {
+		if errs.Of(err) == errs.Full && !j.makeRoom() {
 			return nil
 		}
 	}
 }
 
+// makeRoom does what can be done on full drives before the next try. One that is not the vDisk's first waits until it
+// is: stored before, it could not commit, and would have taken the room that the first needs. False: the vDisk is
+// closed.
+func (j *sealJob) makeRoom() bool {
+	j.v.opts.Sealer.noRoom()
+	return j.turn.wait(j.v.ctx) == nil && j.prune()
+}
+
+// tryStore stores the SCO once, as soon as there is a slot for it. Pages stay in RAM only so long: nobody reads them
+// here once it is stored, though it may have to wait for its commit.
 func (j *sealJob) tryStore(ctx context.Context) (Stored, error) {
 	v := j.v
 	if !v.opts.Sealer.acquire(ctx) {
@@ -167,6 +184,7 @@ func (j *sealJob) tryStore(ctx context.Context) (Stored, error) {
 	if !j.hold(true) {
 		return nil, errs.New(errs.Closed, "volume: the vDisk is closed")
 	}
+	defer j.hold(false)
 	n, err := v.scos.take(ctx)
 	if err != nil {
 		return nil, err
@@ -174,7 +192,6 @@ func (j *sealJob) tryStore(ctx context.Context) (Stored, error) {
 	c := newBatchContent(v, j.batch, n, j.dropped)
 	defer c.close()
 	c.giveUp = j.unread >= sealUnreadMax
-	j.header, j.head = c.header, c.head
 	class := layout.ClassClient
 	if j.small(len(c.order)) {
 		class = layout.ClassCleaning
@@ -183,6 +200,9 @@ func (j *sealJob) tryStore(ctx context.Context) (Stored, error) {
 		Kind: layout.KindWrite, Class: class, SeqLo: c.header.SeqLo, SeqHi: c.header.SeqHi, Content: c})
 	if j.unread++; err == nil || c.unread == 0 {
 		j.unread = 0
+	}
+	if err == nil {
+		j.header, j.head = c.header, c.head
 	}
 	if err == nil && c.rotten > 0 {
 		v.Stats.Rotten.Add(uint64(c.rotten))

@@ -4,15 +4,15 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 )
 
 // Sealer bounds the sealing of all vDisks of a router: so many SCOs are coded and stored at once, first come, first
 // served. Two under way keep the coders and the drives busy, more would only hold more memory.
 //
-// The obvious way is that many goroutines, each of which takes a batch and keeps it until it is committed. But what
-// cannot be stored, or waits for the one that must commit before it, would keep them all; and the vDisk that stands
-// behind them may be the one whose trims give the room that they lack. So a batch has a slot only while it is being
-// stored.
+// The obvious way is one goroutine for each slot, which keeps a batch until it is committed. But what cannot be stored,
+// or waits for the one that must commit before it, would keep them all; and the vDisk that stands behind them may be
+// the one whose trims give the room that they lack. So a batch has a slot only while it is being stored.
 type Sealer struct {
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -20,14 +20,16 @@ type Sealer struct {
 	slots  int
 
 	mu      sync.Mutex
-	free    int             // slots
+	free    int // slots
+	keepers map[*Keeper]bool
+	full    time.Time       // when noRoom last told them
 	waiting []chan struct{} // who waits for a slot, in the order of their asking; closed when it is theirs
 	closed  bool
 }
 
 // NewSealer makes one with n slots. Close ends it.
 func NewSealer(n int) *Sealer {
-	s := &Sealer{slots: n, free: n}
+	s := &Sealer{slots: n, free: n, keepers: map[*Keeper]bool{}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
@@ -76,8 +78,30 @@ func (s *Sealer) release() {
 	s.waiting = slices.Delete(s.waiting, 0, 1)
 }
 
-// background runs f, which takes a slot for what is heavy, until Close; after it, not at all. It never blocks: loops
-// call it.
+// watch makes k one of those that noRoom tells.
+func (s *Sealer) watch(k *Keeper) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.keepers[k] = true
+}
+
+// noRoomPause bounds how often trims are sealed before their time: each makes a small SCO.
+const noRoomPause = time.Second
+
+// noRoom has the trims of all vDisks sealed, on whatever loop they are: the drives are full.
+func (s *Sealer) noRoom() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if time.Since(s.full) < noRoomPause {
+		return
+	}
+	s.full = time.Now()
+	for k := range s.keepers {
+		k.loop.PostFunc(k.sealTrims)
+	}
+}
+
+// background runs f beside all else, until Close; after it, not at all. It never blocks: loops call it.
 func (s *Sealer) background(f func(context.Context)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"vstor/dataplane/block"
-	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
 	"vstor/dataplane/volume/pagemap"
 )
@@ -56,19 +55,6 @@ func TestSlots(t *testing.T) {
 	}
 }
 
-// fullObjects has room for blocks of the vDisk that may, and for trims.
-type fullObjects struct {
-	*memObjects
-	may ids.NamespaceID
-}
-
-func (o fullObjects) Put(ctx context.Context, s PutSpec) (Stored, error) {
-	if s.Namespace != o.may && s.Content.Size() > 2*ids.BlockSize {
-		return nil, errs.New(errs.Full, "no room")
-	}
-	return o.memObjects.Put(ctx, s)
-}
-
 // A vDisk whose SCOs find no room stops the sealing of no other, and when there is none the trims of all are sealed at
 // once: they may be what gives room.
 func TestFullHoldsUpNobodyElse(t *testing.T) {
@@ -82,8 +68,8 @@ func TestFullHoldsUpNobodyElse(t *testing.T) {
 		opts.ID, opts.Name, opts.Map = 2, "w", m
 		other = New(opts)
 		r.keeper.Add(other)
-		r.v.opts.Objects = fullObjects{r.objects, 2}
 	})
+	r.objects.setFull(func(s PutSpec) bool { return s.Namespace == 1 && s.Content.Size() > 2*ids.BlockSize })
 	r.must(other.Recover(context.Background(), nil))
 	for i := range ids.BlockAddr(4) {
 		r.do(block.Put, 1000*i, 200)
@@ -98,12 +84,82 @@ func TestFullHoldsUpNobodyElse(t *testing.T) {
 	r.loop.Call(other.Seal)
 	r.settle("blocks are sealed", func() bool { return other.Stats.Sealed.Load() == 2 })
 	r.v = mine
-	r.loop.Call(func() {
-		if n := mine.Stats.Sealed.Load(); n != 0 {
-			t.Errorf("%d SCOs sealed without room", n)
-		}
-	})
+	if n := mine.Stats.Sealed.Load(); n != 0 {
+		t.Errorf("%d SCOs sealed without room", n)
+	}
 	closed := make(chan struct{})
 	r.loop.Call(func() { other.Close(func() { close(closed) }) })
 	<-closed
+}
+
+// Close waits for what runs, and nothing runs behind it.
+func TestSealerClose(t *testing.T) {
+	s := NewSealer(1)
+	ended := false
+	s.background(func(ctx context.Context) {
+		s.acquire(ctx)
+		if s.acquire(ctx) {
+			t.Error("two slots of one")
+		}
+		time.Sleep(10 * time.Millisecond)
+		ended = true
+	})
+	s.Close()
+	if !ended {
+		t.Error("Close did not wait")
+	}
+	s.background(func(context.Context) { t.Error("begun behind Close") })
+}
+
+// While its first SCO finds no room a vDisk has one more stored at most, whose pages may leave RAM; the others do not
+// begin. With room all commit.
+func TestFirstFindsNoRoom(t *testing.T) {
+	r := newRig(t, 64<<20, 1<<20)
+	first, tried := ids.Seq(1), map[ids.Seq]bool{}
+	r.objects.setFull(func(s PutSpec) bool {
+		tried[s.SeqLo] = true
+		return s.SeqLo == first
+	})
+	for i := range ids.BlockAddr(5) {
+		r.do(block.Put, 1000*i, 200)
+		r.loop.Call(r.v.Seal)
+	}
+	r.settle("the first was tried again, the second is stored and lets go", func() bool {
+		return r.v.Stats.SealRetries.Load() > 2 && r.objects.count() == 1 && !r.v.ov.Closed()[1].Sealing
+	})
+	r.objects.setFull(nil)
+	if len(tried) != 2 || !tried[first] {
+		t.Errorf("tried the SCOs that begin with %v", tried)
+	}
+	r.settle("all are sealed", func() bool { return r.v.Stats.Sealed.Load() == 5 })
+}
+
+// SCOs that find no room while a vDisk is being opened are tried again once it is.
+func TestNoRoomWhileOpening(t *testing.T) {
+	r := newRig(t, 64<<20, 1<<20)
+	r.objects.setFull(func(PutSpec) bool { return true })
+	for i := range ids.BlockAddr(4) {
+		r.do(block.Put, 1000*i, 200)
+	}
+	r.close()
+	r.beforeAttach = func() {
+		r.settle("SCOs find no room", func() bool { return r.v.Stats.SealRetries.Load() > 2 })
+	}
+	r.open()
+	r.objects.setFull(nil)
+	r.seal()
+}
+
+// What has one sequence enters the overlay in one go, whatever its length.
+func TestLogSlices(t *testing.T) {
+	log := make([]LogEntry, 3000)
+	for i := range log {
+		log[i].Seq = ids.Seq(i + 1)
+		if i >= 1000 && i < 2500 {
+			log[i].Seq = 1001
+		}
+	}
+	if a, b := logSlice(log), logSlice(log[2500:]); a != 2500 || b != 500 {
+		t.Errorf("%d and %d", a, b)
+	}
 }

@@ -130,7 +130,8 @@ type Volume struct {
 	committed  ids.Seq    // every sequence up to here is in a committed SCO
 	jobs       int        // batches on their way
 	toSeal     []*sealJob // those that are not begun yet, in the order of their commits
-	sealing    int        // those begun, and not committed or given up
+	begun      int        // those that are, and not committed or given up yet
+	trimsDue   bool       // the open batch is to be sealed once no other waits, if it has trims
 
 	ageTimer  ring.Timer
 	ageArmed  bool

@@ -176,7 +176,8 @@ func waitForRoom(t *testing.T, d *deployment) {
 // held up by SCOs of another that find no room.
 func TestTrimBesideFullDrives(t *testing.T) {
 	t.Parallel()
-	d := newDeployment(t, "--asd-size", "128M", "--journal", "64M", "--sco-size", "4M", "--stall-timeout", "6s")
+	d := newDeployment(t, "--asd-size", "128M", "--journal", "64M", "--sco-size", "4M", "--stall-timeout", "6s",
+		"--loops", "2")
 	d.start()
 	var conns []*nbdc.Conn
 	for _, name := range []string{"db", "fill"} {
