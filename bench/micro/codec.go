@@ -7,6 +7,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"vstor/dataplane/erasure"
+	"vstor/dataplane/sum"
 )
 
 // figure is one measurement. Names and sizes are those of isal/isal.c too: 64 KiB is what a coding worker takes at
@@ -35,6 +36,8 @@ func ours(each time.Duration) ([]figure, error) {
 	}
 	block := content(4096, 1)
 	out = append(out, measure("checksum, 4 KiB", each, len(block), func() { xxhash.Sum64(block) }))
+	blocks, sums := content(8*4096, 1), make([]uint32, 8)
+	out = append(out, measure("checksums, 8 of 4 KiB", each, len(blocks), func() { sum.Blocks(sums, blocks) }))
 	for _, n := range []int{4096, 262144} {
 		from, to := content(n, 1), make([]byte, n)
 		out = append(out, measure(fmt.Sprintf("copy, %d KiB", n>>10), each, n, func() { copy(to, from) }))
