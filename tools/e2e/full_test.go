@@ -36,6 +36,13 @@ func TestFullAndBack(t *testing.T) {
 				t.Fatalf("round %d: MiB %d while full: %v, or wrong", round, i, err)
 			}
 		}
+		for i := int64(0); i < 2000; i++ { // what large writes have left of the journal
+			if err := c.Write(pattern(9, i)[:4096], i<<12, 0); err == nbdc.Errno(28) {
+				break
+			} else if err != nil {
+				t.Fatalf("round %d: %v; ENOSPC would be right", round, err)
+			}
+		}
 		if err := c.Trim(0, 1<<30, 0); err != nil {
 			t.Fatalf("round %d: trim while full: %v", round, err)
 		}

@@ -61,7 +61,7 @@ func (j *Journal) writeRecord() bool {
 	switch {
 	case first == nil && !j.timer.wanted:
 		return false
-	case first == nil && !j.segs.place(1, false):
+	case first == nil && !j.segs.place(2, false): // as if it had payload: the last blocks are not for marks
 		j.timer.wanted = false // space is worth more than the mark
 		return false
 	case first != nil && !j.segs.place(1+first.payload(), first.copied):
@@ -110,7 +110,7 @@ func (j *Journal) segPos(seg int) uint32 { return DataStart/BlockSize + uint32(s
 // gather moves entries from q into the record as long as header, record and segment have room.
 func (r *record) gather(q *entryList, h *Header, page []byte) {
 	j := r.j
-	room := min(j.segs.blocks-j.segs.headOff-1, uint32(j.opt.RecordBlocks))
+	room := min(max(j.segs.room(true, q == &j.copies), 1)-1, uint32(j.opt.RecordBlocks))
 	for e := q.head; e != nil; e = q.head {
 		n := e.payload()
 		if h.Length+e.headerBytes() > BlockSize || h.Blocks+n > room {

@@ -80,7 +80,8 @@
 // segment forward takes no more space than they took there, if the record boundaries fall as well, and
 // frees that segment: with one segment in reserve a few blocks can always be moved, with two a full
 // segment can, however badly its entries pack. When the head stands inside the reserve, Append waits,
-// so that the reserve is not eaten by those it is to free.
+// so that the reserve is not eaten by those it is to free. Of the last segment before the reserve a few blocks are for
+// entries without payload: with drives and log full a trim is what frees both.
 //
 // # Who calls
 //

@@ -42,8 +42,8 @@ type Entry struct {
 // EntryDone is told of an Entry's end.
 type EntryDone interface {
 	// JournalDone is called exactly once per append, on the loop, never from inside a call to the
-	// Journal. Entries of Append end in the order of their appends. With Err OK the entry and all before
-	// it survive kill -9. It may append the same Entry again.
+	// Journal. Entries of Append that end with OK do in the order of their appends, and what FailWaiting ends may
+	// overtake others. With Err OK the entry and all before it survive kill -9. It may append the same Entry again.
 	JournalDone(*Entry)
 }
 

@@ -4,14 +4,20 @@ import "vstor/dataplane/errs"
 
 // FailWaiting ends every entry that waits for space with kind: its caller decided that they waited long
 // enough. What is under way, and copies, are left alone; while something is, nothing is ended, so that
-// entries keep ending in order. It calls JournalDone before it returns. Loop only.
+// entries keep ending in order. Entries without payload that only stood behind the others go on, if there is room for
+// them. It calls JournalDone before it returns. Loop only.
 func (j *Journal) FailWaiting(kind errs.Kind) {
 	if j.stalled == 0 || j.ended+1 != j.next {
 		return
 	}
 	j.stalled = 0
+	spare := j.segs.admits(false) && j.segs.room(false, false) > 0
 	for list := j.queue.take(); list.head != nil; {
-		j.end(list.pop(), kind)
+		if e := list.pop(); spare && e.payload() == 0 {
+			j.queue.push(e)
+		} else {
+			j.end(e, kind)
+		}
 	}
 	j.wake()
 }

@@ -275,6 +275,66 @@ func TestStallAndResume(t *testing.T) {
 	r.close()
 }
 
+// Data does not fill the log to the last block: trims get in though data has to wait, and those behind data do when it
+// has waited long enough. Once there is no room for trims either they end like data.
+func TestTrimsEnterFullLog(t *testing.T) {
+	l := startLoop(t, 32<<20)
+	d := create(t, 4, Options{})
+	r := open(t, l, d, Options{MarkAfter: -1}, nil)
+	seq := ids.Seq(0)
+	add := func(trim bool) *testEntry {
+		seq++
+		e := write(l, 1, seq, ids.BlockAddr(seq), 1, uint64(seq))
+		if trim {
+			l.Pool().ReleaseVec(&e.Data)
+			e.Kind, e.Blocks, e.Sums = Trim, 1<<20, nil
+		}
+		r.j.Append(&e.Entry)
+		return e
+	}
+	for r.j.Stalled() == 0 {
+		r.on(func() { add(false) })
+		r.settle()
+	}
+	r.on(func() { r.j.FailWaiting(errs.Full) })
+	r.settle()
+	var trims, data []*testEntry
+	r.on(func() { trims = append(trims, add(true)) })
+	r.settle()
+	r.on(func() {
+		data = append(data, add(false))
+		trims = append(trims, add(true))
+		data = append(data, add(false))
+	})
+	r.settle()
+	if trims[0].ended != 1 || trims[0].Err != errs.OK || trims[1].ended != 0 || r.j.Stalled() == 0 {
+		t.Fatalf("%+v %+v", trims[0], trims[1])
+	}
+	r.on(func() { r.j.FailWaiting(errs.Full) })
+	r.settle()
+	for _, e := range append(data, trims[1]) {
+		want := errs.Full
+		if e.Kind == Trim {
+			want = errs.OK
+		}
+		if e.ended != 1 || e.Err != want {
+			t.Errorf("%d of kind %d ended %d times with %s, want %s", e.Seq, e.Kind, e.ended, e.Err, want)
+		}
+	}
+	n := 0
+	var last *testEntry
+	for ; r.j.Stalled() == 0 && n < 1000; n++ {
+		r.on(func() { last = add(true) })
+		r.settle()
+	}
+	r.on(func() { r.j.FailWaiting(errs.Full) })
+	r.settle()
+	if n < 4 || n > 100 || last.ended != 1 || last.Err != errs.Full {
+		t.Errorf("%d trims got in, the last ended %d times with %s", n-1, last.ended, last.Err)
+	}
+	r.close()
+}
+
 // A laggard's blocks are copied forward out of a full journal, though its tail segment is all its own.
 func TestCopyForward(t *testing.T) {
 	for _, reserve := range []int{1, 2} {

@@ -75,20 +75,34 @@ func (s *segments) free() int { return len(s.state) - s.used }
 // reserve, what is left of their segment is for copies, too.
 func (s *segments) admits(copied bool) bool { return copied || s.free() >= s.reserve }
 
-// place makes sure that the head has room for need blocks of a class, moving it to the next segment
-// if that is what it takes. False if the log is full; nothing changed then.
+// spare is how many blocks of the last segment that Append may enter are for entries without payload: a trim may be
+// what gives space back to all, and must not stand before a log that data has filled to the last block.
+func (s *segments) spare() uint32 { return min(64, s.blocks/8) }
+
+// room is how many blocks the head has left for records with payload, or without.
+func (s *segments) room(payload, copied bool) uint32 {
+	left := s.blocks - s.headOff
+	if payload && !copied && s.free() <= s.reserve {
+		return left - min(left, s.spare())
+	}
+	return left
+}
+
+// place makes sure that the head has room for need blocks of a class, of which one is the header, moving it to the
+// next segment if that is what it takes. False if the log is full; nothing changed then.
 func (s *segments) place(need uint32, copied bool) bool {
 	if !s.admits(copied) {
 		return false
 	}
-	if s.blocks-s.headOff >= need {
+	payload := need > 1
+	if s.room(payload, copied) >= need {
 		return true
 	}
 	least := 1
 	if !copied {
 		least = s.reserve + 1
 	}
-	if s.free() < least {
+	if s.free() < least || payload && !copied && s.free() == least && s.blocks-s.spare() < need {
 		return false
 	}
 	s.advanceHead()
