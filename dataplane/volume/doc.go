@@ -5,6 +5,8 @@
 //	Resolve  overlay, else map                                                     read.go
 //	Extents  what is allocated: the same, by pages                                 extents.go, warm.go
 //	seal     close a batch > SCO > proxy > commit in order > map > drop the batch  seal.go, content.go, apply.go
+//	         so many at once over all vDisks; on full drives                       sealer.go, prune.go
+//	RAM      when blocks leave it for the journal                                  ram.go
 //	relieve  what pins the journal's tail is sealed or copied forward              relieve.go
 //	clean    live blocks of sparse SCOs move into a new one, empty SCOs go         clean.go
 //	open     map checkpoint + indexes of later SCOs + journal                      open.go

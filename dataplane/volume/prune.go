@@ -24,7 +24,7 @@ func (j *sealJob) prune() bool {
 			done <- errs.Closed
 			return
 		}
-		if !v.keeper.started { // it is being opened: what covers them may not be in the overlay yet
+		if !v.keeper.started { // it is being opened: the journal cannot sync yet
 			done <- errs.OK
 			return
 		}
