@@ -23,9 +23,9 @@ import (
 //
 // A write that hangs holds up the bulk writes of all files of its drive, and of no other: it is the same drive.
 const (
-	bulkLength = 64 << 10 // bytes; what is longer is bulk
-	bulkDepth  = 4        // bulk writes under way on a drive that no loop uses
-	loopsUse   = 100 * time.Millisecond
+	bulkLength = 64 << 10             // bytes; what is longer is bulk
+	bulkDepth  = 4                    // bulk writes under way on a drive that no loop uses
+	loopsUse   = 4 * time.Millisecond // a loop that began nothing for so long does not use the drive
 )
 
 // lane is the bulk writing of one drive.
@@ -99,19 +99,33 @@ func (l *lane) use(now int64) {
 }
 
 // enter waits until a write of n bytes may begin. What it returns is to be received from at its end; nil: nothing.
+//
+// Who waits looks again whether loops still use the drive. They may have stopped because they wait for him: a loop
+// takes no writes while RAM is full, until a SCO is on the drives.
 func (l *lane) enter(n int) <-chan struct{} {
 	if l == nil || n <= bulkLength {
 		return nil
 	}
-	more := l.more
+	for {
+		more, idle := l.more, (<-chan time.Time)(nil)
+		if left := l.quiet(); left > 0 {
+			more, idle = nil, time.After(left) // nobody can send there
+		}
+		select {
+		case l.one <- struct{}{}:
+			return l.one
+		case more <- struct{}{}:
+			return l.more
+		case <-idle:
+		}
+	}
+}
+
+// quiet is how long loops must begin nothing for more than one bulk write to be let in.
+func (l *lane) quiet() time.Duration {
 	var now unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) == nil && now.Nano()-l.used.Load() < int64(loopsUse) {
-		more = nil // nobody can send there
+	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) != nil {
+		return 0
 	}
-	select {
-	case l.one <- struct{}{}:
-		return l.one
-	case more <- struct{}{}:
-		return l.more
-	}
+	return loopsUse - time.Duration(now.Nano()-l.used.Load())
 }

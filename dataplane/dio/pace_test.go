@@ -56,6 +56,11 @@ func TestBulkLane(t *testing.T) {
 			<-c
 		}
 	}
+	l := newLane()
+	l.use(monotonic())
+	l.enter(1 << 20)
+	l.enter(1 << 20) // once no loop has used the drive for a while, though the first is still under way
+
 	var none *lane
 	none.use(1)
 	if none.enter(1<<20) != nil {
