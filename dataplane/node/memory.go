@@ -71,7 +71,7 @@ func planMemory(cfg *config.Config, coders int64) (memoryPlan, error) {
 		p.daemons = int64(cfg.ASDs) * (cfg.ASDMemory + daemonRest)
 		p.extents = extentsOf(cfg, cfg.Memory, cfg.ASDs)
 	}
-	p.sealing = sealers * (blocks*128 + volume.SealBytes)
+	p.sealing = (sealers + 1) * (blocks*128 + volume.SealBytes)
 	p.overlay = (cfg.Journal>>12)*44 + blocks*44
 	fixed := p.maps + p.cache + p.tables + p.coders + p.cleaning + p.stores + p.sealing + p.overlay +
 		p.conns + p.frag + int64(cfg.Loops)*(p.recv+p.manifest+int64(cfg.ASDs)*p.extents)

@@ -84,6 +84,7 @@ func (p *Pending) codeAndWrite(ctx context.Context, l *lease, i int) error {
 		return err
 	}
 	p.write(l, t)
+	p.spec.Source.Coded(int64(i+1) * p.geo.ChunkLen)
 	return nil
 }
 

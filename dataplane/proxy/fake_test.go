@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -271,8 +272,10 @@ func (r *rig) fragments() int {
 
 // content is a Source of pseudo-random bytes.
 type content struct {
-	b   []byte
-	err error
+	b     []byte
+	err   error
+	coded atomic.Int64 // what is before it is wanted only if the put is tried again,
+	again atomic.Int64 // so many times
 }
 
 func newContent(size int, seed uint64) *content {
@@ -288,8 +291,16 @@ func (c *content) Fill(dst []byte, off int64) error {
 	if off%4096 != 0 || len(dst) > layout.RegionSize || off+int64(len(dst)) > c.Size() {
 		panic(fmt.Sprintf("fill %d+%d of %d", off, len(dst), c.Size()))
 	}
+	if off < c.coded.Load() {
+		c.again.Add(1)
+		c.coded.Store(0)
+	}
 	copy(dst, c.b[off:])
 	return c.err
+}
+
+func (c *content) Coded(end int64) {
+	c.coded.Store(end)
 }
 
 func (r *rig) spec(epoch ids.Epoch, sco ids.SCONum, src Source) PutSpec {

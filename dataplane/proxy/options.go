@@ -46,6 +46,9 @@ type Source interface {
 	// on one coding worker at a time, in pieces of up to layout.RegionSize that start at multiples of
 	// 4096, in no particular order, and again from the start if the put is tried again. It may block.
 	Fill(dst []byte, off int64) error
+	// Coded tells that all bytes before end were taken: they are wanted again only if the put is tried again. It is
+	// called between two calls of Fill, by the goroutine of the put.
+	Coded(end int64)
 }
 
 // Options configures a Proxy. Meta or Manifest, ASDs and Preset must be given.

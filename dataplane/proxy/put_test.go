@@ -25,6 +25,9 @@ func TestPutGetSizes(t *testing.T) {
 		if n := p.Missing(); n != 0 {
 			t.Fatalf("%d bytes: %d fragments missing", size, n)
 		}
+		if to, again := src.coded.Load(), src.again.Load(); to < int64(size) || again != 0 {
+			t.Fatalf("%d bytes: coded to %d, and then %d times anew", size, to, again)
+		}
 		if _, err := r.Manifest(ctx, ns, sco); errs.Of(err) != errs.Absent {
 			t.Fatal("an object exists before its commit")
 		}

@@ -391,6 +391,9 @@ func newCleanContent(v *Volume) (*cleanContent, error) {
 
 func (c *cleanContent) close() { _ = buf.FreeAligned(c.mem) }
 
+// Coded does nothing: all of the memory is given back together.
+func (c *cleanContent) Coded(int64) {}
+
 // finish fixes the order and builds the head. The blocks stay in the order they were gathered in, by
 // victim and address: sorting them over all victims would mean to hold them twice.
 func (c *cleanContent) finish(n ids.SCONum) {

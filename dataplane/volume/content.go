@@ -19,15 +19,17 @@ import (
 // batchContent is a closed batch as the bytes of a SCO: head and index in RAM, data gathered from the
 // batch's pages, or from the journal where a page has left RAM.
 type batchContent struct {
-	pool    *buf.Pool
-	jrn     *journal.Journal
-	head    []byte
-	start   int // block at which data begins
-	entries []overlay.Entry
-	order   []uint32 // indexes of the live entries, by address
-	holes   []sco.Hole
-	header  sco.Header
-	rotten  int // blocks whose every copy is lost: it fails its checksum, or cannot be read
+	v        *Volume
+	batch    *overlay.Batch
+	head     []byte
+	start    int // block at which data begins
+	entries  []overlay.Entry
+	order    []uint32 // indexes of the live entries, by address
+	gone     int      // so many of order, from the front, have left RAM since they were coded
+	holes    []sco.Hole
+	header   sco.Header
+	allCoded func()
+	rotten   int // blocks whose every copy is lost: it fails its checksum, or cannot be read
 
 	log    []byte // aligned: blocks that were read from the journal
 	at, n  uint32 // log has the n blocks from at on
@@ -45,7 +47,7 @@ const SealBytes = logTogether * ids.BlockSize
 // newBatchContent sorts a closed batch, without what is dropped, and builds the head of its SCO. Any
 // goroutine; the batch's Sealing mark must be set.
 func newBatchContent(v *Volume, b *overlay.Batch, n ids.SCONum, dropped []bool) *batchContent {
-	c := &batchContent{pool: v.pool, jrn: v.jrn, entries: b.Entries()}
+	c := &batchContent{v: v, batch: b, entries: b.Entries()}
 	c.order = make([]uint32, 0, b.Blocks())
 	for i := range c.entries {
 		if c.entries[i].Live() && (dropped == nil || !dropped[i]) {
@@ -99,7 +101,7 @@ func (c *batchContent) fillSome(dst []byte, i, left int) error {
 	n, paged := len(dst)>>ids.BlockShift, false
 	for k := range n {
 		if p := c.entries[c.order[i+k]].Page; p != 0 {
-			copy(dst[k<<ids.BlockShift:][:ids.BlockSize], c.pool.Bytes(p))
+			copy(dst[k<<ids.BlockShift:][:ids.BlockSize], c.v.pool.Bytes(p))
 			paged = true
 		}
 	}
@@ -124,7 +126,7 @@ func (c *batchContent) fillBlock(dst []byte, i, left int) error {
 	e := &c.entries[c.order[i]]
 	right := func() bool { return uint32(xxhash.Sum64(dst)) == e.Sum }
 	if e.Page != 0 {
-		copy(dst, c.pool.Bytes(e.Page))
+		copy(dst, c.v.pool.Bytes(e.Page))
 		if right() {
 			return nil
 		}
@@ -188,7 +190,7 @@ func (c *batchContent) read(pos, n uint32) ([]byte, error) {
 	}
 	c.n = 0
 	b := c.log[:n*ids.BlockSize]
-	if err := c.jrn.File().ReadAt(b, c.jrn.Offset(journal.Pos(pos))); err != nil {
+	if err := c.v.jrn.File().ReadAt(b, c.v.jrn.Offset(journal.Pos(pos))); err != nil {
 		return nil, err
 	}
 	c.at, c.n = pos, n
@@ -200,11 +202,30 @@ func (c *batchContent) read(pos, n uint32) ([]byte, error) {
 func (c *batchContent) answers() bool {
 	c.n = 0
 	for _, off := range [...]int64{journal.RootA, journal.RootB} {
-		if c.jrn.File().ReadAt(c.log[:ids.BlockSize], off) == nil {
+		if c.v.jrn.File().ReadAt(c.log[:ids.BlockSize], off) == nil {
 			return true
 		}
 	}
 	return false
+}
+
+// Coded lets pages leave RAM that the put has done with, where RAM is low. The obvious way is to keep them until the
+// SCO is committed, and to give all back together; but then those who want to write wait for the whole of a SCO, and
+// write until RAM is full again. Who reads such a block meanwhile, or tries the put again, finds it in the journal.
+func (c *batchContent) Coded(end int64) {
+	if end >= c.Size() {
+		defer c.allCoded()
+	}
+	to := min(int(end>>ids.BlockShift)-c.start, len(c.order))
+	if to <= c.gone {
+		return
+	}
+	c.v.loop.Call(func() {
+		if !c.v.closed && c.v.keeper.lowRAM() {
+			c.v.leaveRAM(c.batch, c.order[c.gone:to])
+			c.gone = to
+		}
+	})
 }
 
 // close gives the memory back.

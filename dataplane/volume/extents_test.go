@@ -187,6 +187,7 @@ func TestExtentsOfEmpty(t *testing.T) {
 		r.do(block.Put, 2<<20+i*777, 1)
 	}
 	out := make([]block.Extent, 0, 4)
+	r.settle("no sealing allocates beside", func() bool { return r.v.jobs == 0 && r.v.begun == 0 })
 	r.loop.Call(func() {
 		steps := 0
 		allocs := testing.AllocsPerRun(3, func() {

@@ -1,12 +1,24 @@
 package volume
 
-import "time"
+import (
+	"time"
+
+	"vstor/dataplane/volume/overlay"
+)
 
 // keepRAM drops overlay pages from RAM when the pool runs low: they are in the journal too. This is the writer's own
 // share, as it goes; the Keeper does the same over all vDisks of the loop.
 func (v *Volume) keepRAM() {
 	if v.keeper.mustEvict() {
 		v.Stats.Evicted.Add(uint64(v.ov.Evict(evictSome)))
+	}
+}
+
+// leaveRAM drops the pages of entries of a batch that is being sealed: its seal has done with them. That frees pages
+// as the end of a SCO does, and is progress as that is.
+func (v *Volume) leaveRAM(b *overlay.Batch, entries []uint32) {
+	if n := v.ov.EvictEntries(b, entries); n > 0 {
+		v.keeper.progress = v.loop.Now()
 	}
 }
 

@@ -1,11 +1,13 @@
 package volume
 
 import (
+	"slices"
 	"testing"
 	"time"
 
 	"vstor/dataplane/block"
 	"vstor/dataplane/buf"
+	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
 )
 
@@ -59,4 +61,50 @@ func TestBlocksLeaveRAMOnlyWhileSealingStands(t *testing.T) {
 		}
 		r.loop.Pool().ReleaseVec(&taken)
 	})
+}
+
+// Blocks that were coded leave RAM before their SCO is stored, if RAM is low, and its slot is free. Another try reads
+// them from the journal, as readers do; it keeps them where RAM is low no more.
+func TestCodedBlocksLeaveLowRAM(t *testing.T) {
+	r := newRig(t, 64<<20, 1<<20)
+	var taken buf.Vec
+	lower := func() {
+		pool := r.loop.Pool()
+		if !pool.Alloc(&taken, pool.Free()-pool.Reserve()-pool.Pages()/16) {
+			t.Error("no pages")
+		}
+	}
+	tries := 0
+	r.objects.last = func() (err error) {
+		r.loop.Call(func() {
+			s := r.v.opts.Sealer
+			s.mu.Lock()
+			if s.free != s.slots {
+				t.Errorf("try %d is coded, and of %d slots %d are free", tries, s.slots, s.free)
+			}
+			s.mu.Unlock()
+			resident := r.v.ov.Closed()[0].Resident()
+			switch tries++; tries {
+			case 1:
+				if resident != 200 {
+					t.Errorf("of 200 blocks %d are in RAM, which is not low", resident)
+				}
+				lower()
+				err = errs.New(errs.Unreachable, "the ASDs are gone")
+			case 2:
+				if resident != 0 {
+					t.Errorf("%d coded blocks are in RAM, which is low", resident)
+				}
+				r.loop.Pool().ReleaseVec(&taken)
+				err = errs.New(errs.Unreachable, "once more")
+			}
+		})
+		return err
+	}
+	r.do(block.Put, 0, 200)
+	r.seal()
+	blocks, right := r.sealedBlocks()
+	if tries != 3 || len(blocks) != 200 || slices.Contains(right, false) {
+		t.Errorf("%d tries, %d blocks, right: %v", tries, len(blocks), right)
+	}
 }

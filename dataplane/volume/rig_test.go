@@ -31,6 +31,7 @@ type memObjects struct {
 	list []*layout.Manifest
 	hold chan struct{}      // puts wait for it, if there
 	full func(PutSpec) bool // says that there is no room for it; guarded by mu
+	last func() error       // how a put ends that has copied everything, if there
 }
 
 // setFull has puts find no room of which f, if any, says so.
@@ -75,6 +76,12 @@ func (o *memObjects) Put(ctx context.Context, s PutSpec) (Stored, error) {
 	const step = 192 << 10
 	for off := 0; off < len(b); off += step {
 		if err := s.Content.Fill(b[off:min(off+step, len(b))], int64(off)); err != nil {
+			return nil, err
+		}
+		s.Content.Coded(int64(off + step))
+	}
+	if o.last != nil {
+		if err := o.last(); err != nil {
 			return nil, err
 		}
 	}

@@ -3,6 +3,7 @@ package volume
 import (
 	"context"
 	"slices"
+	"sync"
 	"time"
 
 	"vstor/dataplane/errs"
@@ -28,11 +29,11 @@ func (v *Volume) closeBatch() {
 	v.sealNext()
 }
 
-// sealNext starts on the oldest batches that wait. No more of one vDisk are under way than there are slots: what is
-// stored and cannot be committed yet takes room on the drives, and what cannot be stored would be tried for nothing.
-// On the loop.
+// sealNext starts on the oldest batches that wait. Of one vDisk one more is under way than there are slots, so that
+// one which is stored and waits for its turn leaves no slot idle. Not more: what is stored and cannot be committed yet
+// takes room on the drives, and what cannot be stored would be tried for nothing. On the loop.
 func (v *Volume) sealNext() {
-	for len(v.toSeal) > 0 && v.begun < v.opts.Sealer.slots && v.ctx.Err() == nil {
+	for len(v.toSeal) > 0 && v.begun <= v.opts.Sealer.slots && v.ctx.Err() == nil {
 		j := v.toSeal[0]
 		v.toSeal = slices.Delete(v.toSeal, 0, 1)
 		v.begun++
@@ -173,14 +174,16 @@ func (j *sealJob) makeRoom() bool {
 	return j.turn.wait(j.v.ctx) == nil && j.prune()
 }
 
-// tryStore stores the SCO once, as soon as there is a slot for it. Pages stay in RAM only so long: nobody reads them
-// here once it is stored, though it may have to wait for its commit.
+// tryStore stores the SCO once, as soon as there is a slot for it, which is another's when the last of it was coded:
+// that begins while this is written. Pages stay in RAM only so long: nobody reads them here once it is stored, though
+// it may have to wait for its commit.
 func (j *sealJob) tryStore(ctx context.Context) (Stored, error) {
 	v := j.v
 	if !v.opts.Sealer.acquire(ctx) {
 		return nil, ctx.Err()
 	}
-	defer v.opts.Sealer.release()
+	release := sync.OnceFunc(v.opts.Sealer.release)
+	defer release()
 	if !j.hold(true) {
 		return nil, errs.New(errs.Closed, "volume: the vDisk is closed")
 	}
@@ -191,6 +194,7 @@ func (j *sealJob) tryStore(ctx context.Context) (Stored, error) {
 	}
 	c := newBatchContent(v, j.batch, n, j.dropped)
 	defer c.close()
+	c.allCoded = release
 	c.giveUp = j.unread >= sealUnreadMax
 	class := layout.ClassClient
 	if j.small(len(c.order)) {

@@ -57,6 +57,8 @@ type Content interface {
 	Size() int64
 	// Fill copies the object's bytes from off into dst and verifies every block on the way.
 	Fill(dst []byte, off int64) error
+	// Coded tells, between calls of Fill, that what lies before end was copied for good, unless the put fails.
+	Coded(end int64)
 }
 
 // Stored is an object that was put.

@@ -186,6 +186,16 @@ func (o *Overlay) Evict(want int) int {
 	return n
 }
 
+// EvictEntries drops the pages of entries of b, by their places in Entries, from RAM, and returns how many had one. The
+// goroutine that seals b waits for this, so that it and the loop never look at an entry at the same time.
+func (o *Overlay) EvictEntries(b *Batch, places []uint32) int {
+	before := b.resident
+	for _, i := range places {
+		o.leaveRAM(b, &b.entries[i])
+	}
+	return before - b.resident
+}
+
 // Held calls f for each batch that no seal reads, oldest first: what these say of the journal may change.
 func (o *Overlay) Held(f func(*Batch)) {
 	for _, b := range o.closed {
