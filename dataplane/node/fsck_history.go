@@ -25,7 +25,8 @@ import (
 // Behind P the order of commits says what was committed, if the metadata store lost nothing. What it does not
 // name is what a crash left of puts that never were. If it lost something, write SCOs follow one another by
 // their sequences: see chain. Cleaning SCOs nobody names are let go of: their moves count only where blocks lie
-// at the old place, nothing was deleted from there before the map knew, so without them blocks lie there still.
+// at the old place, nothing was deleted from there before the map knew, so without them blocks lie there still; and
+// holes that one brought forward come again, with the write SCO or the journal entries that they are of.
 type history struct {
 	ckpt   pagemap.Checkpoint
 	mapped []pagemap.Kept // in the order of their commits

@@ -111,6 +111,9 @@ func (a *applied) begin() {
 	a.v.m.AddSCO(pagemap.SCO{Num: a.header.SCO, Commit: a.commit, Blocks: a.header.Entries,
 		First: a.header.SeqLo, Last: a.header.SeqHi})
 	for _, h := range a.holes {
+		if a.header.Kind == sco.Cleaning && h.Seq <= a.v.appliedSeq {
+			continue // its batch is in the map, and maybe what was written into it since: see prune.go
+		}
 		a.v.m.ApplyTrim(a.commit, h.Addr, h.Count, uint16(h.Kind))
 	}
 }

@@ -13,8 +13,9 @@ import (
 //
 // A cleaning SCO takes no turn. Its moves count only where a block still lies at the old place, so it
 // may commit between any two; and it must not wait behind a SCO that waits for the very space that
-// cleaning gives back. What all share is one step under mu: the next commit number, the commit and
-// the hand-over to the loop, so that the map applies SCOs in the order of their numbers.
+// cleaning gives back; nor must the trims that such a SCO brings forward, see prune.go. What all share
+// is one step under mu: the next commit number, the commit and the hand-over to the loop, so that the
+// map applies SCOs in the order of their numbers.
 type chain struct {
 	tail chan struct{} // closed when the last turn given out has passed; nil: nobody before. On the loop
 

@@ -325,9 +325,11 @@ func (v *Volume) cleanSome(ctx context.Context, c *Cleaners, victims []pagemap.V
 		emptied = append(emptied, x.Num)
 	}
 	if len(content.index) > 0 {
-		if err := v.commitMoves(ctx, content); err != nil {
+		if err := v.commitCleaning(ctx, content); err != nil {
 			return err
 		}
+		v.Stats.Cleaned.Add(1)
+		v.Stats.CleanedBlocks.Add(uint64(content.header.Entries))
 	}
 	for _, n := range emptied {
 		v.moved[n] = true
@@ -335,7 +337,8 @@ func (v *Volume) cleanSome(ctx context.Context, c *Cleaners, victims []pagemap.V
 	return nil
 }
 
-func (v *Volume) commitMoves(ctx context.Context, content *cleanContent) error {
+// commitCleaning stores and commits a cleaning SCO, and waits until the map knows. Any goroutine.
+func (v *Volume) commitCleaning(ctx context.Context, content *cleanContent) error {
 	n, err := v.scos.take(ctx)
 	if err != nil {
 		return err
@@ -362,15 +365,14 @@ func (v *Volume) commitMoves(ctx context.Context, content *cleanContent) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	v.Stats.Cleaned.Add(1)
-	v.Stats.CleanedBlocks.Add(uint64(content.header.Entries))
 	return nil
 }
 
-// cleanContent is a cleaning SCO in the making.
+// cleanContent is a cleaning SCO in the making: of moves, or of holes alone (prune.go).
 type cleanContent struct {
 	v      *Volume
 	index  []sco.Entry
+	holes  []sco.Hole
 	rotten map[int]bool // places in index whose block was read with a wrong checksum
 	mem    []byte       // data and window
 	data   []byte       // the blocks, in the order of index
@@ -398,7 +400,7 @@ func (c *cleanContent) Coded(int64) {}
 // victim and address: sorting them over all victims would mean to hold them twice.
 func (c *cleanContent) finish(n ids.SCONum) {
 	c.header = sco.Header{Kind: sco.Cleaning, Volume: c.v.opts.ID, SCO: n, Epoch: c.v.opts.Epoch}
-	c.head = sco.Head(&c.header, c.index, nil)
+	c.head = sco.Head(&c.header, c.index, c.holes)
 	c.start = c.header.DataStart()
 }
 

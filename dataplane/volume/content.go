@@ -62,14 +62,21 @@ func newBatchContent(v *Volume, b *overlay.Batch, n ids.SCONum, dropped []bool) 
 		e := &c.entries[at]
 		index[i] = sco.Entry{Addr: e.Addr, Seq: e.Seq, Sum: e.Sum}
 	}
-	for _, h := range b.Holes() {
-		c.holes = append(c.holes, sco.Hole{Addr: h.Addr, Count: h.Count, Seq: h.Seq, Kind: uint8(h.Kind)})
-	}
+	c.holes = scoHoles(b.Holes())
 	lo, hi := b.SeqRange()
 	c.header = sco.Header{Kind: sco.Write, Volume: v.opts.ID, SCO: n, Epoch: v.opts.Epoch, SeqLo: lo, SeqHi: hi}
 	c.head = sco.Head(&c.header, index, c.holes)
 	c.start = c.header.DataStart()
 	return c
+}
+
+// scoHoles are holes of the overlay as a SCO has them.
+func scoHoles(holes []overlay.Hole) []sco.Hole {
+	out := make([]sco.Hole, len(holes))
+	for i, h := range holes {
+		out[i] = sco.Hole{Addr: h.Addr, Count: h.Count, Seq: h.Seq, Kind: uint8(h.Kind)}
+	}
+	return out
 }
 
 // Size is the object's size in bytes.

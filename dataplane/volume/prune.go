@@ -3,6 +3,7 @@ package volume
 import (
 	"vstor/dataplane/errs"
 	"vstor/dataplane/volume/journal"
+	"vstor/dataplane/volume/overlay"
 )
 
 // When drives are full, what would give space back may wait behind what needs it: SCOs commit in order, so
@@ -13,12 +14,27 @@ import (
 // The newest version of such a block is in the journal above this SCO's sequences, and is replayed from
 // there. It must survive power loss before this SCO commits, since from then on the older version is not
 // replayed any more, flushed though it may have been: hence the sync.
+//
+// That does not help where the trims are of what was sealed long ago, and the blocks of the first SCO are live. So
+// before it is tried again the holes of all batches that wait are committed ahead of them: in a cleaning SCO, which
+// takes no turn and may use the room kept for cleaning. It covers no sequences, so the journal keeps what it has, and
+// the holes come once more with their own batches, as if nothing had been. That they are durable in the journal first
+// keeps power loss from leaving a trim without what was written before it.
+//
+// What such a hole must never take away is what was written after it. To rely on the order of commits is the obvious
+// way, since while the first SCO waits nothing newer commits; but fsck puts a cleaning SCO whose number is lost behind
+// all others. So a hole counts like a move, only as long as the map is as it was: while the hole's sequence is above
+// all that are applied. Write SCOs are applied in the order of their sequences, so then nothing in the map is newer
+// than the hole, and moves make nothing newer of it; what is newer is in the overlay, which is asked first, and is
+// applied later, over the hole. The same goes for a replay from a checkpoint, which has the sequence that belongs to
+// its commit.
 
-// prune finds the blocks of the job's batch that newer batches cover. False: the vDisk is closed or its
-// journal failed.
+// prune finds the blocks of the job's batch that newer batches cover, and commits the holes that wait. The job's turn
+// has come. False: the vDisk is closed or its journal failed.
 func (j *sealJob) prune() bool {
 	v := j.v
 	done := make(syncWait, 1)
+	var holes []overlay.Hole
 	ok := v.loop.Call(func() {
 		if v.closed {
 			done <- errs.Closed
@@ -29,9 +45,30 @@ func (j *sealJob) prune() bool {
 			return
 		}
 		j.dropped = v.ov.Covered(j.batch, j.dropped[:0])
+		holes = v.ov.HolesAbove(max(v.trimmed, v.appliedSeq), holesMax)
 		v.jrn.Sync(&journal.Sync{Done: done})
 	})
-	return ok && <-done == errs.OK
+	if !ok || <-done != errs.OK {
+		return false
+	}
+	v.trimAhead(holes)
+	return true
+}
+
+// trimAhead commits holes ahead of the batches that they are of, each once. If that cannot be done now, the next try
+// may.
+func (v *Volume) trimAhead(holes []overlay.Hole) {
+	if len(holes) == 0 {
+		return
+	}
+	content := &cleanContent{v: v, holes: scoHoles(overlay.Flatten(holes))}
+	if err := v.commitCleaning(v.ctx, content); err != nil {
+		v.opts.Log.Warn("trims could not be brought forward and are tried again", "vdisk", v.opts.Name, "error", err)
+		return
+	}
+	for _, h := range holes {
+		v.trimmed = max(v.trimmed, h.Seq)
+	}
 }
 
 // syncWait hands the end of a Sync to a goroutine.

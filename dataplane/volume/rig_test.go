@@ -32,6 +32,14 @@ type memObjects struct {
 	hold chan struct{}      // puts wait for it, if there
 	full func(PutSpec) bool // says that there is no room for it; guarded by mu
 	last func() error       // how a put ends that has copied everything, if there
+	gone bool               // nothing is stored, committed or deleted; guarded by mu
+}
+
+// freeze has nothing stored, committed or deleted from now on, or again.
+func (o *memObjects) freeze(gone bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.gone = gone
 }
 
 // setFull has puts find no room of which f, if any, says so.
@@ -87,6 +95,9 @@ func (o *memObjects) Put(ctx context.Context, s PutSpec) (Stored, error) {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.gone {
+		return nil, errs.New(errs.IO, "the backend is gone")
+	}
 	o.data[s.SCO] = b
 	p := &put{m: &layout.Manifest{Namespace: s.Namespace, SCO: s.SCO, Epoch: s.Epoch, Kind: s.Kind, SeqFirst: s.SeqLo,
 		SeqLast: s.SeqHi, Size: int64(len(b)), Plain: int64(len(b))}, done: make(chan struct{})}
@@ -103,6 +114,9 @@ func (o *memObjects) count() int {
 func (o *memObjects) Commit(_ context.Context, s Stored, c ids.CommitNum) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.gone {
+		return errs.New(errs.IO, "the backend is gone")
+	}
 	s.Manifest().Commit = c
 	o.list = append(o.list, s.Manifest())
 	return nil
@@ -132,9 +146,17 @@ func (o *memObjects) Manifest(_ context.Context, _ ids.NamespaceID, n ids.SCONum
 	}
 	return nil, errs.New(errs.Absent, "no SCO %d", n)
 }
-func (o *memObjects) Delete(context.Context, ids.NamespaceID, ids.Epoch, ids.SCONum) error {
+
+func (o *memObjects) Delete(_ context.Context, _ ids.NamespaceID, _ ids.Epoch, n ids.SCONum) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.gone {
+		return errs.New(errs.IO, "the backend is gone")
+	}
+	delete(o.data, n)
 	return nil
 }
+
 func (o *memObjects) SetFloor(context.Context, ids.NamespaceID, ids.CommitNum) error { return nil }
 func (o *memObjects) Floor(context.Context, ids.NamespaceID) (ids.CommitNum, error)  { return 0, nil }
 
@@ -189,8 +211,8 @@ func newRig(t testing.TB, size, budget int64) *rig {
 		t.Fatal(err)
 	}
 	const segments, segment = 16, 1 << 20
-	r := &rig{t: t, loop: l, drive: dio.NewMem(journal.DataStart + segments*segment), size: size, fs: vfs.NewMem(),
-		objects: &memObjects{data: map[ids.SCONum][]byte{}}, budget: pagemap.NewBudget(budget)}
+	r := &rig{t: t, loop: l, drive: dio.NewMem(journal.DataStart + segments*segment), size: size,
+		fs: vfs.NewCrashableMem(), objects: &memObjects{data: map[ids.SCONum][]byte{}}, budget: pagemap.NewBudget(budget)}
 	if err := journal.Create(r.drive, journal.Options{SegmentSize: segment}); err != nil {
 		t.Fatal(err)
 	}

@@ -131,6 +131,7 @@ type Volume struct {
 	waiting    []*applied // in the map, their journal space not given back
 	committed  ids.Seq    // every sequence up to here is in a committed SCO
 	jobs       int        // batches on their way
+	trimmed    ids.Seq    // of the job in turn: holes up to here were committed ahead of their batches
 	toSeal     []*sealJob // those that are not begun yet, in the order of their commits
 	begun      int        // those that are, and not committed or given up yet
 	trimsDue   bool       // the open batch is to be sealed once no other waits, if it has trims

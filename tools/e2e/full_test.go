@@ -218,3 +218,62 @@ func TestTrimBesideFullDrives(t *testing.T) {
 		}
 	}
 }
+
+// Trims of what was written long ago give room at once, though newer writes of the same vDisk wait for it, and take
+// away nothing that was written after them, also across a crash.
+func TestTrimOldWhileFull(t *testing.T) {
+	t.Parallel()
+	d := newDeployment(t, "--asd-size", "128M", "--journal", "64M", "--sco-size", "4M", "--stall-timeout", "6s")
+	d.start()
+	d.vstor("vdisk", "create", "v", "--size", "4G")
+	c, err := d.dial("v")()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	n := fillUp(t, c, 1)
+	used := d.status().UsedBytes
+	t.Logf("full after %d MiB: %d MiB in use", n, used>>20)
+	old := n / 2
+	if err := c.Trim(0, uint32(old<<20), 0); err != nil {
+		t.Fatalf("trim while full: %v", err)
+	}
+	if err := c.Write(pattern(2, 3)[:4096], 3<<20, 0); err != nil && err != nbdc.Errno(28) {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(time.Minute); d.status().UsedBytes > used-old<<20; time.Sleep(200 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d MiB of %d are still in use a minute after %d MiB were trimmed", d.status().UsedBytes>>20,
+				used>>20, old)
+		}
+	}
+	for i := range old / 2 { // into the room that was given back
+		if err := c.Write(pattern(3, i), (n+i)<<20, 0); err != nil {
+			t.Fatalf("MiB %d of the new ones: %v", i, err)
+		}
+	}
+	if err := c.Write(pattern(2, 3), 3<<20, 0); err != nil {
+		t.Fatal(err)
+	}
+	d.kill()
+	d.start()
+	if c, err = d.dial("v")(); err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	got := make([]byte, 1<<20)
+	for i := range n + old/2 {
+		want := pattern(1, i)
+		switch {
+		case i == 3:
+			want = pattern(2, 3)
+		case i < old:
+			clear(want)
+		case i >= n:
+			want = pattern(3, i-n)
+		}
+		if err := c.Read(got, i<<20); err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("MiB %d after a restart: %v, or wrong", i, err)
+		}
+	}
+}

@@ -51,7 +51,7 @@ func (s *holeSet) at(addr ids.BlockAddr) *Hole {
 	return nil
 }
 
-// add puts h over what is there. REQUIRES: h.Seq is higher than every Seq in the set.
+// add puts h over what is there. REQUIRES: h.Seq is higher than every Seq in the set that it overlaps.
 func (s *holeSet) add(h Hole) {
 	i := s.after(h.Addr)
 	j := i
@@ -78,4 +78,14 @@ func (s *holeSet) add(h Hole) {
 		}
 	}
 	s.list = slices.Replace(s.list, i, j, keep[:n]...)
+}
+
+// Flatten makes one list of the holes of several batches, by address and not overlapping: where two meet, the one that
+// comes later in holes counts.
+func Flatten(holes []Hole) []Hole {
+	var s holeSet
+	for _, h := range holes {
+		s.add(h)
+	}
+	return s.list
 }

@@ -237,6 +237,23 @@ func (o *Overlay) DropAll() {
 	o.closed, o.open = nil, newBatch()
 }
 
+// HolesAbove are the holes with sequences above seq, oldest batch first; once there are enough, what is in newer
+// batches is left for another time.
+func (o *Overlay) HolesAbove(seq ids.Seq, enough int) (holes []Hole) {
+	for i := 0; i <= len(o.closed) && len(holes) < enough; i++ {
+		b := o.open
+		if i < len(o.closed) {
+			b = o.closed[i]
+		}
+		for _, h := range b.holes.list {
+			if h.Seq > seq {
+				holes = append(holes, h)
+			}
+		}
+	}
+	return holes
+}
+
 // Covered appends, for each entry of closed batch b, whether a newer batch has written or trimmed its block.
 func (o *Overlay) Covered(b *Batch, dst []bool) []bool {
 	newer := make([]*Batch, 0, len(o.closed)+1)

@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"vstor/dataplane/buf"
@@ -307,5 +308,34 @@ func TestMovedHoles(t *testing.T) {
 	}
 	if sealed.Holes()[0].Pos != 10 || len(got) != 3 || got[0] != 71 || got[1] != 50 || got[2] != 71 {
 		t.Fatalf("%d, %v", sealed.Holes()[0].Pos, got)
+	}
+}
+
+// Holes of several batches make one list, of which newer ones cut older ones; those that were taken before stay out,
+// and so do newer batches once there are enough.
+func TestHolesAbove(t *testing.T) {
+	o := New(testPool(t))
+	for i, h := range []Hole{{Addr: 0, Count: 100, Kind: 1}, {Addr: 200, Count: 10, Kind: 2},
+		{Addr: 50, Count: 10, Kind: 2}, {Addr: 90, Count: 20, Kind: 1}} {
+		h.Seq = ids.Seq(i + 1)
+		if o.PutHole(h, 0); i == 1 || i == 2 {
+			o.Close()
+		}
+	}
+	for _, x := range []struct {
+		above  ids.Seq
+		enough int
+		want   []Hole
+	}{
+		{0, 10, []Hole{{Addr: 0, Count: 50, Seq: 1, Kind: 1}, {Addr: 50, Count: 10, Seq: 3, Kind: 2},
+			{Addr: 60, Count: 30, Seq: 1, Kind: 1}, {Addr: 90, Count: 20, Seq: 4, Kind: 1},
+			{Addr: 200, Count: 10, Seq: 2, Kind: 2}}},
+		{1, 1, []Hole{{Addr: 200, Count: 10, Seq: 2, Kind: 2}}},
+		{2, 2, []Hole{{Addr: 50, Count: 10, Seq: 3, Kind: 2}, {Addr: 90, Count: 20, Seq: 4, Kind: 1}}},
+		{4, 10, nil},
+	} {
+		if got := Flatten(o.HolesAbove(x.above, x.enough)); !slices.Equal(got, x.want) {
+			t.Errorf("%d holes above %d: %v, want %v", x.enough, x.above, got, x.want)
+		}
 	}
 }

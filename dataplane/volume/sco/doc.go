@@ -29,7 +29,7 @@
 //	        16  checksum            4     low half of XXH64 of the block
 //	       (20  old location       12     in cleaning SCOs: the move counts only if the block still lies there)
 //
-//	hole     0  address             8
+//	hole     0  address             8     in cleaning SCOs it counts only while its sequence is above all applied
 //	         8  blocks              8
 //	        16  sequence            8
 //	        24  kind                1     layout.OffZero or layout.OffTrimmed
