@@ -238,4 +238,7 @@ func (d *Disk) WriteV(l *ring.Loop, op *ring.Op, v *buf.Vec, off int64) {
 	}
 }
 
-func (d *Disk) Datasync(l *ring.Loop, op *ring.Op) { l.Datasync(op, d.fd) }
+func (d *Disk) Datasync(l *ring.Loop, op *ring.Op) {
+	d.bulk.use(l.Now())
+	l.Datasync(op, d.fd)
+}

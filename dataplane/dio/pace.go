@@ -23,20 +23,23 @@ import (
 //
 // A write that hangs holds up the bulk writes of all files of its drive, and of no other: it is the same drive.
 const (
-	bulkLength = 64 << 10             // bytes; what is longer is bulk
-	bulkDepth  = 4                    // bulk writes under way on a drive that no loop uses
-	loopsUse   = 4 * time.Millisecond // a loop that began nothing for so long does not use the drive
+	bulkLength = 64 << 10 // bytes; what is longer is bulk
+	bulkDepth  = 4        // bulk writes under way on a drive that no loop uses
+	// A loop that began nothing for so long does not use the drive. It is more than bulkDepth of them take, so that one
+	// which waits for an IO behind them still does.
+	loopsUse = 25 * time.Millisecond
 )
 
 // lane is the bulk writing of one drive.
 type lane struct {
+	turn chan struct{} // first come, first served; who has it waits for one or more
 	one  chan struct{} // the write that may always be under way
 	more chan struct{} // the others
 	used atomic.Int64  // when a loop last began an IO there, in nanoseconds of CLOCK_MONOTONIC
 }
 
 func newLane() *lane {
-	return &lane{one: make(chan struct{}, 1), more: make(chan struct{}, bulkDepth-1)}
+	return &lane{turn: make(chan struct{}, 1), one: make(chan struct{}, 1), more: make(chan struct{}, bulkDepth-1)}
 }
 
 // lanes has a lane for each drive of which ever a file was opened, by its folder in sysfs; they are few.
@@ -100,12 +103,14 @@ func (l *lane) use(now int64) {
 
 // enter waits until a write of n bytes may begin. What it returns is to be received from at its end; nil: nothing.
 //
-// Who waits looks again whether loops still use the drive. They may have stopped because they wait for him: a loop
+// Who is next looks again whether loops still use the drive. They may have stopped because they wait for him: a loop
 // takes no writes while RAM is full, until a SCO is on the drives.
 func (l *lane) enter(n int) <-chan struct{} {
 	if l == nil || n <= bulkLength {
 		return nil
 	}
+	l.turn <- struct{}{}
+	defer func() { <-l.turn }()
 	for {
 		more, idle := l.more, (<-chan time.Time)(nil)
 		if left := l.quiet(); left > 0 {

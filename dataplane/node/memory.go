@@ -71,6 +71,8 @@ func planMemory(cfg *config.Config, coders int64) (memoryPlan, error) {
 		p.daemons = int64(cfg.ASDs) * (cfg.ASDMemory + daemonRest)
 		p.extents = extentsOf(cfg, cfg.Memory, cfg.ASDs)
 	}
+	// One more is written when its slot is another's. What is stored and waits for its turn, up to slots for each vDisk
+	// behind one that finds no room, keeps 20 bytes a block that are not counted.
 	p.sealing = (sealers + 1) * (blocks*128 + volume.SealBytes)
 	p.overlay = (cfg.Journal>>12)*44 + blocks*44
 	fixed := p.maps + p.cache + p.tables + p.coders + p.cleaning + p.stores + p.sealing + p.overlay +

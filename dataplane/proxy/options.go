@@ -47,7 +47,7 @@ type Source interface {
 	// 4096, in no particular order, and again from the start if the put is tried again. It may block.
 	Fill(dst []byte, off int64) error
 	// Coded tells that all bytes before end were taken: they are wanted again only if the put is tried again. It is
-	// called between two calls of Fill, by the goroutine of the put.
+	// called by the goroutine of the put, while Fill is not.
 	Coded(end int64)
 }
 

@@ -229,7 +229,7 @@ func (c *batchContent) Coded(end int64) {
 	}
 	c.v.loop.Call(func() {
 		if !c.v.closed && c.v.keeper.lowRAM() {
-			c.v.leaveRAM(c.batch, c.order[c.gone:to])
+			c.v.dropCoded(c.batch, c.order[c.gone:to])
 			c.gone = to
 		}
 	})

@@ -13,7 +13,7 @@
 //
 // A Volume's state belongs to its loop. Sealing, cleaning and opening run in goroutines that touch that
 // state only through messages to the loop; what they read directly (a closed batch, pages that it
-// holds) does not change meanwhile.
+// holds) changes only while they wait for the loop.
 //
 // Why nothing acknowledged is lost: a mutation is done when its journal record and all before it are
 // complete. A batch closes between two mutations and is sealed whole, so a SCO covers a range of

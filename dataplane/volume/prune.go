@@ -45,29 +45,33 @@ func (j *sealJob) prune() bool {
 			return
 		}
 		j.dropped = v.ov.Covered(j.batch, j.dropped[:0])
-		holes = v.ov.HolesAbove(max(v.trimmed, v.appliedSeq), holesMax)
+		holes = v.ov.HolesAbove(max(j.trimmed, v.appliedSeq), holesMax)
 		v.jrn.Sync(&journal.Sync{Done: done})
 	})
 	if !ok || <-done != errs.OK {
 		return false
 	}
-	v.trimAhead(holes)
+	j.trimAhead(holes)
 	return true
 }
 
-// trimAhead commits holes ahead of the batches that they are of, each once. If that cannot be done now, the next try
-// may.
-func (v *Volume) trimAhead(holes []overlay.Hole) {
+// trimAhead commits holes ahead of the batches that they are of. The job does so once with each; another may have to
+// do it again, since what they cover may be in batches that were committed meanwhile. If it cannot be done now, the
+// next try may.
+func (j *sealJob) trimAhead(holes []overlay.Hole) {
+	v := j.v
 	if len(holes) == 0 {
 		return
 	}
 	content := &cleanContent{v: v, holes: scoHoles(overlay.Flatten(holes))}
 	if err := v.commitCleaning(v.ctx, content); err != nil {
-		v.opts.Log.Warn("trims could not be brought forward and are tried again", "vdisk", v.opts.Name, "error", err)
+		if v.ctx.Err() == nil {
+			v.opts.Log.Warn("trims could not be brought forward and are tried again", "vdisk", v.opts.Name, "error", err)
+		}
 		return
 	}
 	for _, h := range holes {
-		v.trimmed = max(v.trimmed, h.Seq)
+		j.trimmed = max(j.trimmed, h.Seq)
 	}
 }
 

@@ -2,6 +2,7 @@ package volume
 
 import (
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -58,6 +59,36 @@ func TestTrimsPassWhatFindsNoRoom(t *testing.T) {
 	r.seal()
 	if r.sum(50) == 0 || r.sum(49) != 0 || r.sum(2100) == 0 {
 		t.Errorf("sealed, blocks 49, 50 and 2100 are %x, %x, %x", r.sum(49), r.sum(50), r.sum(2100))
+	}
+}
+
+// What a trim covers in a batch that commits after it was brought forward is live again until its turn comes: should
+// another SCO find no room before that, it is brought forward once more.
+func TestTrimsPassTwice(t *testing.T) {
+	r := newRig(t, 64<<20, 1<<20)
+	r.v.StartCleaning(tightCleaner())
+	var third ids.Seq
+	lacks := func(seqs ...ids.Seq) {
+		r.objects.setFull(func(s PutSpec) bool { return slices.Contains(seqs, s.SeqLo) })
+	}
+	for i := range ids.BlockAddr(3) {
+		r.do(block.Put, 1000*i, 200)
+		if i == 0 {
+			third = 2*r.v.seq + 1
+			lacks(1, third)
+		}
+		r.loop.Call(r.v.Seal)
+	}
+	r.settle("the second is stored", func() bool { return r.objects.count() == 1 })
+	r.do(block.Discard, 1000, 200) // of the second, which is stored and waits for the first
+	commits := r.objects.commits()
+	r.settle("the trim is brought forward", func() bool { return r.objects.commits() > commits })
+	lacks(third)
+	r.settle("two of three are sealed", func() bool { return r.v.Stats.Sealed.Load() == 2 })
+	deleted := r.v.Stats.Deleted.Load()
+	r.settle("the second is gone, too", func() bool { return r.v.Stats.Deleted.Load() > deleted+1 })
+	if n := r.v.Stats.Sealed.Load(); n != 2 || r.sum(1000) != 0 || r.sum(2000) == 0 {
+		t.Errorf("%d batches are sealed, blocks 1000 and 2000 are %x and %x", n, r.sum(1000), r.sum(2000))
 	}
 }
 

@@ -14,10 +14,11 @@ func (v *Volume) keepRAM() {
 	}
 }
 
-// leaveRAM drops the pages of entries of a batch that is being sealed: its seal has done with them. That frees pages
-// as the end of a SCO does, and is progress as that is.
-func (v *Volume) leaveRAM(b *overlay.Batch, entries []uint32) {
+// dropCoded drops the pages of entries of a batch whose seal has done with them. That frees pages as the end of a SCO
+// does, and is progress as that is.
+func (v *Volume) dropCoded(b *overlay.Batch, entries []uint32) {
 	if n := v.ov.EvictEntries(b, entries); n > 0 {
+		v.Stats.Evicted.Add(uint64(n))
 		v.keeper.progress = v.loop.Now()
 	}
 }

@@ -30,10 +30,15 @@ func (v *Volume) closeBatch() {
 }
 
 // sealNext starts on the oldest batches that wait. Of one vDisk one more is under way than there are slots, so that
-// one which is stored and waits for its turn leaves no slot idle. Not more: what is stored and cannot be committed yet
-// takes room on the drives, and what cannot be stored would be tried for nothing. On the loop.
+// one which is stored and waits for its turn leaves no slot idle. Not more, and none more where room lacks: what is
+// stored and cannot be committed yet takes room on the drives, and what cannot be stored would be tried for nothing.
+// On the loop.
 func (v *Volume) sealNext() {
-	for len(v.toSeal) > 0 && v.begun <= v.opts.Sealer.slots && v.ctx.Err() == nil {
+	most := v.opts.Sealer.slots
+	if v.keeper.why != errs.Full {
+		most++
+	}
+	for len(v.toSeal) > 0 && v.begun < most && v.ctx.Err() == nil {
 		j := v.toSeal[0]
 		v.toSeal = slices.Delete(v.toSeal, 0, 1)
 		v.begun++
@@ -80,8 +85,9 @@ type sealJob struct {
 	header sco.Header
 	head   []byte
 
-	dropped []bool // by entry: left out, see prune.go; nil: none
-	unread  int    // tries in a row that found a block of the journal that cannot be read
+	dropped []bool  // by entry: left out, see prune.go; nil: none
+	trimmed ids.Seq // holes up to here were committed ahead of their batches
+	unread  int     // tries in a row that found a block of the journal that cannot be read
 }
 
 // sealUnreadMax is how many tries may fail because of a block in the journal that cannot be read, about 1.5 s,
@@ -132,7 +138,8 @@ func (j *sealJob) applied(s Stored, c ids.CommitNum) *applied {
 		index: j.head[ids.BlockSize:], batch: j.batch, stored: s}
 }
 
-// hold keeps the batch's pages where they are while a goroutine reads it; false: the vDisk is closed.
+// hold keeps the batch's pages where they are while a goroutine reads it, but for those that it has done with (Coded).
+// False: the vDisk is closed.
 func (j *sealJob) hold(sealing bool) bool {
 	open := false
 	ok := j.v.loop.Call(func() { open, j.batch.Sealing = !j.v.closed, sealing })
@@ -175,8 +182,9 @@ func (j *sealJob) makeRoom() bool {
 }
 
 // tryStore stores the SCO once, as soon as there is a slot for it, which is another's when the last of it was coded:
-// that begins while this is written. Pages stay in RAM only so long: nobody reads them here once it is stored, though
-// it may have to wait for its commit.
+// that begins while this is written. (If what is written last fails, the put is tried again without a slot; that is
+// rare, and its buffers are bounded by the proxy.) Pages stay in RAM at most until it is stored, though it may have to
+// wait for its commit: nobody reads them here any more.
 func (j *sealJob) tryStore(ctx context.Context) (Stored, error) {
 	v := j.v
 	if !v.opts.Sealer.acquire(ctx) {

@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// Sealer bounds the sealing of all vDisks of a router: so many SCOs are coded and stored at once, first come, first
-// served. Two under way keep the coders and the drives busy, more would only hold more memory.
+// Sealer bounds the sealing of all vDisks of a router: so many SCOs are coded at once, first come, first served, and
+// written on the way. Two under way keep the coders and the drives busy, more would only hold more memory.
 //
 // The obvious way is one goroutine for each slot, which keeps a batch until it is committed. But what cannot be stored,
 // or waits for the one that must commit before it, would keep them all; and the vDisk that stands behind them may be
-// the one whose trims give the room that they lack. So a batch has a slot only while it is being stored.
+// the one whose trims give the room that they lack. So a batch has a slot only until the last of it was coded.
 type Sealer struct {
 	ctx    context.Context
 	cancel context.CancelFunc

@@ -57,7 +57,8 @@ type Content interface {
 	Size() int64
 	// Fill copies the object's bytes from off into dst and verifies every block on the way.
 	Fill(dst []byte, off int64) error
-	// Coded tells, between calls of Fill, that what lies before end was copied for good, unless the put fails.
+	// Coded tells, between calls of Fill, that what lies before end was copied, and is wanted again only if
+	// the put is tried again.
 	Coded(end int64)
 }
 
@@ -131,7 +132,6 @@ type Volume struct {
 	waiting    []*applied // in the map, their journal space not given back
 	committed  ids.Seq    // every sequence up to here is in a committed SCO
 	jobs       int        // batches on their way
-	trimmed    ids.Seq    // of the job in turn: holes up to here were committed ahead of their batches
 	toSeal     []*sealJob // those that are not begun yet, in the order of their commits
 	begun      int        // those that are, and not committed or given up yet
 	trimsDue   bool       // the open batch is to be sealed once no other waits, if it has trims

@@ -19,7 +19,7 @@ type Entry struct {
 func (e *Entry) Live() bool { return !e.dead }
 
 // Batch is a stretch of a vDisk's history between two seals. Open batches belong to the loop; a closed
-// one changes no more but for Page and Pos of batches that nobody seals yet.
+// one changes no more but for Page and Pos, of batches that nobody seals yet or while their seal waits.
 type Batch struct {
 	entries []Entry
 	table   []uint32 // open addressing, power of two, at most half full: index into entries + 1
@@ -30,7 +30,8 @@ type Batch struct {
 	resident       int // entries with a page
 	minSeq, maxSeq ids.Seq
 
-	// Sealing is set by the Volume Driver when a goroutine reads the batch: pages stay where they are.
+	// Sealing is set by the Volume Driver when a goroutine reads the batch: pages stay where they are until that has
+	// done with them (EvictEntries).
 	Sealing bool
 	// Since is the loop's clock when the first entry came, in nanoseconds.
 	Since int64

@@ -6,8 +6,9 @@
 //
 // One table for all would need a deletion per block when a SCO is done, and a check there whether a
 // newer version took its place. Tables per batch need neither: the newest batch that knows a block
-// wins, a done batch is dropped as a whole, and a closed batch is immutable, so the goroutine that seals
-// it reads its entries without a lock. A lookup asks three or four small tables instead of one large.
+// wins, a done batch is dropped as a whole, and a closed batch is immutable but while the goroutine that
+// seals it waits for the loop, so that one reads its entries without a lock. A lookup asks three or four
+// small tables instead of one large.
 //
 // Entries hold no Go pointers: the collector never walks them. An Overlay belongs to its vDisk's loop.
 package overlay

@@ -240,10 +240,13 @@ func (o *Overlay) DropAll() {
 // HolesAbove are the holes with sequences above seq, oldest batch first; once there are enough, what is in newer
 // batches is left for another time.
 func (o *Overlay) HolesAbove(seq ids.Seq, enough int) (holes []Hole) {
-	for i := 0; i <= len(o.closed) && len(holes) < enough; i++ {
+	for i := 0; i <= len(o.closed); i++ {
 		b := o.open
 		if i < len(o.closed) {
 			b = o.closed[i]
+		}
+		if len(holes) > 0 && len(holes)+len(b.holes.list) > enough {
+			break
 		}
 		for _, h := range b.holes.list {
 			if h.Seq > seq {
