@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"vstor/asd/proto"
+	"vstor/dataplane/dio"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
 )
@@ -21,6 +22,7 @@ type Options struct {
 	Addr       string
 	TLS        *tls.Config // nil: none
 	Name       string      // who asks, for the ASD's log
+	Away       *dio.Away   // of the drive that it writes, if that is on this machine; nil: none
 	// ShortCircuit: on a unix socket, Readers ask the ASD for its drive, and Direct reads it.
 	ShortCircuit bool
 

@@ -24,6 +24,7 @@ func (a *ASD) Put(ctx context.Context, p *layout.FragPut) error {
 				"with a sum for each 64 KiB, at most %d of them, and at most %d bytes would be right",
 			a.opts.ID, p.Key, n, len(p.Sums), len(p.Desc), proto.RegionsMax, proto.DescMax)
 	}
+	defer a.opts.Away.Begin(ctx, len(p.Buf))()
 	for {
 		c, err := a.begin(ctx)
 		if err != nil {

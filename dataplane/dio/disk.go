@@ -1,6 +1,7 @@
 package dio
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -195,7 +196,7 @@ func (d *Disk) WriteAt(p []byte, off int64) error {
 	if err := checkRange(d.size, off, len(p)); err != nil {
 		return err
 	}
-	if c := d.bulk.enter(len(p)); c != nil {
+	if c := d.bulk.enter(context.Background(), len(p)); c != nil {
 		defer func() { <-c }()
 	}
 	if _, err := d.f.WriteAt(p, off); err != nil {

@@ -1,6 +1,7 @@
 package dio
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,8 +19,7 @@ import (
 //
 // It goes by drive and not by file: six ASDs on six drives share nothing, six files of one drive do. Nothing is held
 // back of a rotating drive, whose elevator wants to see much, nor of an array, which wants depth. A virtual drive says
-// that it rotates whatever it lies on; that is not believed. Processes know nothing of one another here: ASDs with one
-// each are meant to have a drive each.
+// that it rotates whatever it lies on; that is not believed. Of what other processes write there, see Away.
 //
 // A write that hangs holds up the bulk writes of all files of its drive, and of no other: it is the same drive.
 const (
@@ -33,13 +33,13 @@ const (
 // lane is the bulk writing of one drive.
 type lane struct {
 	turn chan struct{} // first come, first served; who has it waits for one or more
-	one  chan struct{} // the write that may always be under way
+	one  chan struct{} // the write that may always be under way, or those
 	more chan struct{} // the others
 	used atomic.Int64  // when a loop last began an IO there, in nanoseconds of CLOCK_MONOTONIC
 }
 
-func newLane() *lane {
-	return &lane{turn: make(chan struct{}, 1), one: make(chan struct{}, 1), more: make(chan struct{}, bulkDepth-1)}
+func newLane(always, more int) *lane {
+	return &lane{turn: make(chan struct{}, 1), one: make(chan struct{}, always), more: make(chan struct{}, more)}
 }
 
 // lanes has a lane for each drive of which ever a file was opened, by its folder in sysfs; they are few.
@@ -54,19 +54,24 @@ func laneOf(fd int) *lane {
 	if unix.Fstat(fd, &st) != nil {
 		return nil
 	}
-	drive := onlyDrive(blockDir("/sys", &st))
+	return keptLane("", &st, 1, bulkDepth-1)
+}
+
+// keptLane finds or makes the lane of a kind for the drive of st.
+func keptLane(kind string, st *unix.Stat_t, always, more int) *lane {
+	drive := onlyDrive(blockDir("/sys", st))
 	if drive == "" {
 		return nil
 	}
 	lanes.Lock()
 	defer lanes.Unlock()
-	l := lanes.of[drive]
+	l := lanes.of[kind+drive]
 	if l == nil {
 		if lanes.of == nil {
 			lanes.of = map[string]*lane{}
 		}
-		l = newLane()
-		lanes.of[drive] = l
+		l = newLane(always, more)
+		lanes.of[kind+drive] = l
 	}
 	return l
 }
@@ -101,16 +106,21 @@ func (l *lane) use(now int64) {
 	}
 }
 
-// enter waits until a write of n bytes may begin. What it returns is to be received from at its end; nil: nothing.
+// enter waits until a write of n bytes may begin, or ctx ends. What it returns is to be received from at its end; nil:
+// nothing.
 //
 // Who is next looks again whether loops still use the drive. They may have stopped because they wait for him: a loop
 // takes no writes while RAM is full, until a SCO is on the drives.
-func (l *lane) enter(n int) <-chan struct{} {
+func (l *lane) enter(ctx context.Context, n int) <-chan struct{} {
 	if l == nil || n <= bulkLength {
 		return nil
 	}
-	l.turn <- struct{}{}
-	defer func() { <-l.turn }()
+	select {
+	case l.turn <- struct{}{}:
+		defer func() { <-l.turn }()
+	case <-ctx.Done():
+		return nil
+	}
 	for {
 		more, idle := l.more, (<-chan time.Time)(nil)
 		if left := l.quiet(); left > 0 {
@@ -122,6 +132,8 @@ func (l *lane) enter(n int) <-chan struct{} {
 		case more <- struct{}{}:
 			return l.more
 		case <-idle:
+		case <-ctx.Done():
+			return nil
 		}
 	}
 }

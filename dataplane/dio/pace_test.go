@@ -1,6 +1,7 @@
 package dio
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"testing"
@@ -14,6 +15,7 @@ import (
 // Files of one device share a lane, on which one bulk write at a time is under way while loops use the device, and a
 // few while none does. Small writes wait for nobody.
 func TestBulkLane(t *testing.T) {
+	ctx := context.Background()
 	a, b := tempDisk(t, 1<<20), tempDisk(t, 1<<20)
 	defer a.Close()
 	defer b.Close()
@@ -31,19 +33,19 @@ func TestBulkLane(t *testing.T) {
 		used int64
 		most int
 	}{{0, bulkDepth}, {monotonic() + int64(time.Hour), 1}} {
-		l := newLane()
+		l := newLane(1, bulkDepth-1)
 		l.used.Store(test.used)
 		var leave []<-chan struct{}
 		for range test.most {
-			leave = append(leave, l.enter(1<<20))
+			leave = append(leave, l.enter(ctx, 1<<20))
 		}
-		if l.enter(bulkLength) != nil {
+		if l.enter(ctx, bulkLength) != nil {
 			t.Error("a small write has to wait for its turn")
 		}
 		entered := make(chan struct{})
 		go func() {
 			defer close(entered)
-			<-l.enter(1 << 20)
+			<-l.enter(ctx, 1<<20)
 		}()
 		select {
 		case <-entered:
@@ -56,16 +58,53 @@ func TestBulkLane(t *testing.T) {
 			<-c
 		}
 	}
-	l := newLane()
+	l := newLane(1, bulkDepth-1)
 	l.use(monotonic())
-	l.enter(1 << 20)
-	l.enter(1 << 20) // once no loop has used the drive for a while, though the first is still under way
+	l.enter(ctx, 1<<20)
+	l.enter(ctx, 1<<20) // once no loop has used the drive for a while, though the first is still under way
 
 	var none *lane
 	none.use(1)
-	if none.enter(1<<20) != nil {
+	if none.enter(ctx, 1<<20) != nil {
 		t.Error("a lane that is none")
 	}
+}
+
+// Of the bulk writes that ASDs with processes of their own do on one drive two are under way at a time. One that hangs
+// gives up its place.
+func TestAway(t *testing.T) {
+	dir := t.TempDir()
+	a, b := AwayTo(filepath.Join(dir, "not yet/data")), AwayTo(dir)
+	if a == nil {
+		t.Skip("SKIPPED: the folder for tests is on no single drive")
+	}
+	if a.lane != b.lane {
+		t.Error("two paths of one drive, and each has a lane of its own")
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	for range 2 {
+		start := time.Now()
+		one, two := a.Begin(ctx, 1<<20), b.Begin(ctx, 1<<20)
+		a.Begin(ctx, bulkLength)() // is not held up
+		three := a.Begin(ctx, 1<<20)
+		if d := time.Since(start); d < awayMost {
+			t.Errorf("a third began after %v, and none had ended", d)
+		}
+		for _, end := range []func(){one, two, three} {
+			end()
+		}
+		for end := time.Now().Add(10 * time.Second); len(a.lane.one) > 0; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("all have ended, and %d hold a place", len(a.lane.one))
+			}
+		}
+	}
+	one, two := a.Begin(ctx, 1<<20), a.Begin(ctx, 1<<20)
+	cancel()
+	a.Begin(ctx, 1<<20)()
+	one()
+	two()
+	(*Away)(nil).Begin(ctx, 1<<20)()
 }
 
 // Partitions and what lies on one drive by way of others count as that drive; arrays, rotating drives and what the
@@ -111,13 +150,13 @@ func TestOnlyDrive(t *testing.T) {
 func TestLaneSeesLoops(t *testing.T) {
 	d, l := tempDisk(t, 1<<20), startLoop(t)
 	defer d.Close()
-	d.bulk = newLane()
+	d.bulk = newLane(1, bulkDepth-1)
 	v := l.pages(t, make([]byte, BlockSize))
 	l.do(t, func(r *ring.Loop, op *ring.Op) { d.WriteV(r, op, v, 0) })
 	if d.bulk.used.Load() == 0 {
 		t.Error("a write of a loop was not seen")
 	}
-	d.bulk = newLane()
+	d.bulk = newLane(1, bulkDepth-1)
 	l.do(t, func(r *ring.Loop, op *ring.Op) { d.ReadV(r, op, v, 0) })
 	if d.bulk.used.Load() == 0 {
 		t.Error("a read of a loop was not seen")

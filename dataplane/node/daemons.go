@@ -17,6 +17,7 @@ import (
 	"vstor/asd/client"
 	"vstor/asd/proto"
 	"vstor/dataplane/config"
+	"vstor/dataplane/dio"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
 	"vstor/dataplane/supervise"
@@ -155,6 +156,7 @@ func (n *Node) superviseASD(d *drive, exe, run string) {
 func (n *Node) reachASD(d *drive, sock string, secret []byte) error {
 	o := client.Options{ID: d.id, UUID: n.ident.asdUUID(int(d.id)), Deployment: n.ident.UUID, Secret: secret,
 		Network: "unix", Addr: sock, Name: "router", ShortCircuit: n.shortCircuit(),
+		Away:    dio.AwayTo(filepath.Join(d.path, "data")),
 		OnState: func(up bool, err error) { n.asdState(d.id, up, err) }, Log: n.log}
 	var err error
 	if d.remote, err = client.New(o); err != nil || !n.cfg.AllowFaults {
