@@ -14,8 +14,9 @@ import (
 )
 
 // Put keeps a fragment: durable when it returns nil. The same key with the same content again is no error. p.Buf is
-// used until Put returns and stays as it is; the payload goes out from where it lies. Errors: Full, Refused,
-// IO, Invalid, Corrupt (the payload does not match p.Sums), Unreachable, Canceled, Closed.
+// used until Put returns and stays as it is; the payload goes out from where it lies. A large one waits for its place
+// among those that write the same drive (dio.Away). Errors: Full, Refused, IO, Invalid, Corrupt (the payload does not
+// match p.Sums), Unreachable, Canceled, Closed.
 func (a *ASD) Put(ctx context.Context, p *layout.FragPut) error {
 	if n := len(p.Buf) - layout.FragHeaderSize; n <= 0 || n%ids.BlockSize != 0 || layout.Regions(n) != len(p.Sums) ||
 		len(p.Sums) > proto.RegionsMax || len(p.Desc) > proto.DescMax {
@@ -23,6 +24,9 @@ func (a *ASD) Put(ctx context.Context, p *layout.FragPut) error {
 			"asd %d: put %v: %d bytes with %d sums and a descriptor of %d bytes; whole blocks "+
 				"with a sum for each 64 KiB, at most %d of them, and at most %d bytes would be right",
 			a.opts.ID, p.Key, n, len(p.Sums), len(p.Desc), proto.RegionsMax, proto.DescMax)
+	}
+	if !a.up.Load() {
+		return about(p.Key, a.downError()) // no reason to wait for a place
 	}
 	defer a.opts.Away.Begin(ctx, len(p.Buf))()
 	for {

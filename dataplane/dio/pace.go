@@ -27,7 +27,7 @@ const (
 	bulkDepth  = 4        // bulk writes under way on a drive that no loop uses
 	// A loop that began nothing for so long does not use the drive. It is more than bulkDepth of them take, so that one
 	// which waits for an IO behind them still does.
-	loopsUse = 25 * time.Millisecond
+	loopsUse = 50 * time.Millisecond
 )
 
 // lane is the bulk writing of one drive.
@@ -42,7 +42,7 @@ func newLane(always, more int) *lane {
 	return &lane{turn: make(chan struct{}, 1), one: make(chan struct{}, always), more: make(chan struct{}, more)}
 }
 
-// lanes has a lane for each drive of which ever a file was opened, by its folder in sysfs; they are few.
+// lanes has a lane of each kind for each drive of which ever a file was opened, by its folder in sysfs; they are few.
 var lanes struct {
 	sync.Mutex
 	of map[string]*lane

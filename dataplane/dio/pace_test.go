@@ -74,7 +74,11 @@ func TestBulkLane(t *testing.T) {
 // gives up its place.
 func TestAway(t *testing.T) {
 	dir := t.TempDir()
-	a, b := AwayTo(filepath.Join(dir, "not yet/data")), AwayTo(dir)
+	file := filepath.Join(dir, "data")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a, b := AwayTo(file), AwayTo(dir)
 	if a == nil {
 		t.Skip("SKIPPED: the folder for tests is on no single drive")
 	}
@@ -85,7 +89,7 @@ func TestAway(t *testing.T) {
 	for range 2 {
 		start := time.Now()
 		one, two := a.Begin(ctx, 1<<20), b.Begin(ctx, 1<<20)
-		a.Begin(ctx, bulkLength)() // is not held up
+		a.Begin(ctx, awayLength)() // is not held up
 		three := a.Begin(ctx, 1<<20)
 		if d := time.Since(start); d < awayMost {
 			t.Errorf("a third began after %v, and none had ended", d)
@@ -99,12 +103,19 @@ func TestAway(t *testing.T) {
 			}
 		}
 	}
-	one, two := a.Begin(ctx, 1<<20), a.Begin(ctx, 1<<20)
-	cancel()
-	a.Begin(ctx, 1<<20)()
-	one()
-	two()
 	(*Away)(nil).Begin(ctx, 1<<20)()
+
+	l := newLane(2, 0)
+	l.enter(ctx, 1<<20)
+	l.enter(ctx, 1<<20)
+	gone := make(chan bool, 2)
+	for range 2 { // one that is next, and one behind it
+		go func() { gone <- l.enter(ctx, 1<<20) == nil }()
+	}
+	cancel()
+	if !<-gone || !<-gone {
+		t.Error("one whose time is over began")
+	}
 }
 
 // Partitions and what lies on one drive by way of others count as that drive; arrays, rotating drives and what the

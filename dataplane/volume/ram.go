@@ -17,8 +17,7 @@ func (v *Volume) keepRAM() {
 // dropCoded drops the pages of entries of a batch whose seal has done with them. That frees pages as the end of a SCO
 // does, and is progress as that is.
 func (v *Volume) dropCoded(b *overlay.Batch, entries []uint32) {
-	if n := v.ov.EvictEntries(b, entries); n > 0 {
-		v.Stats.Evicted.Add(uint64(n))
+	if v.ov.EvictEntries(b, entries) > 0 {
 		v.keeper.progress = v.loop.Now()
 	}
 }
