@@ -1,8 +1,8 @@
 package volume
 
 import (
-	"math/rand/v2"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
