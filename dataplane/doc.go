@@ -25,6 +25,7 @@
 // under a lease where the fragment lies (short-circuit):
 //
 //	WRITE   proxy -> asd/client, blocking half -> socket -> asd/server's loop -> asd/store
+//	        two large ones at a time for each drive                    dio.Away
 //	READ    pracc -> asd/client, loop half     -> the drive, on the own ring
 //	                             else          -> socket -> asd/server's loop -> the drive, and back
 //

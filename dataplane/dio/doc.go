@@ -8,5 +8,6 @@
 //	Mem     the same in memory; knows what would survive a power loss, and what might
 //	Faulty  wraps a File and does to it what drives do on bad days
 //
-// All of them pass the same suite.
+// All of them pass the same suite. Large writes make room for loops on the same drive: pace.go in one process, Away
+// for those of others.
 package dio

@@ -29,7 +29,7 @@ import (
 	"vstor/pracc"
 )
 
-// sealers is how many SCOs are under way at once: one is coded while the other waits for its drives.
+// sealers is how many SCOs are coded at once: one is, while the other waits for its drives.
 const sealers = 2
 
 // Options start a Node.

@@ -12,10 +12,9 @@ import (
 	"vstor/bench/nbdc"
 )
 
-// Drives that are full refuse writes with a clear error, still read, and give space back when blocks are
-// trimmed, again and again.
-func TestFullAndBack(t *testing.T) {
-	t.Parallel()
+// soonFull is a deployment on small drives, with a vDisk "v" that they cannot hold.
+func soonFull(t *testing.T) (*deployment, *nbdc.Conn) {
+	t.Helper()
 	d := newDeployment(t, "--asd-size", "128M", "--journal", "64M", "--sco-size", "4M", "--stall-timeout", "6s")
 	d.start()
 	d.vstor("vdisk", "create", "v", "--size", "4G")
@@ -23,6 +22,14 @@ func TestFullAndBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return d, c
+}
+
+// Drives that are full refuse writes with a clear error, still read, and give space back when blocks are
+// trimmed, again and again.
+func TestFullAndBack(t *testing.T) {
+	t.Parallel()
+	d, c := soonFull(t)
 	defer c.Close()
 	for round := range 2 {
 		n := fillUp(t, c, byte(round+1))
@@ -223,13 +230,7 @@ func TestTrimBesideFullDrives(t *testing.T) {
 // away nothing that was written after them, also across a crash.
 func TestTrimOldWhileFull(t *testing.T) {
 	t.Parallel()
-	d := newDeployment(t, "--asd-size", "128M", "--journal", "64M", "--sco-size", "4M", "--stall-timeout", "6s")
-	d.start()
-	d.vstor("vdisk", "create", "v", "--size", "4G")
-	c, err := d.dial("v")()
-	if err != nil {
-		t.Fatal(err)
-	}
+	d, c := soonFull(t)
 	defer c.Close()
 	n := fillUp(t, c, 1)
 	used := d.status().UsedBytes
@@ -257,7 +258,8 @@ func TestTrimOldWhileFull(t *testing.T) {
 	}
 	d.kill()
 	d.start()
-	if c, err = d.dial("v")(); err != nil {
+	c, err := d.dial("v")()
+	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
