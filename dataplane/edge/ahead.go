@@ -25,10 +25,9 @@ const (
 
 // aheads are the ranges of a Disk that are being read ahead.
 type aheads struct {
-	free    *ahead
-	flying  int
-	closing bool
-	closed  func()
+	free   *ahead
+	flying int
+	closed func()
 }
 
 // ahead is one of them. It is used again, with its memory.
@@ -62,7 +61,7 @@ func (d *Disk) noticed(x *io) {
 // readAhead brings n blocks from addr on into the cache, then more behind them.
 func (d *Disk) readAhead(addr ids.BlockAddr, n, more int) {
 	end := ids.BlockAddr(ids.Blocks(d.driver.Size()))
-	if d.cache == nil || d.aheads.closing || d.aheads.flying == aheadsMax || addr >= end {
+	if d.cache == nil || d.closing || d.aheads.flying == aheadsMax || addr >= end {
 		return
 	}
 	a := d.aheads.free
@@ -80,9 +79,9 @@ func (d *Disk) readAhead(addr ids.BlockAddr, n, more int) {
 func (a *ahead) resolve() {
 	a.res.Reset()
 	a.left = 1
-	if !a.d.aheads.closing && a.d.driver.Resolve(a.addr, a.n, &a.res, a) {
+	if !a.d.closing && a.d.driver.Resolve(a.addr, a.n, &a.res, a) {
 		a.fetch()
-	} else if !a.d.aheads.closing {
+	} else if !a.d.closing {
 		return // MapLoaded follows
 	}
 	a.done()
@@ -141,7 +140,7 @@ func (a *ahead) done() {
 	}
 	d.aheads.flying--
 	a.next, d.aheads.free = d.aheads.free, a
-	if a.more > 0 && !d.aheads.closing {
+	if a.more > 0 && !d.closing {
 		n := min(a.more, aheadBlocks)
 		d.readAhead(a.addr+ids.BlockAddr(a.n), n, a.more-n)
 	}
@@ -157,9 +156,11 @@ func (s *aheads) finish() {
 }
 
 // Close ends what the Disk does by itself, and then calls done, if it is not nil, on the loop. What is being read ahead
-// may hang with its drive: who must not wait for that gives no done. No request is under way, and none comes.
+// may hang with its drive: who must not wait for that gives no done. No request comes any more. One that is still under
+// way, as with a drive that hangs while the process is to end, asks driver and fetcher for nothing more, and ends with
+// Closed if it needed to.
 func (d *Disk) Close(done func()) {
-	d.aheads.closing = true
+	d.closing = true
 	d.aheads.closed = done
 	d.aheads.finish()
 }

@@ -76,6 +76,7 @@ type Disk struct {
 	scans  scans // questions about extents that wait
 	aheads aheads
 
+	closing bool
 	leased  Leased // nil: the driver is in this process
 	leaving leaving
 

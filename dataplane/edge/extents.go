@@ -91,6 +91,10 @@ func (d *Disk) scanWaiting() {
 // scan asks the driver about what is left of the range, and waits for what it must wait for.
 func (x *io) scan() {
 	s := &x.d.scans
+	if x.d.closing {
+		x.scanLoaded(errs.Closed)
+		return
+	}
 	got, ok := x.d.driver.Extents(x.at, x.n, x.blind, &x.r.Extents, &s.left, x)
 	x.at += ids.BlockAddr(got)
 	x.n -= got

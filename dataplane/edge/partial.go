@@ -39,9 +39,7 @@ func (x *io) readEdge() {
 // edgeRead takes the page of a partial block that was read, or gives up.
 func (x *io) edgeRead() {
 	if x.r.Err != errs.OK {
-		x.dropEdges()
-		x.d.pool.ReleaseVec(&x.r.Data)
-		x.end()
+		x.giveUp()
 		return
 	}
 	page := buf.Zero
@@ -67,6 +65,13 @@ func (pr *pieceRead) page() buf.Page {
 	page := v.Segs[0].Page
 	v.Reset()
 	return page
+}
+
+// giveUp ends a mutation before it changed anything.
+func (x *io) giveUp() {
+	x.dropEdges()
+	x.d.pool.ReleaseVec(&x.r.Data)
+	x.end()
 }
 
 func (x *io) dropEdges() {

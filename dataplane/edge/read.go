@@ -20,12 +20,21 @@ func (x *io) startRead() {
 	x.resolve()
 }
 
-// RingDone is the deferred end of a read that needed no drive, or of a request over no block at all, or the
-// begin of a question.
+// endClosed ends a request that needs more of a Disk that closes: not inside the call, which may go through lists
+// that its end changes.
+func (x *io) endClosed() {
+	x.r.Err = errs.Closed
+	x.d.loop.Defer(&x.op, 0)
+}
+
+// RingDone is the deferred end of a read that needed no drive, or of a request over no block at all, or of one that
+// came too late, or the begin of a question.
 func (x *io) RingDone(*ring.Op, int32) {
 	switch {
 	case x.count == 0:
 		x.finish()
+	case x.r.Err == errs.Closed && x.r.Op != block.Read:
+		x.giveUp()
 	case x.r.Op == block.Extents:
 		x.scanNow()
 	default:
@@ -63,6 +72,10 @@ func (x *io) MapLoaded(k errs.Kind) {
 // resolve looks the range up and starts a read for every piece that needs one.
 func (x *io) resolve() {
 	x.res.Reset()
+	if x.d.closing {
+		x.endClosed()
+		return
+	}
 	if !x.d.driver.Resolve(x.at, x.n, &x.res, x) {
 		return
 	}
@@ -188,6 +201,9 @@ func (x *io) readDone() {
 		}
 		x.resolve()
 		return
+	}
+	if x.rmw && x.d.closing && x.r.Err == errs.OK {
+		x.r.Err = errs.Closed // what was read is not merged any more
 	}
 	if x.r.Err != errs.OK {
 		x.dropPieces()

@@ -10,6 +10,10 @@ import (
 
 // start begins an admitted mutation: nothing that overlaps it is in its way any more.
 func (x *io) start() {
+	if x.d.closing {
+		x.endClosed()
+		return
+	}
 	if x.rmw {
 		x.readEdge()
 		return
@@ -67,9 +71,12 @@ func (x *io) MutationDone(m *block.Mutation) {
 		return
 	}
 	if x.r.Flags&block.FUA != 0 && !x.synced && x.r.Err == errs.OK && x.r.Op != block.Flush {
-		x.synced = true
-		x.mutate(&x.mut[0], block.Sync)
-		return
+		if !x.d.closing {
+			x.synced = true
+			x.mutate(&x.mut[0], block.Sync)
+			return
+		}
+		x.r.Err = errs.Closed // it is written, which was not all that was asked
 	}
 	x.end()
 }
