@@ -12,7 +12,6 @@ import (
 	"vstor/dataplane/dio"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
-	"vstor/dataplane/layout"
 	"vstor/dataplane/meta"
 	"vstor/dataplane/proxy"
 	"vstor/dataplane/volume/pagemap"
@@ -69,7 +68,7 @@ type checker struct {
 	n    *Node // for paths and options; it does not run
 	rep  *FsckReport
 	asds []*checkedASD
-	bad  map[objectKey][]layout.FragKey // fragments found rotten
+	bad  map[objectKey][]located // fragments found damaged
 
 	store    meta.Store // nil until opened
 	metaGone error      // why the metadata store is to be made anew
@@ -105,7 +104,7 @@ func Fsck(ctx context.Context, o FsckOptions) (*FsckReport, error) {
 		o.Host = RealHost{}
 	}
 	rep := &FsckReport{Dir: o.Config.Dir, Findings: []string{}, ASDs: []FsckASD{}, VDisks: []FsckVDisk{}}
-	c := &checker{o: o, rep: rep, bad: map[objectKey][]layout.FragKey{}}
+	c := &checker{o: o, rep: rep, bad: map[objectKey][]located{}}
 	c.n = &Node{cfg: o.Config, host: o.Host, log: slog.New(slog.NewTextHandler(io.Discard, nil))}
 	if err := c.n.endLeftovers(); err != nil {
 		return rep, err
@@ -126,6 +125,7 @@ func Fsck(ctx context.Context, o FsckOptions) (*FsckReport, error) {
 		return c.rep, err
 	}
 	if !o.Manifests && (!o.Repair || len(c.bad) == 0) {
+		c.findDamaged()
 		return c.rep, nil
 	}
 	return c.rep, c.checkManifests(ctx)
@@ -187,9 +187,8 @@ func (c *checker) checkASD(ctx context.Context, a *checkedASD) error {
 			c.find("the index of ASD %d contradicts itself: %s; `vstor asd rebuild-index %d` makes a new one", a.id, p, a.id)
 		}
 		for _, k := range r.Corrupt {
-			c.find("fragment %v on ASD %d is damaged", k, a.id)
 			o := objectKey{k.Namespace, k.SCO}
-			c.bad[o] = append(c.bad[o], k)
+			c.bad[o] = append(c.bad[o], located{k, a.id})
 		}
 	}
 	c.rep.ASDs = append(c.rep.ASDs, row)

@@ -19,6 +19,20 @@ import (
 
 // checkManifests plans, reports and repairs.
 func (c *checker) checkManifests(ctx context.Context) error {
+	c.close = append(c.close, c.closeStore)
+	p, err := c.planManifests(ctx)
+	if err == nil {
+		c.bad = p.bad
+	}
+	c.findDamaged()
+	if err != nil || !c.o.Repair {
+		return err
+	}
+	return c.apply(ctx, p)
+}
+
+// planManifests opens what a plan takes, and makes it.
+func (c *checker) planManifests(ctx context.Context) (*fsckPlan, error) {
 	fs, dir := c.n.host.FS(), c.n.cfg.Dir
 	var err error
 	c.maps, err = pagemap.OpenDB(filepath.Join(dir, "router", "map"), pagemap.DBOptions{FS: fs, ReadOnly: true})
@@ -28,13 +42,12 @@ func (c *checker) checkManifests(ctx context.Context) error {
 	case errs.Corrupt, errs.Absent:
 		c.mapsErr = err
 	default:
-		return err
+		return nil, err
 	}
 	c.copy, c.copyErr = readRegistryCopy(fs, dir)
 	if errs.Of(c.copyErr) == errs.Corrupt {
 		c.find("%v; the next start makes it again", c.copyErr)
 	}
-	c.close = append(c.close, c.closeStore)
 	place := filepath.Join(dir, "meta")
 	if _, err = fs.Stat(place); err != nil {
 		err = errs.Wrap(errs.Absent, err, "there is no metadata store in %s", place) // and none is made
@@ -43,14 +56,15 @@ func (c *checker) checkManifests(ctx context.Context) error {
 	}
 	if err != nil {
 		if k := errs.Of(err); k != errs.Absent && k != errs.Corrupt {
-			return err
+			return nil, err
 		}
 		if err := c.begin(err); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if !c.o.Manifests && c.metaGone != nil {
-		return errs.Wrap(errs.Of(c.metaGone), c.metaGone, "`vstor fsck --manifests --repair` makes the metadata store again")
+		return nil, errs.Wrap(errs.Of(c.metaGone), c.metaGone,
+			"`vstor fsck --manifests --repair` makes the metadata store again")
 	}
 	before := *c.rep
 	p, err := c.plan(ctx)
@@ -62,7 +76,7 @@ func (c *checker) checkManifests(ctx context.Context) error {
 		}
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, s := range p.spaces {
 		c.rep.VDisks = append(c.rep.VDisks, s.row)
@@ -70,10 +84,7 @@ func (c *checker) checkManifests(ctx context.Context) error {
 	for _, r := range p.add {
 		c.find("the metadata store does not know vDisk %s; %s does", r.Name, registryFile)
 	}
-	if !c.o.Repair {
-		return nil
-	}
-	return c.apply(ctx, p)
+	return p, nil
 }
 
 // begin goes on without the metadata store, as if it were empty.
@@ -270,8 +281,12 @@ func (c *checker) writeSpace(ctx context.Context, s *spacePlan) error {
 }
 
 // mark marks fragments missing; the next start writes them again.
-func (c *checker) mark(ctx context.Context, lists map[objectKey][]layout.FragKey, keep bool) error {
-	for o, keys := range lists {
+func (c *checker) mark(ctx context.Context, lists map[objectKey][]located, keep bool) error {
+	for o, list := range lists {
+		keys := make([]layout.FragKey, len(list))
+		for i, l := range list {
+			keys[i] = l.key
+		}
 		n, err := c.px.MarkMissing(ctx, o.ns, o.sco, keys, keep)
 		if k := errs.Of(err); err != nil && k != errs.Absent && k != errs.Corrupt {
 			return err

@@ -8,7 +8,6 @@ import (
 
 	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
-	"vstor/dataplane/layout"
 	"vstor/dataplane/proxy"
 	"vstor/dataplane/volume/pagemap"
 )
@@ -20,7 +19,8 @@ type fsckPlan struct {
 	gone    []record     // removed ones, likewise: what they left is to go, but for foreign ones
 	next    ids.VolumeID // to be given out next; 0: what the metadata store says, which is
 	known   ids.VolumeID
-	lacking map[objectKey][]layout.FragKey
+	bad     map[objectKey][]located // damaged ones that somebody needs
+	lacking map[objectKey][]located
 	marks   int // fragments in it
 	more    int // lacking fragments beyond lackingMax, which the audit of the next start marks
 }
@@ -49,7 +49,7 @@ const margin = 1 << 20
 
 // plan goes through all namespaces in order. It changes nothing.
 func (c *checker) plan(ctx context.Context) (*fsckPlan, error) {
-	p := &fsckPlan{lacking: map[objectKey][]layout.FragKey{}}
+	p := &fsckPlan{bad: map[objectKey][]located{}, lacking: map[objectKey][]located{}}
 	alive, gone, err := c.planRegistry(ctx, p)
 	if err != nil {
 		return nil, err
@@ -174,6 +174,7 @@ func (c *checker) planStray(ctx context.Context, p *fsckPlan, ns ids.NamespaceID
 		if ns >= max(p.next, p.known) {
 			p.next = min(ns, math.MaxUint64-margin-1) + 1 + margin
 		}
+		c.planAllDamage(p, ns)
 		c.find("%d fragments are of namespace %d, and there is no vDisk of that number; they are left alone", n, ns)
 	}
 	return nil
@@ -183,7 +184,8 @@ func (c *checker) planStray(ctx context.Context, p *fsckPlan, ns ids.NamespaceID
 type space struct {
 	*spacePlan
 	rec     *proxy.Records
-	lacks   []lack
+	lacks   []located
+	damaged []located    // of whole manifests
 	orphans []ids.SCONum // objects on ASDs without a whole manifest
 	// orphaned is how many fragments each of them has.
 	orphaned map[ids.SCONum]int
@@ -208,6 +210,7 @@ func (c *checker) planSpace(ctx context.Context, p *fsckPlan, r record, census *
 	var found bool
 	if h.ckpt, h.mapped, found, err = c.survey(r.ID); err != nil {
 		s.verdict = &verdict{}
+		c.planAllDamage(p, r.ID)
 		s.block(c, "its map cannot be read, and without it nobody knows what was committed: %v", err)
 		return nil
 	}
@@ -230,6 +233,7 @@ func (c *checker) planSpace(ctx context.Context, p *fsckPlan, r record, census *
 	c.judge(s)
 	c.planLast(s, h)
 	c.planLacks(p, s)
+	c.planDamage(p, s)
 	return nil
 }
 
@@ -368,19 +372,14 @@ func (c *checker) compare(ctx context.Context, s *space, sco ids.SCONum, held []
 	if err != nil {
 		return c.fromMeta(err)
 	}
+	s.damaged = append(s.damaged, c.namedDamage(m)...)
 	lacking, beside := proxy.Compare(m, held, asked)
 	s.row.Leftover += beside
 	s.row.Missing += len(m.Missing())
 	for _, k := range lacking {
-		s.lacks = append(s.lacks, lack{k, m.Target(int(k.Chunk), int(k.Frag)).ASD})
+		s.lacks = append(s.lacks, located{k, m.Target(int(k.Chunk), int(k.Frag)).ASD})
 	}
 	return nil
-}
-
-// lack is a fragment that its ASD does not have.
-type lack struct {
-	key layout.FragKey
-	asd ids.ASDID
 }
 
 // planLacks plans to mark what ASDs lack of objects that stay.
@@ -400,7 +399,7 @@ func (c *checker) planLacks(p *fsckPlan, s *space) {
 			continue
 		}
 		o := objectKey{s.ID, l.key.SCO}
-		p.lacking[o] = append(p.lacking[o], l.key)
+		p.lacking[o] = append(p.lacking[o], l)
 	}
 }
 

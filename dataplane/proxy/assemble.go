@@ -145,6 +145,14 @@ func (c *Census) sums(ctx context.Context, m *layout.Manifest, chunk int, put []
 	return nil
 }
 
+// Names reports whether a manifest counts on a fragment that an ASD holds: names it, on that ASD and no other, and as
+// present.
+func Names(m *layout.Manifest, k layout.FragKey, on ids.ASDID) bool {
+	c, f, n := int(k.Chunk), int(k.Frag), m.Policy.N()
+	return f < n && c*n+f < len(m.Frags) && m.FragKey(c, f) == k && m.Target(c, f) == layout.ASDTarget(on) &&
+		m.Present(c, f)
+}
+
 // Compare holds a committed manifest against the fragments that ASDs hold of its object. It returns those that the
 // manifest calls present on one of the ASDs asked, and that are not there as it says; and how many fragments
 // are there that the manifest does not name.
