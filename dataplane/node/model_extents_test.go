@@ -68,10 +68,10 @@ func (s *blockStates) note(o *op, b int64, power bool) {
 	}
 	now := o.state(b, last)
 	switch {
-	case o.acked && power:
+	case o.sure() && power:
 		s.maybe[b] = append(s.maybe[b], last, now)
 		s.now[b] = now
-	case o.acked:
+	case o.sure():
 		s.now[b], s.maybe[b] = now, nil
 	default:
 		s.maybe[b] = append(s.maybe[b], now)

@@ -152,26 +152,46 @@ func (m *model) hook(step string) {
 // op is one operation under way.
 type op struct {
 	req   block.Request
-	data  []byte // of a write
-	m     *model
-	acked bool // before the machine died
+	data  []byte   // of a write
+	host  *memHost // that it was given to
+	d     *vdisk
 	done  chan struct{}
+	ended bool // before the machine was copied; req.Err, data and acked are the loop's until then
+	acked bool // before the machine died
 }
+
+// wait waits for the end of an operation, or of its machine: one that found its drives gone may wait for them as long
+// as it is patient.
+func (o *op) wait() {
+	select {
+	case <-o.done:
+		o.ended = true
+	case <-o.host.frozen.over:
+		select {
+		case <-o.done:
+			o.ended = true
+		default:
+		}
+	}
+}
+
+// sure reports whether the operation was acknowledged before the machine died.
+func (o *op) sure() bool { return o.ended && o.acked }
 
 func (o *op) Completed(r *block.Request) {
 	if r.Op == block.Read {
 		o.data = o.data[:0]
 		for _, s := range r.Data.Segs {
-			o.data = append(o.data, o.m.d.rig.pool.SegBytes(s)...)
+			o.data = append(o.data, o.d.rig.pool.SegBytes(s)...)
 		}
-		o.m.d.rig.pool.ReleaseVec(&r.Data)
+		o.d.rig.pool.ReleaseVec(&r.Data)
 	}
-	o.acked = r.Err == errs.OK && !o.m.host.frozen.Load()
+	o.acked = r.Err == errs.OK && !o.host.frozen.Load()
 	close(o.done)
 }
 
 func (m *model) submit(o *op) {
-	o.m, o.done = m, make(chan struct{})
+	o.host, o.d, o.done = m.host, m.d, make(chan struct{})
 	o.req.Done = o
 	ok := m.d.rig.loop.Call(func() {
 		if o.req.Op == block.Write {
@@ -273,10 +293,10 @@ func (m *model) note(ops []*op) {
 			now := o.apply(b, last)
 			m.states.note(o, b, m.power)
 			switch {
-			case o.acked && m.power:
+			case o.sure() && m.power:
 				m.maybe[b] = append(append(m.maybe[b], last...), now...)
 				copy(m.flat[b*4096:], now)
-			case o.acked:
+			case o.sure():
 				copy(m.flat[b*4096:], now)
 				m.maybe[b] = nil
 			default:
@@ -295,8 +315,8 @@ func (m *model) round() {
 		m.submit(o)
 	}
 	for _, o := range ops {
-		<-o.done
-		if o.req.Err != errs.OK && !o.refused() && !m.host.frozen.Load() {
+		o.wait()
+		if !m.host.frozen.Load() && o.req.Err != errs.OK && !o.refused() {
 			m.fatalf("operation %d at %d+%d failed: %v", o.req.Op, o.req.Off, o.req.Len, o.req.Err)
 		}
 	}
@@ -313,8 +333,8 @@ func (m *model) round() {
 func (m *model) flush() {
 	o := &op{req: block.Request{Op: block.Flush}}
 	m.submit(o)
-	<-o.done
-	if o.acked {
+	o.wait()
+	if o.sure() {
 		clear(m.maybe)
 		clear(m.states.maybe)
 	}
@@ -492,7 +512,7 @@ func (m *model) checkSome() {
 	n := min(1+m.rng.Int64N(128<<10), m.size-off)
 	o := &op{req: block.Request{Op: block.Read, Off: off, Len: uint32(n)}}
 	m.submit(o)
-	<-o.done
+	o.wait()
 	if m.host.frozen.Load() {
 		return
 	}
