@@ -48,7 +48,8 @@ type Options struct {
 	InFlight  int           // requests that are unanswered; the router may allow fewer
 	BackOff   time.Duration // between attempts to connect, at most
 	Link      link.Options
-	Clock     func() int64 // nil: the boot-time clock
+	Clock     func() int64 // as of the call; nil: the boot-time clock
+	PassClock func() int64 // the same as of some moment of the loop's pass; nil: Clock, or the boot-time clock
 	Log       *slog.Logger
 }
 
@@ -65,6 +66,13 @@ func (o *Options) EnsureDefaults() {
 	}
 	if o.BackOff == 0 {
 		o.BackOff = time.Second
+	}
+	switch {
+	case o.PassClock != nil:
+	case o.Clock == nil:
+		o.PassClock = o.Loop.BootNow
+	default:
+		o.PassClock = o.Clock
 	}
 	if o.Clock == nil {
 		o.Clock = o.Loop.BootFresh

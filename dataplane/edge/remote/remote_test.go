@@ -71,6 +71,36 @@ func TestLeaseRunsOutUnderARead(t *testing.T) {
 	}
 }
 
+// The clock is read anew when reads leave, not when they come; and a pass whose time lags behind answers nothing under
+// a lease that has run out.
+func TestReadsLookAtTheClockAsTheyLeave(t *testing.T) {
+	w := newWorld(t)
+	fresh, opened := 0, w.clock()
+	e, err := w.open('a', func(o *Options) {
+		o.Clock = func() int64 { fresh++; return w.clock() }
+		o.PassClock = func() int64 { return opened }
+	})
+	must(t, err)
+	e.do(block.Write, 0, 64, 1)
+	e.know(0, 64, 1)
+	e.loop.Call(func() {
+		before := fresh
+		var res block.Resolution
+		for range 32 {
+			res.Reset()
+			e.r.Resolve(0, 8, &res, nil)
+		}
+		if fresh != before || res.Pieces[0].Kind != block.Stored {
+			t.Errorf("32 look-ups read the clock %d times, and found %v", fresh-before, res.Pieces[0].Kind)
+		}
+	})
+	w.forward.Add(int64(21 * time.Second))
+	e.reads(0, 8, 1)
+	if e.disk.Stats.LeaseLost.Load() != 1 {
+		t.Error("a read left under a lease that had run out")
+	}
+}
+
 func TestOpenRefused(t *testing.T) {
 	w := newWorld(t)
 	a := w.mustOpen('a')
