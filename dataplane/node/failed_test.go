@@ -26,7 +26,7 @@ func twoDisks(t *testing.T) (v, w *model) {
 		o := &op{req: block.Request{Op: block.Write, Off: off, Len: 128 << 10}, data: make([]byte, 128<<10)}
 		fill(o.data, v.rng)
 		v.submit(o)
-		<-o.done
+		o.wait()
 		v.note([]*op{o})
 	}
 	v.d.rig.loop.Call(v.d.vol.Seal)

@@ -34,7 +34,7 @@ func newCached(t *testing.T) *model {
 		o := &op{req: block.Request{Op: block.Write, Off: off, Len: 128 << 10}, data: make([]byte, 128<<10)}
 		fill(o.data, m.rng)
 		m.submit(o)
-		<-o.done
+		o.wait()
 		m.note([]*op{o})
 	}
 	m.d.rig.loop.Call(m.d.vol.Seal)

@@ -44,7 +44,7 @@ type FsckASD struct {
 	Problem   string    `json:"problem,omitempty"` // why it does not open
 	Fragments int       `json:"fragments"`
 	Bytes     int64     `json:"bytes"`
-	Corrupt   int       `json:"corrupt"` // fragments; only with Data
+	Corrupt   int       `json:"corrupt"` // fragments, whether anything counts on them or not; only with Data
 	Lacking   int       `json:"lacking"` // fragments that manifests say it has; only with Manifests
 }
 
@@ -121,12 +121,10 @@ func Fsck(ctx context.Context, o FsckOptions) (*FsckReport, error) {
 			c.close[i]()
 		}
 	}()
-	if err := c.checkASDs(ctx); err != nil {
+	err = c.checkASDs(ctx)
+	if err != nil || !o.Manifests && (!o.Repair || len(c.bad) == 0) {
+		c.findDamaged(c.bad)
 		return c.rep, err
-	}
-	if !o.Manifests && (!o.Repair || len(c.bad) == 0) {
-		c.findDamaged()
-		return c.rep, nil
 	}
 	return c.rep, c.checkManifests(ctx)
 }

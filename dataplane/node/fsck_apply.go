@@ -21,12 +21,13 @@ import (
 func (c *checker) checkManifests(ctx context.Context) error {
 	c.close = append(c.close, c.closeStore)
 	p, err := c.planManifests(ctx)
-	if err == nil {
-		c.bad = p.bad
-	}
-	c.findDamaged()
-	if err != nil || !c.o.Repair {
+	if err != nil {
+		c.findDamaged(c.bad)
 		return err
+	}
+	c.findDamaged(p.bad)
+	if !c.o.Repair {
+		return nil
 	}
 	return c.apply(ctx, p)
 }
@@ -215,7 +216,7 @@ func (c *checker) write(ctx context.Context, p *fsckPlan) error {
 	if err := c.mark(ctx, p.lacking, false); err != nil {
 		return err
 	}
-	if err := c.mark(ctx, c.bad, true); err != nil {
+	if err := c.mark(ctx, p.bad, true); err != nil {
 		return err
 	}
 	return c.writeRegistry(ctx, p)

@@ -2,6 +2,7 @@ package node
 
 import (
 	"cmp"
+	"context"
 	"slices"
 
 	"vstor/dataplane/ids"
@@ -19,17 +20,26 @@ type located struct {
 // of manifests that are made again or cannot be. The others go anyway, and are no fault: a power cut in the midst of
 // a delete may leave one whose header is half overwritten, and until a start deletes it again it looks like any
 // other damage.
-func (c *checker) planDamage(p *fsckPlan, s *space) {
+func (c *checker) planDamage(ctx context.Context, p *fsckPlan, s *space) error {
+	if s.blocked != "" {
+		c.planAllDamage(p, s.ID)
+		return nil
+	}
 	for _, l := range s.damaged {
 		if _, dropped := slices.BinarySearch(s.verdict.drop, l.key.SCO); !dropped {
 			p.damage(l)
 		}
 	}
 	for _, r := range s.verdict.restore {
-		for _, l := range c.bad[objectKey{s.ID, r.SCO}] {
-			if l.key.Put == r.Put {
-				p.damage(l)
-			}
+		if c.bad[objectKey{s.ID, r.SCO}] == nil {
+			continue
+		}
+		m, err := assemble(ctx, c.census(), s.ID, r.SCO, r.Put)
+		if err != nil {
+			return err
+		}
+		for _, l := range c.namedDamage(m) {
+			p.damage(l)
 		}
 	}
 	for _, lost := range s.verdict.lost {
@@ -37,6 +47,7 @@ func (c *checker) planDamage(p *fsckPlan, s *space) {
 			p.damage(l)
 		}
 	}
+	return nil
 }
 
 // planAllDamage is planDamage where nobody knows what is needed.
@@ -64,9 +75,9 @@ func (c *checker) namedDamage(m *layout.Manifest) (out []located) {
 }
 
 // findDamaged notes the fragments that are damaged.
-func (c *checker) findDamaged() {
+func (c *checker) findDamaged(bad map[objectKey][]located) {
 	var all []located
-	for _, list := range c.bad {
+	for _, list := range bad {
 		all = append(all, list...)
 	}
 	slices.SortFunc(all, func(a, b located) int {

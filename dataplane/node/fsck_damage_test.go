@@ -72,7 +72,7 @@ func (m *model) objects() map[objectKey]bool {
 	return out
 }
 
-// tear zeroes the end of the headers of fragments that an ASD's index knows, at most so many.
+// tear zeroes the end of the headers of live fragments on an ASD's drive, at most so many.
 func (m *model) tear(asd, most int, which func(layout.FragKey) bool) (torn int) {
 	g := m.host.files[filepath.Join("/d", "asd-"+string(rune('0'+asd)), "data")]
 	p, err := buf.AlignedBytes(4096)

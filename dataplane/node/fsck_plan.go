@@ -233,8 +233,7 @@ func (c *checker) planSpace(ctx context.Context, p *fsckPlan, r record, census *
 	c.judge(s)
 	c.planLast(s, h)
 	c.planLacks(p, s)
-	c.planDamage(p, s)
-	return nil
+	return c.planDamage(ctx, p, s)
 }
 
 func (c *checker) survey(id ids.VolumeID) (pagemap.Checkpoint, []pagemap.Kept, bool, error) {

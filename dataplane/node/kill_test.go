@@ -20,7 +20,7 @@ func TestKillIsNoFault(t *testing.T) {
 	o := &op{req: block.Request{Op: block.Write, Len: 256 << 10}, data: make([]byte, 256<<10)} // a SCO of one chunk
 	fill(o.data, m.rng)
 	m.submit(o)
-	<-o.done
+	o.wait()
 	m.note([]*op{o})
 	m.d.rig.loop.Call(m.d.vol.Seal)
 	for m.n.proxy.Counters().FragsWritten < 5 { // good enough

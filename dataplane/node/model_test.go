@@ -156,7 +156,7 @@ type op struct {
 	host  *memHost // that it was given to
 	d     *vdisk
 	done  chan struct{}
-	ended bool // before the machine was copied; req.Err, data and acked are the loop's until then
+	ended bool // wait saw its end; req.Err, data and acked are the loop's until then
 	acked bool // before the machine died
 }
 
@@ -284,6 +284,9 @@ func (m *model) note(ops []*op) {
 	for _, o := range ops {
 		if !o.changes() {
 			continue
+		}
+		if !o.ended && !o.host.frozen.Load() {
+			m.t.Fatal("BUG: nobody waited for an operation that is noted")
 		}
 		for b := o.req.Off / 4096; b*4096 < o.req.Off+int64(o.req.Len); b++ {
 			last := m.flat[b*4096 : b*4096+4096]

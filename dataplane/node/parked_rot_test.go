@@ -68,7 +68,7 @@ func TestParkedRot(t *testing.T) {
 	again := &op{req: block.Request{Op: block.Write, Off: rotten * 4096, Len: 4096}, data: make([]byte, 4096)}
 	fill(again.data, v.rng)
 	v.submit(again)
-	<-again.done
+	again.wait()
 	v.note([]*op{again})
 	v.check()
 	w.check()
