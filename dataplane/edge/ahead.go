@@ -60,8 +60,11 @@ func (d *Disk) noticed(x *io) {
 
 // readAhead brings n blocks from addr on into the cache, then more behind them.
 func (d *Disk) readAhead(addr ids.BlockAddr, n, more int) {
+	if d.cache == nil || d.closing || d.aheads.flying == aheadsMax {
+		return
+	}
 	end := ids.BlockAddr(ids.Blocks(d.driver.Size()))
-	if d.cache == nil || d.closing || d.aheads.flying == aheadsMax || addr >= end {
+	if addr >= end {
 		return
 	}
 	a := d.aheads.free

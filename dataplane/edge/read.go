@@ -196,7 +196,7 @@ func (x *io) readDone() {
 		x.d.Stats.Retries.Add(1)
 		x.dropPieces()
 		x.r.Err = errs.OK
-		if x.d.leased != nil {
+		if x.d.leased != nil && !x.d.closing {
 			x.d.leased.Distrust(x.at, x.n)
 		}
 		x.resolve()

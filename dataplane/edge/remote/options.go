@@ -67,12 +67,11 @@ func (o *Options) EnsureDefaults() {
 	if o.BackOff == 0 {
 		o.BackOff = time.Second
 	}
-	switch {
-	case o.PassClock != nil:
-	case o.Clock == nil:
-		o.PassClock = o.Loop.BootNow
-	default:
+	if o.PassClock == nil {
 		o.PassClock = o.Clock
+	}
+	if o.PassClock == nil {
+		o.PassClock = o.Loop.BootNow
 	}
 	if o.Clock == nil {
 		o.Clock = o.Loop.BootFresh
