@@ -34,6 +34,9 @@ type MutationDone interface {
 	MutationDone(*Mutation)
 }
 
+// Owner is told once that it may go on, or why not. On the loop, never from inside the call that it waits for.
+type Owner interface{ Owned(errs.Kind) }
+
 // PieceKind says which rung of the read ladder holds a Piece.
 type PieceKind uint8
 

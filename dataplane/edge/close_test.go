@@ -44,11 +44,32 @@ func (c *closable) Extents(addr ids.BlockAddr, n int, blind bool, out *[]block.E
 	return c.fakeDriver.Extents(addr, n, blind, out, left, l)
 }
 
+func (c *closable) Warm(addr ids.BlockAddr, n int, l block.Loaded) {
+	c.count()
+	c.fakeDriver.Warm(addr, n, l)
+}
+
+// closableLease is one whose lease ends with it.
+type closableLease struct{ *closable }
+
+func (c closableLease) Holds() bool                 { return !c.closed }
+func (c closableLease) Distrust(ids.BlockAddr, int) { c.count() }
+func (c closableLease) Disown()                     {}
+
+func (c closableLease) Own(who block.Owner) bool {
+	c.count()
+	if c.rng.IntN(2) == 0 {
+		return true
+	}
+	c.later(func() { who.Owned([]errs.Kind{errs.OK, errs.Closed}[c.rng.IntN(2)]) })
+	return false
+}
+
 // Requests that are under way when the Disk is closed end, each once, with all pages given back, and nothing is asked
 // of driver and fetcher any more: they close next.
 func TestCloseWithRequestsUnderWay(t *testing.T) {
 	refused := 0
-	for seed := uint64(0); seed < 200; seed += 2 {
+	for seed := range uint64(120) {
 		r := newRig(t, seed)
 		rng := rand.New(rand.NewPCG(seed, 98))
 		flat, st := make([]byte, r.drv.size), newStates(r.drv.size)
@@ -56,15 +77,27 @@ func TestCloseWithRequestsUnderWay(t *testing.T) {
 			r.round(rng, flat, st)
 		}
 		c := &closable{fakeDriver: r.drv}
-		r.disk.driver, r.disk.fetch = c, c
+		r.loop.Call(func() {
+			r.disk.driver = c
+			if r.cache != nil {
+				r.cache.below = c
+			} else {
+				r.disk.fetch = c
+			}
+			if seed%3 == 0 {
+				r.disk.leased = closableLease{c}
+			}
+		})
 		done := make(chan struct{}, 64)
 		var ops []*one
 		for range 32 {
 			o := randomMutation(rng, flat)
-			switch rng.IntN(4) {
-			case 0:
+			switch rng.IntN(8) {
+			case 0, 1:
 				o.req.Op, o.req.Flags = block.Read, 0
-			case 1:
+			case 2:
+				o.req.Op, o.req.Flags = block.Cache, 0
+			case 3:
 				o = askExtents(rng, r.drv.size, done)
 			}
 			o.req.Done = waiter{done}
@@ -86,6 +119,7 @@ func TestCloseWithRequestsUnderWay(t *testing.T) {
 		for range ops {
 			<-done
 		}
+		time.Sleep(time.Millisecond) // for what ends twice, and for what is still read ahead
 		r.loop.Call(func() {
 			for _, o := range ops {
 				switch o.req.Err {
@@ -96,6 +130,9 @@ func TestCloseWithRequestsUnderWay(t *testing.T) {
 				default:
 					t.Errorf("seed %d: op %d ended with %v", seed, o.req.Op, o.req.Err)
 				}
+			}
+			if len(done) > 0 {
+				t.Errorf("seed %d: requests ended twice", seed)
 			}
 			if c.late > 0 {
 				t.Errorf("seed %d: after the close %d things were asked of driver and fetcher", seed, c.late)

@@ -38,6 +38,9 @@ type Leased interface {
 	Holds() bool
 	// Distrust says that reading where n blocks from addr on were said to lie failed.
 	Distrust(addr ids.BlockAddr, n int)
+	// Own reports whether nobody else changes the vDisk from now to Disown; if not so yet, the Owner is told later.
+	Own(block.Owner) bool
+	Disown()
 }
 
 // Fetcher reads blocks out of objects: PRACC, or a Cache in front of it. It may exchange the pages in Dst for
@@ -162,6 +165,7 @@ type io struct {
 	mut    [3]block.Mutation
 	sums   []uint32
 	rmw    bool        // holds its range from read to end
+	owns   bool        // the vDisk, of a Leased driver
 	old    [2]buf.Page // content of the partial blocks at its ends, before the write
 	olds   int         // how many of them were read
 	synced bool        // the FUA sync was started

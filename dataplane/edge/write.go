@@ -14,11 +14,26 @@ func (x *io) start() {
 		x.endClosed()
 		return
 	}
-	if x.rmw {
+	switch {
+	case !x.rmw:
+		x.apply()
+	case x.d.leased == nil:
 		x.readEdge()
+	case x.d.leased.Own(x):
+		x.owns = true
+		x.readEdge()
+	}
+}
+
+// Owned goes on with a partial write that nobody else is in the way of (block.Owner).
+func (x *io) Owned(k errs.Kind) {
+	if k != errs.OK {
+		x.r.Err = k
+		x.giveUp()
 		return
 	}
-	x.apply()
+	x.owns = true
+	x.readEdge()
 }
 
 // apply hands the request's whole blocks to the driver.
@@ -88,6 +103,10 @@ func (x *io) end() {
 		return
 	}
 	d := x.d
+	if x.owns {
+		x.owns = false
+		d.leased.Disown()
+	}
 	d.order.leave(x)
 	x.finish()
 	d.order.admitWaiting()

@@ -174,6 +174,7 @@ func (r *Remote) sendNext() {
 		case r.state == replaying:
 			r.state = up
 			r.atRest() // asked to while it was away
+			r.ownSoon()
 			continue
 		case r.state == up:
 			c = r.waiting.head
@@ -189,7 +190,7 @@ func (r *Remote) sendNext() {
 // mayChange: a passive opener asks to become exclusive before its first change is sent.
 func (r *Remote) mayChange(c *call) bool {
 	switch {
-	case !c.changes() || r.mode == proto.Exclusive && !r.yielding:
+	case !c.changes() || r.mode == proto.Exclusive && (!r.yielding || r.owners > 0):
 		return true
 	case !r.yielding:
 		r.acquire()

@@ -60,7 +60,8 @@ func (r *Remote) pushed(h *wire.Header, body []byte) link.Verdict {
 	return link.Skip
 }
 
-// atRest gives the vDisk up, if it is to be, once all changes that were sent are acknowledged.
+// atRest gives the vDisk up, if it is to be, once all changes that were sent are acknowledged and no partial write is
+// under way.
 func (r *Remote) atRest() {
 	switch {
 	case r.outChanges > 0 || r.replay.n > 0 || r.state != up:
@@ -68,7 +69,7 @@ func (r *Remote) atRest() {
 	case r.closing:
 		r.sendControl(&r.closer, nil)
 		return
-	case !r.yielding:
+	case !r.yielding || r.owners > 0:
 		return
 	}
 	r.opt.Log.Info("the vDisk is given up to another edge", "vdisk", r.opt.VDisk)
@@ -77,6 +78,7 @@ func (r *Remote) atRest() {
 	r.mode, r.wish, r.session = proto.Passive, proto.Passive, 0
 	r.replyPush(proto.TYield, r.yieldID)
 	r.sendNext()
+	r.ownSoon()
 }
 
 // drop is an object of which nothing may be kept any more.

@@ -51,6 +51,9 @@ type Remote struct {
 	acked    ids.Seq // highest sequence of an acknowledgement
 	yielding bool
 	yieldID  uint64
+	owners   int      // partial writes under way
+	owning   []owning // those that wait, oldest first
+	owned    ring.Timer
 	fenced   error
 
 	open, renewal, acquiring, closer, report, rot control
@@ -139,7 +142,7 @@ func (r *Remote) begin() {
 	r.anchor.Done = (*anchor)(r)
 	r.token = r.loop.Hold(&r.anchor)
 	r.life = r.opt.Cache.newLife()
-	r.tick.Fire, r.cut.Fire, r.dropping.Fire = r.look, r.cutOff, r.dropSome
+	r.tick.Fire, r.cut.Fire, r.dropping.Fire, r.owned.Fire = r.look, r.cutOff, r.dropSome, r.ownNext
 	for i, c := range r.controls() {
 		c.r, c.ID, c.Done = r, controlBit|uint64(i), c
 	}
@@ -264,6 +267,8 @@ func (r *Remote) isOpen(m *proto.Opened, sent int64) {
 	}
 	r.settle(nil)
 	r.sendNext()
+	// At once, as with the changes: who is asked to yield as soon as it has the vDisk would never get anything done.
+	r.ownNext()
 }
 
 // notOpened: who asks for the first time is told; who was there before is over if another has been, and else tries on.
@@ -294,6 +299,7 @@ func (r *Remote) notAcquired(why error) {
 		}
 		c = next
 	}
+	r.failOwning(errs.Refused, r.loop.Now())
 	r.sendNext()
 }
 
@@ -339,6 +345,7 @@ func (r *Remote) failAll(k errs.Kind) {
 			r.failed(c, k)
 		}
 	}
+	r.failOwning(k, r.loop.Now())
 	r.Stats.Waiting.Set(0)
 }
 
@@ -393,6 +400,7 @@ func (r *Remote) stall(now int64) {
 			c = next
 		}
 	}
+	r.failOwning(errs.IO, old)
 }
 
 // Ended: the connection is of no use any more (link.Handler). Its frames and pages come back before Closed.

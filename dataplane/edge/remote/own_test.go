@@ -1,0 +1,130 @@
+package remote
+
+import (
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"vstor/dataplane/block"
+	"vstor/dataplane/edge/proto"
+	"vstor/dataplane/errs"
+)
+
+const sector = 512
+
+// part starts a write of one sector of a block.
+func (e *host) part(addr, no int, fill byte) *request {
+	q := &request{Request: block.Request{Op: block.Write, Off: int64(addr)*4096 + int64(no)*sector, Len: sector}, e: e,
+		done: make(chan struct{})}
+	q.Done = q
+	e.loop.PostFunc(func() {
+		if !e.pool.Alloc(&q.Data, 1) {
+			panic("no pages")
+		}
+		b := e.pool.SegBytes(q.Data.Segs[0])[no*sector:][:sector]
+		for i := range b {
+			b[i] = fill
+		}
+		e.disk.Submit(&q.Request)
+	})
+	return q
+}
+
+// Whoever is asked to yield while it reads what a partial write leaves as it is yields when that is written, and not
+// before: the write would undo what the other writes meanwhile.
+func TestYieldWaitsForAPartialWrite(t *testing.T) {
+	w := newWorld(t)
+	a := w.mustOpen('a')
+	a.do(block.Write, 0, 8, 1)
+	a.know(0, 8, 1)
+	b, err := w.open('b', func(o *Options) { o.Mode = proto.Passive })
+	must(t, err)
+	a.loop.Call(func() { a.hold = true })
+	part := a.part(0, 3, 9)
+	w.eventually("nothing is read", func() bool { return a.on(func() bool { return len(a.ends) > 0 }) })
+	whole := b.start(block.Write, 0, 1, 2)
+	w.eventually("nobody is asked to yield", func() bool {
+		return a.on(func() bool { return a.r.yielding || a.r.mode != proto.Exclusive })
+	})
+	behind := a.part(4, 0, 7) // begins when the vDisk is back
+	for range 20 {
+		a.do(block.Write, 6, 1, 3) // goes on
+	}
+	select {
+	case <-whole.done:
+		t.Error("the vDisk was given up in the midst of a partial write")
+	default:
+	}
+	a.loop.Call(func() { a.hold = false; a.loop.AtPassEnd(&a.hook) })
+	for i, q := range []*request{part, whole, behind} {
+		if k := q.wait(); k != errs.OK {
+			t.Error(i, k)
+		}
+	}
+	b.reads(0, 1, 2)
+	b.reads(6, 1, 3)
+}
+
+// Two edges write sectors of the same blocks, each its own ones, and take the vDisk from one another all the time:
+// what is acknowledged stays.
+func TestPartialWritesOfTwoEdges(t *testing.T) {
+	w := newWorld(t)
+	a := w.mustOpen('a')
+	const blocks = 4
+	a.do(block.Write, 0, blocks, 0)
+	b, err := w.open('b', func(o *Options) { o.Mode = proto.Passive })
+	must(t, err)
+	var want [blocks * 8]byte
+	var both sync.WaitGroup
+	for i, e := range []*host{a, b} {
+		both.Go(func() {
+			rng := rand.New(rand.NewPCG(uint64(i), 6))
+			for n := range 150 {
+				at, no := rng.IntN(blocks), 2*rng.IntN(4)+i
+				if k := e.part(at, no, byte(n+1)).wait(); k != errs.OK {
+					t.Errorf("a write of edge %d: %v", i, k)
+					return
+				}
+				want[at*8+no] = byte(n + 1)
+			}
+		})
+	}
+	both.Wait()
+	got := b.do(block.Read, 0, blocks, 0).data
+	for i, v := range want {
+		if got[i*sector] != v || got[(i+1)*sector-1] != v {
+			t.Errorf("sector %d of block %d is %d, and %d was acknowledged", i%8, i/8, got[i*sector], v)
+		}
+	}
+}
+
+// Partial writes that wait for a vDisk end when it is lost or shut.
+func TestPartialWritesThatMayNotBegin(t *testing.T) {
+	w := newWorld(t)
+	a := w.mustOpen('a')
+	a.do(block.Write, 0, 8, 1)
+	a.know(0, 8, 1)
+	b, err := w.open('b', func(o *Options) { o.Mode = proto.Passive })
+	must(t, err)
+	a.loop.Call(func() { a.hold = true })
+	part := a.part(0, 3, 9)
+	w.eventually("nothing is read", func() bool { return a.on(func() bool { return len(a.ends) > 0 }) })
+	first, second := b.part(0, 0, 2), b.part(1, 0, 2)
+	w.eventually("nobody is asked to yield", func() bool { return a.on(func() bool { return a.r.yielding }) })
+	b.r.Shut()
+	for _, q := range []*request{first, second} {
+		select {
+		case <-q.done:
+			if q.Err != errs.Closed {
+				t.Error(q.Err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("it does not end")
+		}
+	}
+	a.loop.Call(func() { a.hold = false; a.loop.AtPassEnd(&a.hook) })
+	if k := part.wait(); k != errs.OK {
+		t.Error(k)
+	}
+}
