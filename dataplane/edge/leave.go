@@ -7,8 +7,8 @@ import "vstor/dataplane/ring"
 // resolved, does not do: the process may have been stopped since, and somebody else may own the vDisk and have
 // changed it.
 //
-// A partial write needs no second look: it owns the vDisk until it has ended, and what it read goes into a change, which
-// its driver refuses if the vDisk was taken over.
+// A partial write needs no second look: it owns the vDisk until it has ended, and what it read goes into a change,
+// which its driver refuses if the vDisk was taken over.
 type leaving struct {
 	first, last *io // linked by next
 	hook        ring.Hook

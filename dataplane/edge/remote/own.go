@@ -6,10 +6,11 @@ import (
 	"vstor/dataplane/errs"
 )
 
-// A write of part of a block reads what is there, merges and writes it back. Two edges have a vDisk open while a machine
-// moves from one to the other, and the one that holds it yields between two changes: between that read and that write
-// too, and then the write would undo what the other has written meanwhile. A passive one that reads first and asks for
-// the vDisk with its write is the same. So a partial write owns the vDisk from before its read to its end:
+// A write of part of a block reads what is there, merges and writes it back. Two edges have a vDisk open while a
+// machine moves from one to the other, and the one that holds it yields between two changes: between that read and
+// that write too, and then the write would undo what the other has written meanwhile. A passive one that reads first
+// and asks for the vDisk with its write is the same. So a partial write owns the vDisk from before its read to its
+// end:
 //
 //	it begins     once this edge is exclusive and not asked to yield
 //	meanwhile     the edge does not yield, and goes on with all changes: its own may stand behind others in line
