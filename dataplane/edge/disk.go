@@ -38,7 +38,8 @@ type Leased interface {
 	Holds() bool
 	// Distrust says that reading where n blocks from addr on were said to lie failed.
 	Distrust(addr ids.BlockAddr, n int)
-	// Own reports whether nobody else changes the vDisk from now to Disown; if not so yet, the Owner is told later.
+	// Own reports whether no other edge gets the vDisk from now on, unless it takes it over; if that must wait, the
+	// Owner is told later, once. Disown ends it: once for each Own that said so and each Owner that was told OK.
 	Own(block.Owner) bool
 	Disown()
 }

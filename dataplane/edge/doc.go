@@ -6,7 +6,8 @@
 //	        fresh pages and verified
 //	        the reply is a scatter list over pages wherever they lie; unaligned edges are cut off the list
 //	write   checksum each block where it lies, hand the pages to the Volume Driver
-//	        a write that covers part of a block first reads the rest of it (order.go says what it waits for)
+//	        a write that covers part of a block first reads the rest of it (order.go says what it waits for), and
+//	        until it has ended no other edge gets the vDisk
 //	zeroes  a range of whole blocks is one record; trims ignore partial blocks, zeros are merged into them
 //	extents what is allocated, asked of the Volume Driver in turns of bounded length
 //	cache   the map of a range is brought into memory, and the first of its blocks into the cache

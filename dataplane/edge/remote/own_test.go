@@ -31,18 +31,26 @@ func (e *host) part(addr, no int, fill byte) *request {
 	return q
 }
 
+// amidPartialWrite opens the vDisk twice; a, which holds it, reads block 0 to write sector 3 of it, until resume.
+func (w *world) amidPartialWrite() (a, b *host, part *request) {
+	a = w.mustOpen('a')
+	a.do(block.Write, 0, 8, 1)
+	a.know(0, 8, 1)
+	b, err := w.open('b', func(o *Options) { o.Mode = proto.Passive })
+	must(w.t, err)
+	a.loop.Call(func() { a.hold = true })
+	part = a.part(0, 3, 9)
+	w.eventually("nothing is read", func() bool { return a.on(func() bool { return len(a.ends) > 0 }) })
+	return a, b, part
+}
+
+func (e *host) resume() { e.loop.Call(func() { e.hold = false; e.loop.AtPassEnd(&e.hook) }) }
+
 // Whoever is asked to yield while it reads what a partial write leaves as it is yields when that is written, and not
 // before: the write would undo what the other writes meanwhile.
 func TestYieldWaitsForAPartialWrite(t *testing.T) {
 	w := newWorld(t)
-	a := w.mustOpen('a')
-	a.do(block.Write, 0, 8, 1)
-	a.know(0, 8, 1)
-	b, err := w.open('b', func(o *Options) { o.Mode = proto.Passive })
-	must(t, err)
-	a.loop.Call(func() { a.hold = true })
-	part := a.part(0, 3, 9)
-	w.eventually("nothing is read", func() bool { return a.on(func() bool { return len(a.ends) > 0 }) })
+	a, b, part := w.amidPartialWrite()
 	whole := b.start(block.Write, 0, 1, 2)
 	w.eventually("nobody is asked to yield", func() bool {
 		return a.on(func() bool { return a.r.yielding || a.r.mode != proto.Exclusive })
@@ -56,7 +64,7 @@ func TestYieldWaitsForAPartialWrite(t *testing.T) {
 		t.Error("the vDisk was given up in the midst of a partial write")
 	default:
 	}
-	a.loop.Call(func() { a.hold = false; a.loop.AtPassEnd(&a.hook) })
+	a.resume()
 	for i, q := range []*request{part, whole, behind} {
 		if k := q.wait(); k != errs.OK {
 			t.Error(i, k)
@@ -102,14 +110,7 @@ func TestPartialWritesOfTwoEdges(t *testing.T) {
 // Partial writes that wait for a vDisk end when it is lost or shut.
 func TestPartialWritesThatMayNotBegin(t *testing.T) {
 	w := newWorld(t)
-	a := w.mustOpen('a')
-	a.do(block.Write, 0, 8, 1)
-	a.know(0, 8, 1)
-	b, err := w.open('b', func(o *Options) { o.Mode = proto.Passive })
-	must(t, err)
-	a.loop.Call(func() { a.hold = true })
-	part := a.part(0, 3, 9)
-	w.eventually("nothing is read", func() bool { return a.on(func() bool { return len(a.ends) > 0 }) })
+	a, b, part := w.amidPartialWrite()
 	first, second := b.part(0, 0, 2), b.part(1, 0, 2)
 	w.eventually("nobody is asked to yield", func() bool { return a.on(func() bool { return a.r.yielding }) })
 	b.r.Shut()
@@ -123,7 +124,7 @@ func TestPartialWritesThatMayNotBegin(t *testing.T) {
 			t.Fatal("it does not end")
 		}
 	}
-	a.loop.Call(func() { a.hold = false; a.loop.AtPassEnd(&a.hook) })
+	a.resume()
 	if k := part.wait(); k != errs.OK {
 		t.Error(k)
 	}
