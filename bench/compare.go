@@ -172,10 +172,8 @@ func doubts(a, b *Report) (out []string) {
 	differ("another qemu", a.Machine.Qemu, b.Machine.Qemu)
 	differ("another volume", units.HumanSize(a.VolumeBytes), units.HumanSize(b.VolumeBytes))
 	differ("another journal", units.HumanSize(a.JournalBytes), units.HumanSize(b.JournalBytes))
-	differ("quick", fmt.Sprint(a.Quick), fmt.Sprint(b.Quick))
-	differ("profiled", fmt.Sprint(a.Profiled), fmt.Sprint(b.Profiled))
 	for i, r := range []*Report{a, b} {
-		if s := r.disturbance(); s != "" {
+		for _, s := range r.warnings() {
 			out = append(out, fmt.Sprintf("the %s run: %s", []string{"first", "second"}[i], s))
 		}
 	}

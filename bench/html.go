@@ -20,10 +20,8 @@ func (r *Report) HTML() []byte {
 		title, pageStyle)
 	fmt.Fprintf(&b, "<h1>%s</h1>\n<p>%s</p>\n", title,
 		strings.Replace(html.EscapeString(r.tally()), "MISSED:", "<b class=\"bad\">MISSED:</b>", 1))
-	for _, warning := range []string{r.disturbance(), r.quickly(), r.slowly()} {
-		if warning != "" {
-			fmt.Fprintf(&b, "<p class=\"warn\">%s</p>\n", html.EscapeString(warning))
-		}
+	for _, warning := range r.warnings() {
+		fmt.Fprintf(&b, "<p class=\"warn\">%s</p>\n", html.EscapeString(warning))
 	}
 	b.WriteString("<table class=\"facts\">\n")
 	for _, f := range r.facts() {
@@ -55,20 +53,6 @@ func (r *Report) HTML() []byte {
 	}
 	b.WriteString("</ul></body></html>\n")
 	return b.Bytes()
-}
-
-func (r *Report) quickly() string {
-	if r.Quick {
-		return "A quick run: its cells are too short for its ratios to mean much."
-	}
-	return ""
-}
-
-func (r *Report) slowly() string {
-	if r.Profiled {
-		return "Profiles were taken meanwhile, which takes time: its figures are too low."
-	}
-	return ""
 }
 
 // ratioSection is all ratios, in one plot where more is better and in one where less is.

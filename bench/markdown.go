@@ -58,11 +58,8 @@ func replaceFile(path string, b []byte) error {
 func (r *Report) markdown(b *bytes.Buffer) {
 	fmt.Fprintf(b, "# Benchmarks\n\nMedians of %d rounds of one run; ratios are to the figure of `%s` in the same run "+
 		"unless the goal names another.\n", r.Rounds, qemu)
-	if r.Quick {
-		b.WriteString("**A quick run: its cells are too short for its ratios to mean much.**\n")
-	}
-	if r.Profiled {
-		b.WriteString("**Profiles were taken meanwhile, which takes time: its figures are too low.**\n")
+	for _, s := range r.caveats() {
+		fmt.Fprintf(b, "**%s**\n", s)
 	}
 	b.WriteString("\n| | |\n|---|---|\n")
 	for _, f := range r.facts() {

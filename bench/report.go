@@ -17,7 +17,9 @@ type Report struct {
 	Quick   bool    `json:"quick"`
 	// Profiled says that profiles were taken meanwhile.
 	Profiled bool `json:"profiled,omitempty"`
-	Rounds   int  `json:"rounds"`
+	// Planned is how many cells a run that was broken off would have had; 0: it is whole.
+	Planned int `json:"planned_cells,omitempty"`
+	Rounds  int `json:"rounds"`
 	// MinJournals is how many journals' worth a sustained write must write for its figure to count.
 	MinJournals  float64 `json:"min_journals"`
 	VolumeBytes  int64   `json:"volume_bytes"`

@@ -141,3 +141,38 @@ func TestBenchstatLines(t *testing.T) {
 		}
 	}
 }
+
+// A run that is broken off keeps its cells, says everywhere that it is not whole, and replaces no whole run.
+func TestSalvage(t *testing.T) {
+	dir := t.TempDir()
+	opt := &Options{JSON: filepath.Join(dir, "run.json"), HTML: filepath.Join(dir, "run.html"),
+		Markdown: filepath.Join(dir, "B.md")}
+	var out bytes.Buffer
+	if err := new(Report).salvage(opt, &out); err != nil || out.Len() > 0 {
+		t.Fatalf("of nothing: %v, %s", err, out.String())
+	}
+	r := sampleRun()
+	r.Planned = 99
+	if err := r.salvage(opt, &out); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{opt.JSON, opt.HTML, opt.Markdown} {
+		if _, err := os.Stat(path); err == nil {
+			t.Errorf("%s was written", path)
+		}
+	}
+	const says = "Broken off after 12 of 99 cells"
+	page, _ := os.ReadFile(filepath.Join(dir, "run-cut.html"))
+	if !strings.Contains(out.String(), says) || !strings.Contains(out.String(), "run-cut.json") ||
+		!strings.Contains(string(page), says) {
+		t.Errorf("it does not say so: %s", out.String())
+	}
+	stored, err := Load(filepath.Join(dir, "run-cut.json"))
+	if err != nil || len(stored.Cells) != 12 {
+		t.Fatalf("%+v, %v", stored, err)
+	}
+	c, err := Compare(stored, sampleRun())
+	if err != nil || len(c.Doubts) != 1 || !strings.Contains(c.Doubts[0], "the first run: "+says) {
+		t.Errorf("compared without a doubt: %+v, %v", c, err)
+	}
+}

@@ -21,7 +21,8 @@ import (
 // spareSpace is left free on the file system, in bytes.
 const spareSpace = 1 << 30
 
-// Run measures and reports to out. It needs fio and qemu-nbd on the PATH.
+// Run measures and reports to out. It needs fio and qemu-nbd on the PATH. If it fails, or ctx ends, it reports what it
+// has until then, see salvage.
 func Run(ctx context.Context, opt Options, out io.Writer) error {
 	opt.Defaults()
 	if err := check(&opt); err != nil {
@@ -51,7 +52,10 @@ func Run(ctx context.Context, opt Options, out io.Writer) error {
 	b.progress = newProgress(out)
 	defer b.progress.tick()()
 	if err := b.all(ctx); err != nil {
-		return err
+		if ctx.Err() != nil { // what the signal did to fio is no news
+			err = errs.New(errs.Canceled, "the bench was broken off")
+		}
+		return errors.Join(err, b.report.salvage(&opt, out))
 	}
 	return b.report.publish(&opt, out)
 }
@@ -97,6 +101,7 @@ func (b *bench) all(ctx context.Context) error {
 		left += b.opt.cost(s)
 	}
 	b.progress.plan(len(steps), left)
+	b.report.Planned = len(steps)
 	round := -1
 	for _, s := range steps {
 		if s.round != round {
@@ -109,6 +114,7 @@ func (b *bench) all(ctx context.Context) error {
 			return fmt.Errorf("%s on %s: %w", s.job.Name, s.target, err)
 		}
 	}
+	b.report.Planned = 0
 	return nil
 }
 

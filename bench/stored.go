@@ -3,6 +3,7 @@ package bench
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -31,6 +32,35 @@ func (r *Report) publish(opt *Options, out io.Writer) error {
 		}
 	}
 	return r.Write(opt.HTML, opt.Markdown)
+}
+
+// salvage keeps what a run had measured when it was broken off, an hour's work perhaps. Its files go beside those that
+// were asked for: those may hold a whole run, which is worth more. The summary, which is what others are shown, is not
+// written at all.
+func (r *Report) salvage(opt *Options, out io.Writer) error {
+	if len(r.Cells) == 0 {
+		return nil
+	}
+	beside := *opt
+	beside.JSON, beside.HTML, beside.Markdown = cutName(opt.JSON), cutName(opt.HTML), ""
+	if err := r.publish(&beside, out); err != nil {
+		return err
+	}
+	for _, path := range []string{beside.JSON, beside.HTML} {
+		if path != "" {
+			fmt.Fprintf(out, "what was measured is in %s\n", path)
+		}
+	}
+	return nil
+}
+
+// cutName is run-cut.json for run.json.
+func cutName(path string) string {
+	if path == "" {
+		return ""
+	}
+	ext := filepath.Ext(path)
+	return strings.TrimSuffix(path, ext) + "-cut" + ext
 }
 
 // Write writes the page and the summary; an empty name: not that one.

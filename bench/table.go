@@ -17,21 +17,42 @@ var tableHead = []string{"job", "", "on", "its", qemu, rawFile, "ratio", "goal",
 
 // headline says where and how it was measured.
 func (r *Report) headline() string {
-	s := fmt.Sprintf("%s, %d cores, Linux %s, %s, %s; %s; %d rounds, volume %s, journal %s", r.Machine.CPU,
+	return fmt.Sprintf("%s, %d cores, Linux %s, %s, %s; %s; %d rounds, volume %s, journal %s", r.Machine.CPU,
 		r.Machine.Cores, r.Machine.Kernel, r.Machine.Fio, r.Machine.Qemu, r.Started.Format(time.DateOnly), r.Rounds,
 		units.HumanSize(r.VolumeBytes), units.HumanSize(r.JournalBytes))
+}
+
+// caveats say what makes all figures of a run worth less than those of a whole and quiet one.
+func (r *Report) caveats() (out []string) {
+	if r.Planned > 0 {
+		out = append(out, fmt.Sprintf("Broken off after %d of %d cells: some figures are the median of fewer rounds, and "+
+			"some are missing.", len(r.Cells), r.Planned))
+	}
 	if r.Quick {
-		s += "; QUICK: its cells are too short to mean much"
+		out = append(out, "A quick run: its cells are too short for its ratios to mean much.")
 	}
 	if r.Profiled {
-		s += "; PROFILED: that took time, its figures are too low"
+		out = append(out, "Profiles were taken meanwhile, which takes time: its figures are too low.")
 	}
-	return s
+	return out
+}
+
+// warnings are the caveats, and that others used the machine.
+func (r *Report) warnings() []string {
+	out := r.caveats()
+	if s := r.disturbance(); s != "" {
+		out = append(out, s)
+	}
+	return out
 }
 
 // Print writes the table of goals and what bears on it.
 func (r *Report) Print(out io.Writer) error {
-	fmt.Fprintf(out, "\n%s\n\n", r.headline())
+	fmt.Fprintf(out, "\n%s\n", r.headline())
+	for _, s := range r.caveats() {
+		fmt.Fprintf(out, "NOTE: %s\n", s)
+	}
+	fmt.Fprintln(out)
 	if err := errors.Join(printTable(out, tableHead, r.table()), printTable(out, hopsHead, r.hops())); err != nil {
 		return err
 	}
