@@ -207,10 +207,7 @@ func (r *Remote) Warm(addr ids.BlockAddr, n int, l block.Loaded) {
 	c.body = (&proto.Range{Addr: c.addr, Count: c.count}).Append(c.body)
 	r.enqueue(c)
 	if r.Holds() {
-		last := groupOf(addr + ids.BlockAddr(c.count-1))
-		for g := groupOf(addr); g <= last && len(r.lookups) < lookupsMax; g++ {
-			r.lookup(g)
-		}
+		r.lookupAll(groupOf(addr), groupOf(addr+ids.BlockAddr(c.count-1))+1)
 	}
 }
 

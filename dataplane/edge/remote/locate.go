@@ -8,9 +8,9 @@ import (
 	"vstor/dataplane/layout"
 )
 
-// Locations are looked up by groups of as many blocks as one answer has, and only because a read missed one: the
-// read itself goes to the router at once, which is one way there and back; to wait for the location and then read would
-// be two. A reader that comes to the next group has the three behind it looked up too.
+// Locations are looked up by groups of as many blocks as one answer has, because a read missed one: the read itself
+// goes to the router at once, which is one way there and back; to wait for the location and then read would be two.
+// For somebody who reads on they are looked up before he comes, see front.
 
 // group is a run of blocks that are looked up together.
 type group uint32
@@ -22,8 +22,6 @@ func groupOf(addr ids.BlockAddr) group { return group(addr / groupBlocks) }
 const (
 	// lookupsMax bounds the look-ups under way.
 	lookupsMax = 32
-	// aheadGroups is how many are looked up beyond the one that is missed by somebody who reads on.
-	aheadGroups = 3
 	// recentMax is of how many groups it is known when they were looked up.
 	recentMax = 256
 )
@@ -96,7 +94,10 @@ func (r *Remote) Resolve(addr ids.BlockAddr, n int, res *block.Resolution, _ blo
 	r.Stats.Zeros.Add(uint64(zeros))
 	r.Stats.Located.Add(uint64(n - asked - zeros))
 	if asked > 0 {
-		r.missed(groupOf(first), groupOf(last))
+		first := groupOf(first)
+		r.lookupAll(first, r.front.missed(first, groupOf(last))+1)
+	} else if from, end := r.front.passed(groupOf(addr + ids.BlockAddr(n-1))); from < end {
+		r.lookAhead(from, end)
 	}
 	return true
 }
@@ -104,14 +105,19 @@ func (r *Remote) Resolve(addr ids.BlockAddr, n int, res *block.Resolution, _ blo
 // Distrust drops what led a read to nothing.
 func (r *Remote) Distrust(addr ids.BlockAddr, n int) { r.invalidate(addr, uint64(n)) }
 
-// missed looks up groups, and those behind them if somebody reads on.
-func (r *Remote) missed(first, last group) {
-	if first == r.ahead+1 || first == r.ahead {
-		last += aheadGroups
-	}
-	for g := first; g <= last && len(r.lookups) < lookupsMax; g++ {
+// lookupAll asks for the locations of the groups [from, end).
+func (r *Remote) lookupAll(from, end group) {
+	for g := from; g < end && len(r.lookups) < lookupsMax; g++ {
 		r.lookup(g)
-		r.ahead = g
+	}
+}
+
+// lookAhead does so for those of which nothing is known.
+func (r *Remote) lookAhead(from, end group) {
+	for g := from; g < end; g++ {
+		if r.opt.Cache.find(r.life, uint32(g)*(groupBlocks>>pageShift)) < 0 {
+			r.lookupAll(g, g+1)
+		}
 	}
 }
 

@@ -75,7 +75,7 @@ type Remote struct {
 	landing    *call   // whose data is being received
 	answer     *call   // of extents, while it is handed over
 	recent     [recentMax]recent
-	ahead      group
+	front      front
 	locs       proto.Locations
 	scratch    buf.Vec
 	drops      []drop
@@ -115,7 +115,7 @@ func Open(ctx context.Context, o Options) (*Remote, error) {
 		return nil, err
 	}
 	r := &Remote{opt: o, loop: o.Loop, pool: o.Loop.Pool(), wish: o.Mode, takeover: o.Takeover,
-		ready: make(chan struct{}), ahead: ^group(0) - 1}
+		ready: make(chan struct{}), front: front{next: ^group(0)}}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	if !r.loop.Call(r.begin) {
 		return nil, errs.New(errs.Closed, "edge: the loop has stopped")

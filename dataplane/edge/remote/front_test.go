@@ -1,0 +1,68 @@
+package remote
+
+import (
+	"testing"
+
+	"vstor/dataplane/block"
+)
+
+// Somebody who reads on misses what he begins with, however many requests he has under way, and nothing later. Who
+// jumps about has nothing looked up but what he misses.
+func TestFront(t *testing.T) {
+	for _, under := range []group{1, 8} {
+		f, known, looked, missed := front{}, map[group]bool{}, []group(nil), 0
+		look := func(from, end group) {
+			for g := from; g < end; g++ {
+				looked = append(looked, g)
+			}
+		}
+		const begin = 5000
+		for g := group(begin); g < begin+100; g++ {
+			if g >= begin+under { // by then the answers have come
+				for _, l := range looked {
+					known[l] = true
+				}
+				looked = looked[:0]
+			}
+			if known[g] {
+				look(f.passed(g))
+				continue
+			}
+			missed++
+			look(g, f.missed(g, g)+1)
+		}
+		if missed > int(under)+1 {
+			t.Errorf("%d requests under way: %d of 100 groups were missed", under, missed)
+		}
+	}
+	f, looked := front{}, 0
+	for g := group(1); g < 1<<30; g = g*3 + 20 {
+		looked += int(f.missed(g, g) - g + 1)
+		if from, end := f.passed(g / 2); from != end {
+			t.Errorf("somebody passes group %d, and [%d, %d) are looked up", g/2, from, end)
+		}
+	}
+	if looked > 20+aheadGroups {
+		t.Errorf("%d look-ups for 18 misses", looked)
+	}
+}
+
+// A whole vDisk is read through, and the router is asked for its first group only.
+func TestReadThrough(t *testing.T) {
+	w := newWorld(t)
+	e := w.mustOpen('a')
+	e.do(block.Write, 0, blocks, 1)
+	e.know(0, 1, 1)
+	e.loop.Call(func() { e.r.forget(); e.r.until = w.clock() + 1e9 })
+	e.reads(0, 1, 1)
+	w.eventually("nothing is looked up ahead", func() bool {
+		return e.on(func() bool { return len(e.r.lookups) == 0 })
+	})
+	asked := e.r.Stats.Asked.Load()
+	for at := 0; at < blocks; at += 64 {
+		e.reads(at, 64, 1)
+	}
+	if n := e.r.Stats.Asked.Load() - asked; n > 0 {
+		t.Errorf("%d blocks came from the router", n)
+	}
+}
