@@ -126,14 +126,15 @@ func TestSyncSharing(t *testing.T) {
 	}
 	r.on(func() { d.land(d.flying[0]) })
 	r.settle()
-	// b came when the first was in flight, but nothing had ended since: it may be carried by the second only.
-	if a.ended != 1 || c.ended != 0 || e.ended != 0 {
-		t.Fatalf("ended %d %d %d: c must wait for an fdatasync that began after its write", a.ended, c.ended, e.ended)
+	// When b came the first was in flight, and nothing had ended since it began.
+	if a.ended != 1 || b.ended != 1 || c.ended != 0 || e.ended != 0 {
+		t.Fatalf("ended %d %d %d %d: c must wait for an fdatasync that began after its write, b need not", a.ended,
+			b.ended, c.ended, e.ended)
 	}
 	r.on(func() { d.land(d.flying[0]) })
 	r.settle()
-	if b.ended != 1 || c.ended != 1 || e.ended != 1 || d.syncs != base+2 || d.peakS != 1 {
-		t.Fatalf("ended %d %d %d after %d fdatasyncs", b.ended, c.ended, e.ended, d.syncs-base)
+	if c.ended != 1 || e.ended != 1 || d.syncs != base+2 || d.peakS != 1 {
+		t.Fatalf("ended %d %d after %d fdatasyncs", c.ended, e.ended, d.syncs-base)
 	}
 	if s := r.sync(); s.ended != 1 || d.syncs != base+2 {
 		t.Fatal("nothing was written since: no fdatasync is needed")

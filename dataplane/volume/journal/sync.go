@@ -52,7 +52,7 @@ func (q *syncList) take() syncList {
 }
 
 // Sync ends s after an fdatasync that began after every entry which had ended before this call, and
-// after s.Entry. At most one fdatasync is in flight and one waits, shared by all. None is needed if
+// after s.Entry. At most one fdatasync is in flight and one waits, shared by all. None more is needed if
 // nothing has ended since the last one began, or if the options say so. Entries that wait for space do
 // not hold it up. Loop only.
 func (j *Journal) Sync(s *Sync) {
@@ -62,11 +62,12 @@ func (j *Journal) Sync(s *Sync) {
 		e.syncs.push(s)
 		return
 	}
+	j.syncs.habit.synced(j.next)
 	j.syncs.add(s)
 }
 
-// syncer shares fdatasyncs. Those who ask while one is in flight cannot use it: it began before. They
-// wait together for the next.
+// syncer shares fdatasyncs. Who asks while one is in flight takes part in it if nothing has ended since it began, else
+// it began too early for him: then all wait together for the next.
 type syncer struct {
 	j       *Journal
 	op      ring.Op
@@ -74,14 +75,22 @@ type syncer struct {
 	flying  syncList
 	busy    bool
 	covers  uint64 // records the one in flight makes durable
+	habit   habit
+	early   ring.Timer
 }
 
 func (y *syncer) init(j *Journal) {
 	y.j = j
 	y.op.Done = y
+	y.habit = habit{since: j.next}
+	y.early.Fire = y.startEarly
 }
 
 func (y *syncer) add(s *Sync) {
+	if y.busy && y.covers == y.j.ended && !s.force {
+		y.flying.push(s)
+		return
+	}
 	y.waiting.push(s)
 	y.j.wake()
 }
@@ -92,11 +101,7 @@ func (y *syncer) start() {
 	j := y.j
 	for !y.busy && y.waiting.head != nil {
 		if y.needed() {
-			y.busy = true
-			y.flying = y.waiting.take()
-			y.covers = j.ended
-			j.counts.Syncs++
-			j.file.Datasync(j.loop, &y.op)
+			y.begin()
 			return
 		}
 		if j.opt.NoSyncNeeded {
@@ -105,6 +110,32 @@ func (y *syncer) start() {
 		for list := y.waiting.take(); list.head != nil; {
 			y.finish(list.pop(), errs.OK)
 		}
+	}
+	if !y.busy && y.expected() {
+		j.loop.After(&y.early, 0)
+	}
+}
+
+func (y *syncer) begin() {
+	y.busy = true
+	y.flying = y.waiting.take()
+	y.covers = y.j.ended
+	y.j.counts.Syncs++
+	y.j.file.Datasync(y.j.loop, &y.op)
+}
+
+// expected reports whether a sync is most likely to be asked for next.
+func (y *syncer) expected() bool {
+	j := y.j
+	return y.habit.expects(j.next) && j.ended+1 == j.next && j.queue.head == nil && y.needed() && j.st == running &&
+		j.failed == nil
+}
+
+// startEarly begins what is expected, in the pass after the one in which the last record was told to have ended: its
+// writer's answer leaves before, and need not wait until the kernel has found a thread for the fdatasync.
+func (y *syncer) startEarly() {
+	if !y.busy && y.expected() {
+		y.begin()
 	}
 }
 

@@ -1,0 +1,92 @@
+package journal
+
+import (
+	"testing"
+
+	"vstor/dataplane/ids"
+)
+
+// Who syncs after each write finds the fdatasync begun, and done, before he asks; who stops doing so pays one too many.
+func TestSyncHabit(t *testing.T) {
+	for _, period := range []ids.Seq{1, 3} {
+		l := startLoop(t, 16<<20)
+		d := create(t, 4, Options{})
+		r := open(t, l, d, Options{MarkAfter: -1}, nil)
+		seq := ids.Seq(0)
+		write := func(n ids.Seq) {
+			r.putEach(1, seq+1, seq+n)
+			seq += n
+		}
+		commit := func() (before, after int) {
+			begun := d.syncs
+			write(period)
+			before = d.syncs - begun
+			if s := r.sync(); s.ended != 1 {
+				t.Fatalf("a sync ended %d times", s.ended)
+			}
+			return before, d.syncs - begun
+		}
+		for range habitsMin + 1 {
+			if before, all := commit(); before != 0 || all != 1 {
+				t.Fatalf("%d fdatasyncs, %d of them before anybody knows of a habit", all, before)
+			}
+		}
+		for range 3 {
+			if before, all := commit(); before != 1 || all != 1 {
+				t.Fatalf("%d fdatasyncs, %d of them before the sync", all, before)
+			}
+		}
+		begun := d.syncs
+		write(10 * period)
+		if d.syncs != begun+1 {
+			t.Errorf("%d fdatasyncs that nobody asked for, want one", d.syncs-begun)
+		}
+		r.sync()
+		begun = d.syncs
+		write(period)
+		if d.syncs != begun {
+			t.Error("one irregular sync is no end of the habit")
+		}
+		r.close()
+	}
+}
+
+// A sync that comes while the expected fdatasync is in flight waits for it and for no other; one behind a further write
+// waits for its own.
+func TestSyncTakesPart(t *testing.T) {
+	l := startLoop(t, 16<<20)
+	d := create(t, 4, Options{})
+	r := open(t, l, d, Options{MarkAfter: -1}, nil)
+	seq := ids.Seq(1)
+	for ; seq <= habitsMin+1; seq++ {
+		r.put(1, seq, seq)
+		r.sync()
+	}
+	begun := d.syncs
+	r.on(func() { d.hold = true })
+	r.put(1, seq, seq)
+	r.on(func() { d.land(d.flying[0]) })
+	r.settle()
+	if len(d.flying) != 1 || !d.flying[0].sync {
+		t.Fatalf("%d operations in flight, and not the fdatasync", len(d.flying))
+	}
+	a := r.sync()
+	r.put(1, seq+1, seq+1)
+	r.on(func() { d.land(d.flying[1]) })
+	r.settle()
+	b := r.sync()
+	if a.ended+b.ended != 0 || d.syncs != begun+1 {
+		t.Fatalf("ended %d, %d with %d fdatasyncs begun and none done", a.ended, b.ended, d.syncs-begun)
+	}
+	r.on(func() { d.land(d.flying[0]) })
+	r.settle()
+	if a.ended != 1 || b.ended != 0 || d.syncs != begun+2 {
+		t.Fatalf("ended %d, %d after the first; %d begun", a.ended, b.ended, d.syncs-begun)
+	}
+	r.on(func() { d.hold = false; d.land(d.flying[0]) })
+	r.settle()
+	if b.ended != 1 {
+		t.Fatal("the second did not end")
+	}
+	r.close()
+}
