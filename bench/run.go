@@ -55,6 +55,9 @@ func Run(ctx context.Context, opt Options, out io.Writer) error {
 		if ctx.Err() != nil { // what the signal did to fio is no news
 			err = errs.New(errs.Canceled, "the bench was broken off")
 		}
+		if !opt.Keep { // a full file system may be what broke it off
+			os.RemoveAll(opt.Work)
+		}
 		return errors.Join(err, b.report.salvage(&opt, out))
 	}
 	return b.report.publish(&opt, out)

@@ -18,20 +18,20 @@ import (
 // be compared; a figure more is no change.
 const format = 1
 
-// publish ends a run: it prints what came out and writes the files that were asked for.
+// publish ends a run: it writes the files that were asked for and prints what came out.
 func (r *Report) publish(opt *Options, out io.Writer) error {
 	r.Format, r.Quick, r.Profiled, r.MinJournals = format, opt.Quick, opt.Profile != "", opt.MinJournals
 	r.Vstor, r.Command = version(), commandLine(os.Args)
 	r.summarize()
-	if err := r.Print(out); err != nil {
-		return errs.Wrap(errs.IO, err, "cannot print the results")
-	}
+	var all []error
 	if opt.JSON != "" {
-		if err := r.save(opt.JSON); err != nil {
-			return err
-		}
+		all = append(all, r.save(opt.JSON))
 	}
-	return r.Write(opt.HTML, opt.Markdown)
+	all = append(all, r.Write(opt.HTML, opt.Markdown))
+	if err := r.Print(out); err != nil { // last: what is printed can be had from the file again
+		all = append(all, errs.Wrap(errs.IO, err, "cannot print the results"))
+	}
+	return errors.Join(all...)
 }
 
 // salvage keeps what a run had measured when it was broken off, an hour's work perhaps. Its files go beside those that
