@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"vstor/dataplane/errs"
+	"vstor/dataplane/ids"
 	"vstor/dataplane/layout"
 	"vstor/dataplane/meta"
 	"vstor/dataplane/proxy"
@@ -204,15 +206,19 @@ func (c *checker) change(made string) error {
 	return syncDir(fs, dir)
 }
 
-// write makes the changes in c.store.
+// write makes the changes in c.store. Nothing of a vDisk that is left as it is is marked either.
 func (c *checker) write(ctx context.Context, p *fsckPlan) error {
+	blocked := map[ids.NamespaceID]bool{}
 	for _, s := range p.spaces {
-		if s.blocked == "" {
-			if err := c.writeSpace(ctx, s); err != nil {
-				return errs.Wrap(errs.Of(err), err, "vDisk %s", s.Name)
-			}
+		if s.blocked != "" {
+			blocked[s.ID] = true
+		} else if err := c.writeSpace(ctx, s); err != nil {
+			return errs.Wrap(errs.Of(err), err, "vDisk %s", s.Name)
 		}
 	}
+	left := func(o objectKey, _ []located) bool { return blocked[o.ns] }
+	maps.DeleteFunc(p.lacking, left)
+	maps.DeleteFunc(p.bad, left)
 	if err := c.mark(ctx, p.lacking, false); err != nil {
 		return err
 	}
