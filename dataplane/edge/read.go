@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"slices"
 	"time"
 
 	"vstor/dataplane/block"
@@ -191,7 +192,7 @@ func (pr *pieceRead) FetchDone(*block.Fetch) {
 // away, or the journal's space reused, between the look-up and the read: then the range is looked up
 // anew, and only what fails again is an error.
 func (x *io) readDone() {
-	if x.r.Err != errs.OK && x.tries < retriesMax && len(x.res.Pieces) > 0 {
+	if x.r.Err != errs.OK && x.tries < retriesMax && x.located() {
 		x.tries++
 		x.d.Stats.Retries.Add(1)
 		x.dropPieces()
@@ -220,6 +221,14 @@ func (x *io) readDone() {
 		x.assemble()
 	}
 	x.finish()
+}
+
+// located reports whether part of a read went by a location, which may have changed. What the driver was asked for it
+// has tried itself, for as long as it may.
+func (x *io) located() bool {
+	return slices.ContainsFunc(x.res.Pieces, func(p block.Piece) bool {
+		return p.Kind == block.Stored || p.Kind == block.Logged
+	})
 }
 
 // dropPieces gives back everything that resolve took.

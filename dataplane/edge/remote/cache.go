@@ -84,6 +84,12 @@ func (c *Cache) find(life, no uint32) int {
 	return -1
 }
 
+// knows reports whether something is known of those blocks.
+func (c *Cache) knows(life, no uint32) bool {
+	i := c.find(life, no)
+	return i >= 0 && c.pages[i].known != 0
+}
+
 // get is where a block lies, if that is known. i is its page, -1 if there is none.
 func (c *Cache) get(i int, addr ids.BlockAddr) (layout.Location, bool) {
 	if i < 0 {

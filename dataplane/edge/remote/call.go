@@ -154,6 +154,27 @@ func (l *callList) remove(c *call) {
 	l.n--
 }
 
+// pop takes the first out.
+func (l *callList) pop() *call {
+	c := l.head
+	l.remove(c)
+	return c
+}
+
+// takeOut takes those out of which which is true, to be ended one by one. To end them on the way would be wrong: who is
+// told may ask for more, and what is in line may leave.
+func (l *callList) takeOut(which func(*call) bool) (out callList) {
+	for c := l.head; c != nil; {
+		next := c.next
+		if which(c) {
+			l.remove(c)
+			out.push(c)
+		}
+		c = next
+	}
+	return out
+}
+
 // enqueue puts a call in line.
 func (r *Remote) enqueue(c *call) {
 	c.state = callWaiting
@@ -267,6 +288,10 @@ func (r *Remote) FrameIn(h *wire.Header, body []byte, in *buf.Vec) link.Verdict 
 	case h.Data != 0:
 		return r.nonsense("a failed %s with %d bytes of data", proto.TypeName(c.Type), h.Data)
 	case r.fenced != nil: // the last word is on its way out; then the connection ends, and this with it
+	case k == errs.Refused && c.Type == proto.TLocations && !c.Queued(): // the vDisk was given up meanwhile
+		r.unsend(c)
+		r.dropAhead(c)
+		r.sendNext()
 	case k == errs.Refused || k == errs.Closed || k == errs.Canceled:
 		// The session is over, or the router stops. What comes of that the next Open says.
 		r.conn.Abort(errs.New(k, "the router says: %s", link.Printable(body)))

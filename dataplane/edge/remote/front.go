@@ -17,7 +17,7 @@ const aheadGroups = 8
 // missed is told of groups in which a read missed a block, and says up to which one to look up. Who misses close to the
 // front reads on.
 func (f *front) missed(first, last group) group {
-	f.stream = first+aheadGroups >= f.next && first <= f.next
+	f.stream = first <= f.next && f.next <= last+2*aheadGroups // he may miss a group more than once
 	if !f.stream {
 		f.next = last + 1
 		return last

@@ -35,6 +35,20 @@ func TestFront(t *testing.T) {
 			t.Errorf("%d requests under way: %d of 100 groups were missed", under, missed)
 		}
 	}
+	// Small reads miss a group several times before the answer comes, large ones may lie across two.
+	for times := 1; times < 5; times++ {
+		var small, across front
+		for range times {
+			small.missed(7000, 7000)
+		}
+		across.missed(7000, 7001)
+		for i := range group(times) {
+			across.missed(7001+i, 7002+i)
+		}
+		if times > 1 && (!small.stream || small.next != 7000+aheadGroups+1) || !across.stream {
+			t.Errorf("missed %d times: %+v, %+v", times, small, across)
+		}
+	}
 	f, looked := front{}, 0
 	for g := group(1); g < 1<<30; g = g*3 + 20 {
 		looked += int(f.missed(g, g) - g + 1)

@@ -115,7 +115,7 @@ func (r *Remote) lookupAll(from, end group) {
 // lookAhead does so for those of which nothing is known.
 func (r *Remote) lookAhead(from, end group) {
 	for g := from; g < end; g++ {
-		if r.opt.Cache.find(r.life, uint32(g)*(groupBlocks>>pageShift)) < 0 {
+		if !r.opt.Cache.knows(r.life, uint32(g)*(groupBlocks>>pageShift)) {
 			r.lookupAll(g, g+1)
 		}
 	}

@@ -111,7 +111,7 @@ func TestPartialWritesOfTwoEdges(t *testing.T) {
 func TestPartialWritesThatMayNotBegin(t *testing.T) {
 	w := newWorld(t)
 	a, b, part := w.amidPartialWrite()
-	first, second := b.part(0, 0, 2), b.part(1, 0, 2)
+	first, second := b.part(0, 0, 2), b.part(0, 1, 3)
 	w.eventually("nobody is asked to yield", func() bool { return a.on(func() bool { return a.r.yielding }) })
 	b.r.Shut()
 	for _, q := range []*request{first, second} {

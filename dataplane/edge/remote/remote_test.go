@@ -185,6 +185,41 @@ func TestStall(t *testing.T) {
 	e.reads(0, 1, 3)
 }
 
+// The router is connected and silent. A write that waits for the vDisk fails, and whoever is told asks for more at
+// once, so what stood behind it leaves while it is looked through.
+func TestStallOfAPassiveEdge(t *testing.T) {
+	w := newWorld(t)
+	w.mustOpen('a').do(block.Write, 0, 8, 1)
+	b, err := w.open('b', func(o *Options) {
+		o.Mode, o.StallTimeout, o.RenewEvery = proto.Passive, 300*time.Millisecond, 100*time.Millisecond
+	})
+	must(t, err)
+	b.reads(0, 8, 1)
+	resume := make(chan struct{})
+	w.v.loop.PostFunc(func() { <-resume })
+	more := b.make(block.Read, 4, 1)
+	all := []*request{b.make(block.Write, 0, 1)}
+	all[0].then = func() { more.submit(0) }
+	for i := range 3 {
+		all = append(all, b.make(block.Read, 1+i, 1))
+	}
+	b.loop.Call(func() {
+		for _, q := range all {
+			q.submit(2)
+		}
+	})
+	if k := all[0].wait(); k != errs.IO {
+		t.Errorf("the write ended with %v", k)
+	}
+	close(resume)
+	for _, q := range append(all[1:], more) {
+		if k := q.wait(); k != errs.OK && k != errs.IO {
+			t.Error(k)
+		}
+	}
+	b.reads(0, 1, 1)
+}
+
 func TestTakeover(t *testing.T) {
 	w := newWorld(t)
 	a := w.mustOpen('a')

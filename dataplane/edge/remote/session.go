@@ -291,13 +291,9 @@ func (r *Remote) notAcquired(why error) {
 		return
 	}
 	r.opt.Log.Warn("the vDisk is passive here and cannot be changed", "vdisk", r.opt.VDisk, "error", why)
-	for c := r.waiting.head; c != nil; {
-		next := c.next
-		if c.changes() {
-			r.waiting.remove(c)
-			r.failed(c, errs.Refused)
-		}
-		c = next
+	changes := r.waiting.takeOut((*call).changes)
+	for changes.head != nil {
+		r.failed(changes.pop(), errs.Refused)
 	}
 	r.failOwning(errs.Refused, r.loop.Now())
 	r.sendNext()
@@ -390,14 +386,10 @@ func (r *Remote) stall(now int64) {
 		return // they come back, and the next look finds them
 	}
 	for _, l := range []*callList{&r.replay, &r.waiting} {
-		for c := l.head; c != nil; {
-			next := c.next
-			if c.since <= old {
-				l.remove(c)
-				r.Stats.Stalled.Inc()
-				r.failed(c, errs.IO)
-			}
-			c = next
+		stalled := l.takeOut(func(c *call) bool { return c.since <= old })
+		for stalled.head != nil {
+			r.Stats.Stalled.Inc()
+			r.failed(stalled.pop(), errs.IO)
 		}
 	}
 	r.failOwning(errs.IO, old)

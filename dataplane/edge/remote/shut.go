@@ -51,7 +51,6 @@ func (r *Remote) finish() {
 		r.loop.StopTimer(&r.tick)
 		r.loop.StopTimer(&r.cut)
 		r.loop.StopTimer(&r.dropping)
-		r.loop.StopTimer(&r.owned)
 		if !r.stopped {
 			r.loop.Unhold(&r.anchor, r.token)
 		}

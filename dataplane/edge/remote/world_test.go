@@ -385,6 +385,7 @@ type request struct {
 	e    *host
 	data []byte
 	done chan struct{}
+	then func() // on the loop, at its end
 }
 
 func (q *request) Completed(r *block.Request) {
@@ -394,29 +395,41 @@ func (q *request) Completed(r *block.Request) {
 		}
 		q.e.pool.ReleaseVec(&r.Data)
 	}
+	if q.then != nil {
+		q.then()
+	}
 	close(q.done)
 }
 
 // start submits a request.
 func (e *host) start(op block.Op, addr, n int, fill byte) *request {
+	q := e.make(op, addr, n)
+	e.loop.PostFunc(func() { q.submit(fill) })
+	return q
+}
+
+func (e *host) make(op block.Op, addr, n int) *request {
 	q := &request{Request: block.Request{Op: op, Off: int64(addr) * 4096, Len: uint32(n) * 4096}, e: e,
 		done: make(chan struct{})}
 	q.Done = q
 	q.Extents = make([]block.Extent, 0, 4)
-	e.loop.PostFunc(func() {
-		if op == block.Write {
-			if !e.pool.Alloc(&q.Data, n) {
-				panic("no pages")
-			}
-			for _, s := range q.Data.Segs {
-				for i := range e.pool.SegBytes(s) {
-					e.pool.SegBytes(s)[i] = fill
-				}
+	return q
+}
+
+// submit submits a request on the loop; what it writes is fill.
+func (q *request) submit(fill byte) {
+	e := q.e
+	if q.Op == block.Write {
+		if !e.pool.Alloc(&q.Data, int(q.Len/4096)) {
+			panic("no pages")
+		}
+		for _, s := range q.Data.Segs {
+			for i := range e.pool.SegBytes(s) {
+				e.pool.SegBytes(s)[i] = fill
 			}
 		}
-		e.disk.Submit(&q.Request)
-	})
-	return q
+	}
+	e.disk.Submit(&q.Request)
 }
 
 func (q *request) wait() errs.Kind {
