@@ -98,6 +98,7 @@ func (j *Journal) count(h *Header) {
 	j.counts.Bytes += uint64(1+h.Blocks) * BlockSize
 	if h.Entries == 0 {
 		j.counts.Marks++
+		j.syncs.habit.since++ // no client's
 	}
 }
 

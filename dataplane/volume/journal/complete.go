@@ -41,7 +41,7 @@ func (j *Journal) finish(r *record) {
 	if j.failed != nil {
 		kind = errs.IO
 	}
-	j.ended = r.number
+	j.ended, j.told = r.number, j.loop.Now()
 	if kind == errs.OK {
 		if j.opt.NoSyncNeeded {
 			j.durable = j.ended

@@ -2,6 +2,7 @@ package journal
 
 import (
 	"testing"
+	"time"
 
 	"vstor/dataplane/ids"
 )
@@ -87,6 +88,58 @@ func TestSyncTakesPart(t *testing.T) {
 	r.settle()
 	if b.ended != 1 {
 		t.Fatal("the second did not end")
+	}
+	r.close()
+}
+
+// The keeper's marks are no records of the client's: who commits a few times a second is known as well.
+func TestHabitBesideMarks(t *testing.T) {
+	l := startLoop(t, 16<<20)
+	d := create(t, 4, Options{})
+	r := open(t, l, d, Options{MarkAfter: time.Millisecond}, nil)
+	var st Stats
+	for seq := ids.Seq(1); seq <= habitsMin+1; seq++ {
+		r.put(1, seq, seq)
+		r.sync()
+		for end := time.Now().Add(time.Minute); st.Marks < uint64(seq) && time.Now().Before(end); {
+			r.on(func() { st = r.j.Stats() })
+		}
+		if st.Marks != uint64(seq) {
+			t.Fatalf("%d marks behind write %d", st.Marks, seq)
+		}
+		r.settle()
+	}
+	var kept int
+	r.on(func() { kept = r.j.syncs.habit.kept })
+	if kept != habitsMin {
+		t.Errorf("the habit was kept %d times, want %d", kept, habitsMin)
+	}
+	r.close()
+}
+
+// Writes that are to be durable themselves teach nothing.
+func TestNoHabitOfFUA(t *testing.T) {
+	l := startLoop(t, 16<<20)
+	d := create(t, 4, Options{})
+	r := open(t, l, d, Options{MarkAfter: -1}, nil)
+	for seq := ids.Seq(1); seq <= 2*habitsMin; seq++ {
+		var s testSync
+		s.Sync.Done = &s
+		r.on(func() {
+			e := write(l, 1, seq, 0, 1, 1)
+			give := e.then
+			e.then = func(e *testEntry) { give(e); r.j.Sync(&s.Sync) }
+			r.j.Append(&e.Entry)
+		})
+		r.settle()
+		if s.ended != 1 {
+			t.Fatal("a sync did not end")
+		}
+	}
+	begun := d.syncs
+	r.put(1, 100, 100)
+	if d.syncs != begun {
+		t.Error("an fdatasync was begun for a write that nobody is known to sync")
 	}
 	r.close()
 }

@@ -28,6 +28,7 @@ type Journal struct {
 	records []*record // slots: record n is in n modulo their number
 	next    uint64    // number of the next record
 	ended   uint64    // all records up to this one have ended and been told
+	told    int64     // loop time of the pass in which that was
 	durable uint64    // ... and were synced
 	lastSum uint64    // header checksum of record next-1
 	hook    ring.Hook

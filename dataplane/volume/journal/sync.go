@@ -62,7 +62,7 @@ func (j *Journal) Sync(s *Sync) {
 		e.syncs.push(s)
 		return
 	}
-	j.syncs.habit.synced(j.next)
+	j.syncs.habit.synced(j.next, j.told != j.loop.Now())
 	j.syncs.add(s)
 }
 
