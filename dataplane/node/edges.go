@@ -36,6 +36,7 @@ func holderKey(id ids.VolumeID) []byte { return []byte(holderKeys + id.String())
 type holder struct {
 	Opener []byte `json:"opener,omitempty"` // none: nobody
 	Tenure uint64 `json:"tenure"`
+	Former uint64 `json:"former,omitempty"`
 }
 
 // holders keeps them.
@@ -43,7 +44,7 @@ type holders struct{ meta meta.Store }
 
 // KeepHolder implements router.Keeper.
 func (h holders) KeepHolder(ctx context.Context, id ids.VolumeID, r router.Record) error {
-	k := holder{Tenure: r.Tenure}
+	k := holder{Tenure: r.Tenure, Former: r.Former}
 	if r.Holder != (proto.Opener{}) {
 		k.Opener = r.Holder[:]
 	}
@@ -69,7 +70,7 @@ func (h holders) read(ctx context.Context, id ids.VolumeID) (r router.Record, er
 		return r, errs.New(errs.Corrupt, "who holds vDisk %d is kept as %.60q", id, value)
 	}
 	copy(r.Holder[:], k.Opener)
-	r.Tenure = k.Tenure
+	r.Tenure, r.Former = k.Tenure, k.Former
 	return r, nil
 }
 

@@ -99,6 +99,7 @@ func (s *session) dispatch(r *request, h *wire.Header, body []byte, in *buf.Vec)
 	case s.seat.fenced || !s.opened:
 		return s.deny(r)
 	}
+	s.d.table.Heard(&s.seat)
 	switch h.Type {
 	case proto.TRead:
 		return s.read(r, body)

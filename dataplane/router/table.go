@@ -31,6 +31,11 @@ import (
 // be sent again, so it is refused for good. A process that comes for the first time begins a tenure, whatever it calls
 // itself: if another has the same name by mistake, that one is refused when it comes back.
 //
+// The answer that tells a process of its new tenure may be lost with the connection, or with the router. Then it comes
+// back with the former one, and has done nothing in the new one, in which nobody else was: it may go on. So the former
+// one counts as well, until something is heard in the new one; afterwards it is an old request that was long on its
+// way.
+//
 // All times are nanoseconds of the boot-time clock.
 type Table struct {
 	lease, margin int64
@@ -42,6 +47,7 @@ type Table struct {
 	seat    *Seat        // its session; nil: away
 	revoked *Seat        // its last session was fenced by a takeover and was not heard of since
 	tenure  uint64       // the last one that was granted
+	former  uint64       // the one that its holder had named, if it may not know of the last; else 0
 	drawn   uint64       // the last number that a record was made with
 	kept    uint64       // the number in the record; 0: not known
 	named   bool         // the record may name a holder
@@ -59,6 +65,7 @@ type Table struct {
 type Record struct {
 	Holder proto.Opener // zeros: nobody
 	Tenure uint64
+	Former uint64 // the tenure that the holder had named; 0: none
 }
 
 // Seat is a session as the Table sees it.
@@ -118,7 +125,7 @@ var Local = proto.Opener{0xff, 'l', 'o', 'c', 'a', 'l'}
 // former process gave: it may come back at once, others wait for one whole lease.
 func NewTable(name string, lease, margin time.Duration, r Record, now int64) *Table {
 	t := &Table{name: name, lease: int64(lease), margin: int64(margin), tenure: r.Tenure, drawn: r.Tenure,
-		kept: r.Tenure, named: r.Holder != (proto.Opener{})}
+		former: r.Former, kept: r.Tenure, named: r.Holder != (proto.Opener{})}
 	if r.Holder != (proto.Opener{}) && r.Holder != Local {
 		t.holder, t.where, t.until = r.Holder, "an edge of before the router's restart", now+t.lease+t.margin
 	}
@@ -180,7 +187,7 @@ func (t *Table) Acquire(s *Seat, now int64) {
 
 func (t *Table) enqueue(s *Seat, now int64) {
 	switch {
-	case s.Former != 0 && s.Former != t.tenure:
+	case s.Former != 0 && s.Former != t.tenure && s.Former != t.former:
 		s.fenced = true
 		t.refuse(s, errs.Refused, "vDisk %s was taken over by another edge: open it anew", t.name)
 		return
@@ -216,6 +223,13 @@ func (t *Table) Renew(s *Seat, now int64) bool {
 	}
 	t.until = now + t.lease + t.margin
 	return true
+}
+
+// Heard: something came of the session that it says only once it was told that it holds the vDisk.
+func (t *Table) Heard(s *Seat) {
+	if t.seat == s {
+		t.former = 0
+	}
 }
 
 // Lost: the connection ended. Left follows once nothing of it is under way.
@@ -294,7 +308,7 @@ func (t *Table) Stored(s *Seat, err error, now int64) {
 			t.refuse(s, errs.Of(err), "vDisk %s cannot be opened: who holds it cannot be kept: %v", t.name, err)
 		}
 	case !s.gone:
-		t.tenure = t.drawn
+		t.tenure, t.former = t.drawn, s.Former
 		t.grant(s, now)
 	}
 	t.advance(now)
@@ -323,12 +337,13 @@ func (t *Table) advance(now int64) {
 		s := t.queue[0]
 		t.queue = append(t.queue[:0], t.queue[1:]...)
 		if t.holder == s.Opener && s.Former == t.tenure && t.kept == t.tenure { // its own record is there
+			t.former = 0
 			t.grant(s, now)
 			continue
 		}
 		t.storing, t.named = s, true
 		t.drawn++
-		t.out = append(t.out, Action{Kind: Store, Seat: s, Record: Record{s.Opener, t.drawn}})
+		t.out = append(t.out, Action{Kind: Store, Seat: s, Record: Record{s.Opener, t.drawn, s.Former}})
 	}
 }
 
@@ -392,7 +407,7 @@ func (t *Table) OpenLocal(now int64) (record *Record, err error) {
 	}
 	t.holder, t.locals, t.until = Local, 1, forever
 	t.drawn++
-	t.tenure, t.kept, t.named = t.drawn, t.drawn, false
+	t.tenure, t.former, t.kept, t.named = t.drawn, 0, t.drawn, false
 	return &Record{Tenure: t.tenure}, nil
 }
 

@@ -125,10 +125,58 @@ func TestRunOut(t *testing.T) {
 	s.want("store a2")
 	s.table.Stored(again, nil, s.now)
 	s.want("grant a2")
+	s.table.Heard(again)
 	old := s.seat("a3")
 	old.Former = 1
 	s.table.Open(old, s.now)
 	s.want("refuse a3 refused")
+}
+
+// The answer that tells of a new tenure is lost, with the connection or with the router: who comes back with the former
+// one goes on. Nobody else does, nor does it once the new one was in use, or another's followed.
+func TestAnswerIsLost(t *testing.T) {
+	s := newScript(t, Record{})
+	a := s.hold("a")
+	s.table.Lost(a, s.now)
+	s.want("fence a")
+	s.table.Left(a, s.now)
+	s.at(22 * time.Second).Tick(s.now)
+	back := func(name string, former uint64) *Seat {
+		x := s.seat(name)
+		x.Former = former
+		s.table.Open(x, s.now)
+		return x
+	}
+	for i := range 3 {
+		name := fmt.Sprint("a", i)
+		x := back(name, 1)
+		s.want("store " + name)
+		s.table.Stored(x, nil, s.now)
+		s.want("grant " + name)
+		s.table.Lost(x, s.now)
+		s.want("fence " + name)
+		s.table.Left(x, s.now)
+	}
+	last := Record{Holder: opener("a"), Tenure: s.table.Tenure(), Former: 1}
+	back("a8", 3)
+	s.want("refuse a8 refused")
+
+	s = newScript(t, last) // the router starts anew
+	back("b", 2)
+	s.want("refuse b refused")
+	x := back("a", 1)
+	s.want("store a")
+	s.table.Stored(x, nil, s.now)
+	s.want("grant a")
+	s.table.Heard(x)
+	back("a9", 1)
+	s.want("refuse a9 refused")
+	s.table.Closed(x, s.now)
+	s.want("fence a")
+	s.table.Left(x, s.now)
+	s.hold("c")
+	back("a10", 1)
+	s.want("refuse a10 refused")
 }
 
 // A holder that went away has its lease: others wait for its end, itself it may come back at once.
