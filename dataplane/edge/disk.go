@@ -158,6 +158,7 @@ type io struct {
 	reads []*pieceRead
 	tries int
 	under bool // part of it was found under the driver's lease
+	moved bool // what failed may lie elsewhere by now
 	blind bool // the map's page of block at cannot be read
 	timer ring.Timer
 	op    ring.Op

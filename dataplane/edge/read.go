@@ -1,7 +1,6 @@
 package edge
 
 import (
-	"slices"
 	"time"
 
 	"vstor/dataplane/block"
@@ -64,6 +63,9 @@ func (x *io) MapLoaded(k errs.Kind) {
 	case k == errs.OK:
 		x.resolve()
 		return
+	case k == errs.Busy: // so many wait that one more was not taken: they need nobody's help to end
+		x.d.loop.After(&x.timer, time.Millisecond)
+		return
 	}
 	x.res.Reset() // what was found before the missing page was not retained yet
 	x.r.Err = k
@@ -73,6 +75,7 @@ func (x *io) MapLoaded(k errs.Kind) {
 // resolve looks the range up and starts a read for every piece that needs one.
 func (x *io) resolve() {
 	x.res.Reset()
+	x.moved = false
 	if x.d.closing {
 		x.endClosed()
 		return
@@ -181,6 +184,7 @@ func (pr *pieceRead) FetchDone(*block.Fetch) {
 	x := pr.x
 	if pr.Err != errs.OK {
 		x.r.Err = pr.Err
+		x.moved = x.moved || pr.Kind != block.Asked
 	}
 	x.left--
 	if x.left == 0 {
@@ -190,9 +194,10 @@ func (pr *pieceRead) FetchDone(*block.Fetch) {
 
 // readDone assembles the reply, or climbs the ladder again. What a location named may have been cleaned
 // away, or the journal's space reused, between the look-up and the read: then the range is looked up
-// anew, and only what fails again is an error.
+// anew, and only what fails again is an error. What the driver was asked for it has tried itself, for as long as it
+// may.
 func (x *io) readDone() {
-	if x.r.Err != errs.OK && x.tries < retriesMax && x.located() {
+	if x.r.Err != errs.OK && x.tries < retriesMax && x.moved {
 		x.tries++
 		x.d.Stats.Retries.Add(1)
 		x.dropPieces()
@@ -221,14 +226,6 @@ func (x *io) readDone() {
 		x.assemble()
 	}
 	x.finish()
-}
-
-// located reports whether part of a read went by a location, which may have changed. What the driver was asked for it
-// has tried itself, for as long as it may.
-func (x *io) located() bool {
-	return slices.ContainsFunc(x.res.Pieces, func(p block.Piece) bool {
-		return p.Kind == block.Stored || p.Kind == block.Logged
-	})
 }
 
 // dropPieces gives back everything that resolve took.

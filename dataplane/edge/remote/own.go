@@ -28,7 +28,7 @@ func (r *Remote) Own(who block.Owner) bool {
 		return true
 	}
 	r.owning = append(r.owning, owning{who, r.loop.Now()})
-	r.loop.After(&r.owned, 0)
+	r.loop.AtPassEnd(&r.owned)
 	return false
 }
 
@@ -40,7 +40,7 @@ func (r *Remote) mayOwn() bool {
 func (r *Remote) Disown() {
 	r.owners--
 	if r.owners == 0 && r.yielding {
-		r.loop.After(&r.owned, 0)
+		r.loop.AtPassEnd(&r.owned)
 	}
 }
 
@@ -76,6 +76,6 @@ func (r *Remote) failOwning(k errs.Kind, since int64) {
 // ownSoon has ownNext look, outside of the call.
 func (r *Remote) ownSoon() {
 	if len(r.owning) > 0 {
-		r.loop.After(&r.owned, 0)
+		r.loop.AtPassEnd(&r.owned)
 	}
 }

@@ -185,6 +185,29 @@ func TestStall(t *testing.T) {
 	e.reads(0, 1, 3)
 }
 
+// A read that needs the router for a part of it ends when that part has waited long enough, once; and what was known of
+// the rest stays known.
+func TestStallOfAPart(t *testing.T) {
+	w := newWorld(t)
+	e, err := w.open('a', func(o *Options) { o.StallTimeout = 100 * time.Millisecond })
+	must(t, err)
+	e.do(block.Write, 0, 300, 1)
+	e.know(0, 4, 1)
+	e.loop.Call(func() { e.r.opt.Cache.drop(e.r.life, 4, 100) })
+	w.down.Store(true)
+	w.cut()
+	q := e.start(block.Read, 0, 8, 0)
+	if k := q.wait(); k != errs.IO {
+		t.Error(k)
+	}
+	if n := e.disk.Stats.Retries.Load(); n != 0 {
+		t.Errorf("it was asked again %d times", n)
+	}
+	e.reads(0, 4, 1)
+	w.down.Store(false)
+	e.reads(0, 8, 1)
+}
+
 // The router is connected and silent. A write that waits for the vDisk fails, and whoever is told asks for more at
 // once, so what stood behind it leaves while it is looked through.
 func TestStallOfAPassiveEdge(t *testing.T) {

@@ -51,9 +51,9 @@ type Remote struct {
 	acked    ids.Seq // highest sequence of an acknowledgement
 	yielding bool
 	yieldID  uint64
-	owners   int      // partial writes under way
-	owning   []owning // those that wait, oldest first
-	owned    ring.Timer
+	owners   int       // partial writes under way
+	owning   []owning  // those that wait, oldest first
+	owned    ring.Hook // a timer would not fire while the loop stops
 	fenced   error
 
 	open, renewal, acquiring, closer, report, rot control
@@ -142,7 +142,8 @@ func (r *Remote) begin() {
 	r.anchor.Done = (*anchor)(r)
 	r.token = r.loop.Hold(&r.anchor)
 	r.life = r.opt.Cache.newLife()
-	r.tick.Fire, r.cut.Fire, r.dropping.Fire, r.owned.Fire = r.look, r.cutOff, r.dropSome, r.ownNext
+	r.tick.Fire, r.cut.Fire, r.dropping.Fire = r.look, r.cutOff, r.dropSome
+	r.owned = ring.Hook{Run: r.ownNext, Stage: ring.StageDevice}
 	for i, c := range r.controls() {
 		c.r, c.ID, c.Done = r, controlBit|uint64(i), c
 	}
@@ -393,6 +394,7 @@ func (r *Remote) stall(now int64) {
 		}
 	}
 	r.failOwning(errs.IO, old)
+	r.sendNext()
 }
 
 // Ended: the connection is of no use any more (link.Handler). Its frames and pages come back before Closed.
@@ -420,6 +422,7 @@ func (r *Remote) Closed() {
 		if r.loop.Now()-r.opened > int64(time.Second) {
 			r.again = 0
 		}
+		r.sendNext() // which sends nothing now, and counts
 		r.dial()
 	}
 	r.finish()
