@@ -98,8 +98,11 @@ func (r *Report) facts() [][2]string {
 // commands repeat the run: from a clone, and just it.
 func (r *Report) commands() string {
 	from := "make bench"
-	if r.Quick {
+	switch {
+	case r.Quick:
 		from = "make bench-quick"
+	case strings.Contains(r.Command, " --peers"):
+		from = "make bench-peers"
 	}
 	return from + "        # in a clone, or\n" + r.Command
 }
