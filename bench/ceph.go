@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"vstor/dataplane/errs"
@@ -21,6 +22,7 @@ type cluster struct {
 	opt     *Options
 	dir     string
 	daemons []*process
+	frozen  bool
 	failed  error // why it does not run
 }
 
@@ -31,9 +33,9 @@ type cephVolume struct {
 }
 
 const (
-	cephPool  = "rep" // of three copies; the images themselves are in it
-	cephEmpty = 512 << 20
-	cephBusy  = 60 // percent of an OSD that the volumes may fill
+	cephPool  = "rep"   // of three copies; the images themselves are in it
+	cephEmpty = 1 << 30 // what an OSD keeps beside data; half of that was not enough for an hour
+	cephBusy  = 50      // percent of the rest that the volumes may fill
 )
 
 func newCeph(opt *Options) (replicated, coded cephVolume) {
@@ -76,7 +78,7 @@ func (v cephVolume) start(ctx context.Context) error {
 	return err
 }
 
-func (v cephVolume) begin(context.Context, Job) error { return nil }
+func (v cephVolume) begin(context.Context, Job) error { return v.failed }
 func (v cephVolume) end(context.Context) error        { return nil }
 
 // stop stops the cluster, for the one that is stopped last.
@@ -86,6 +88,25 @@ func (v cephVolume) stop() error {
 	}
 	return v.cluster.stop()
 }
+
+// freeze stops all daemons while others are measured, or has them go on. Of eight processes of which nothing is asked
+// some wake up all the time, and take up to a twentieth of a core.
+func (c *cluster) freeze(on bool) {
+	if on == c.frozen {
+		return
+	}
+	c.frozen = on
+	sig := syscall.SIGCONT
+	if on {
+		sig = syscall.SIGSTOP
+	}
+	for _, p := range c.daemons {
+		p.cmd.Process.Signal(sig)
+	}
+}
+
+// lost: a daemon died, so neither volume can be measured any more.
+func (c *cluster) lost(why error) { c.failed = why }
 
 func (v cephVolume) rest(ctx context.Context, d time.Duration) error {
 	return quiesce(ctx, v.pids(), d)
@@ -106,7 +127,8 @@ func (c *cluster) pids() (pids []int) {
 	return pids
 }
 
-// settings of all daemons and clients; no network but loopback, and no memory beyond what an OSD asks for at least.
+// settings of all daemons and clients; no network but loopback, no memory beyond what an OSD asks for at least, and
+// nobody takes the others for dead after they were frozen.
 func (c *cluster) settings(fsid, mon string) string {
 	return fmt.Sprintf(`[global]
 fsid = %[1]s
@@ -128,6 +150,11 @@ bluestore_block_size = %[4]d
 osd_memory_target = 939524096
 osd_crush_chooseleaf_type = 0
 osd_pool_default_size = 3
+osd_heartbeat_grace = 86400
+osd_op_thread_timeout = 86400
+osd_op_thread_suicide_timeout = 86400
+mon_osd_report_timeout = 86400
+mon_mgr_beacon_grace = 86400
 osd_pool_default_pg_autoscale_mode = off
 rbd_default_features = 1
 rbd_cache = false
@@ -231,6 +258,7 @@ func (c *cluster) makePools(ctx context.Context) error {
 
 // stop ends all daemons, the OSDs first.
 func (c *cluster) stop() (err error) {
+	c.freeze(false)
 	for i := len(c.daemons) - 1; i >= 0; i-- {
 		if e := c.daemons[i].stop(); e != nil {
 			err = e

@@ -182,6 +182,20 @@ func (g guest) start(ctx context.Context) error {
 	return nil
 }
 
+// freeze stops a target that is heavy even if it does nothing, or has it go on.
+func (g guest) freeze(on bool) {
+	if t, is := g.target.(interface{ freeze(bool) }); is {
+		t.freeze(on)
+	}
+}
+
+// lost tells a target that it is left out from now on.
+func (g guest) lost(why error) {
+	if t, is := g.target.(interface{ lost(error) }); is {
+		t.lost(why)
+	}
+}
+
 // leftOut says whether an error of start means that the run goes on without.
 func leftOut(t target, err error) bool {
 	_, is := t.(guest)

@@ -19,7 +19,9 @@ type Report struct {
 	Profiled bool `json:"profiled,omitempty"`
 	// Planned is how many cells a run that was broken off would have had; 0: it is whole.
 	Planned int `json:"planned_cells,omitempty"`
-	Rounds  int `json:"rounds"`
+	// LeftOut has a sentence for each peer that failed meanwhile, and was not measured from then on.
+	LeftOut []string `json:"left_out,omitempty"`
+	Rounds  int      `json:"rounds"`
 	// MinJournals is how many journals' worth a sustained write must write for its figure to count.
 	MinJournals  float64 `json:"min_journals"`
 	VolumeBytes  int64   `json:"volume_bytes"`

@@ -2,7 +2,9 @@ package bench
 
 import (
 	"bytes"
+	"context"
 	"flag"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -139,6 +141,32 @@ func TestBenchstatLines(t *testing.T) {
 		if got := strings.Count(out.String(), want); got != n {
 			t.Errorf("%q is there %d times, want %d:\n%s", want, got, n, out.String())
 		}
+	}
+}
+
+// A peer that fails is left out from then on, and everything says so; what is ours ends the run, and so does the user.
+func TestLeaveOut(t *testing.T) {
+	ceph := cephVolume{&cluster{}, cephRep, "image"}
+	b := &bench{targets: []target{guest{ceph}, raw{}}, left: map[string]bool{}, progress: newProgress(io.Discard)}
+	b.report = *sampleRun()
+	ctx, cancel := context.WithCancel(t.Context())
+	at := step{1, Job{Name: coldRead}, rawFile}
+	if b.leaveOut(ctx, at, errs.New(errs.IO, "no")) || len(b.left) > 0 {
+		t.Error("the raw file is left out")
+	}
+	at.target = cephRep
+	if !b.leaveOut(ctx, at, errs.New(errs.IO, "it died")) || !b.left[cephRep] || ceph.begin(ctx, at.job) == nil {
+		t.Error("it is not left out, or would go on")
+	}
+	const says = cephRep + " is left out from round 2 on: " + coldRead + ": it died"
+	var out bytes.Buffer
+	if err := b.report.Print(&out); err != nil || !strings.Contains(out.String(), says) ||
+		!strings.Contains(string(b.report.HTML()), says) {
+		t.Errorf("%v: %s", err, out.String())
+	}
+	cancel()
+	if b.leaveOut(ctx, at, errs.New(errs.IO, "killed")) {
+		t.Error("a run that is broken off goes on")
 	}
 }
 

@@ -44,8 +44,8 @@ func Run(ctx context.Context, opt Options, out io.Writer) error {
 	if !opt.Keep {
 		defer os.RemoveAll(opt.Work)
 	}
-	b := &bench{opt: &opt, report: Report{Started: time.Now().UTC(), Machine: thisMachine(), Rounds: opt.Rounds,
-		VolumeBytes: opt.Size, JournalBytes: opt.Journal}}
+	b := &bench{opt: &opt, left: map[string]bool{}, report: Report{Started: time.Now().UTC(), Machine: thisMachine(),
+		Rounds: opt.Rounds, VolumeBytes: opt.Size, JournalBytes: opt.Journal}}
 	if err := b.checkSpace(); err != nil {
 		return err
 	}
@@ -113,11 +113,38 @@ func (b *bench) all(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := b.measure(ctx, s); err != nil {
+		if b.left[s.target] {
+			b.progress.step(1, b.opt.cost(s))
+			continue
+		}
+		if err := b.measure(ctx, s); err != nil && !b.leaveOut(ctx, s, err) {
 			return fmt.Errorf("%s on %s: %w", s.job.Name, s.target, err)
 		}
 	}
 	b.report.Planned = 0
+	return nil
+}
+
+// leaveOut has the run go on without a guest that failed: an hour's work is not lost for it.
+func (b *bench) leaveOut(ctx context.Context, s step, err error) bool {
+	g, is := b.target(s.target).(guest)
+	if !is || ctx.Err() != nil {
+		return false
+	}
+	g.lost(err)
+	b.left[s.target] = true
+	line := fmt.Sprintf("%s is left out from round %d on: %s: %v", s.target, s.round+1, s.job.Name, err)
+	b.report.LeftOut = append(b.report.LeftOut, line)
+	b.progress.say("%s", line)
+	return true
+}
+
+func (b *bench) target(name string) target {
+	for _, t := range b.targets {
+		if t.name() == name {
+			return t
+		}
+	}
 	return nil
 }
 
@@ -174,6 +201,7 @@ func (b *bench) checkSpace() error {
 type bench struct {
 	opt      *Options
 	targets  []target
+	left     map[string]bool // guests that failed, by name
 	report   Report
 	progress *progress
 }
@@ -254,11 +282,14 @@ func (b *bench) begin(ctx context.Context, round int) error {
 
 // measure does a step. One that is disturbed is done once more, and marked if that was no better.
 func (b *bench) measure(ctx context.Context, s step) error {
-	var t target
-	for _, t = range b.targets {
-		if t.name() == s.target {
-			break
+	t := b.target(s.target)
+	for _, other := range b.targets {
+		if g, is := other.(guest); is {
+			g.freeze(true)
 		}
+	}
+	if g, is := t.(guest); is {
+		g.freeze(false)
 	}
 	if s.job.Share > 0 {
 		s.job.rate = s.job.Share * median(b.report.of(s.job.Of, qemu), func(c Cell) float64 { return c.IOPS })

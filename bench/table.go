@@ -28,6 +28,7 @@ func (r *Report) caveats() (out []string) {
 		out = append(out, fmt.Sprintf("Broken off after %d of %d cells: some figures are the median of fewer rounds, and "+
 			"some are missing.", len(r.Cells), r.Planned))
 	}
+	out = append(out, r.LeftOut...)
 	if r.Quick {
 		out = append(out, "A quick run: its cells are too short for its ratios to mean much.")
 	}
