@@ -27,6 +27,7 @@ type oneASD struct {
 	p                *process
 	client           *client.ASD
 	sums             []uint32 // low half of the XXH64 of each block that reads may meet
+	fills            int      // how often they were put
 	puts             uint32   // keys of puts that were used up
 	starts           int
 	began            time.Time // of the last start

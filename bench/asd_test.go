@@ -54,10 +54,16 @@ func alone(t *testing.T) *oneASD {
 	return a
 }
 
-// The figures of reads and puts belong together; keys of one run are not used by the next.
+// The figures of reads and puts belong together; keys of one run are not used by the next, and a new fill takes the
+// place of the one before.
 func TestOneASD(t *testing.T) {
 	a := alone(t)
-	for range 2 {
+	for round := range 2 {
+		if round > 0 {
+			if err := a.fill(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
 		for _, j := range []Job{{RW: "randread", Depth: 4}, {RW: put, Depth: 2}} {
 			r, err := a.run(t.Context(), j, 200*time.Millisecond)
 			if err != nil {

@@ -106,7 +106,7 @@ func (r *asdReads) close(loop *ring.Loop) {
 func (r *asdReads) read(lane int) {
 	l := &r.lanes[lane]
 	l.block = rand.IntN(len(r.a.sums))
-	key, off := fillKey(l.block/fragBlocks), uint32(l.block%fragBlocks)*ids.BlockSize
+	key, off := r.a.fillKey(l.block/fragBlocks), uint32(l.block%fragBlocks)*ids.BlockSize
 	r.reader.ReadRange(&l.op, key, off, ids.BlockSize, &r.pages[lane])
 }
 
@@ -123,6 +123,6 @@ func (l *asdRead) RingDone(_ *ring.Op, res int32) {
 }
 
 // fillKey names fragment i of those that are read.
-func fillKey(i int) layout.FragKey {
-	return layout.FragKey{Namespace: 1, SCO: ids.SCONum(i + 1), Put: 1}
+func (a *oneASD) fillKey(i int) layout.FragKey {
+	return layout.FragKey{Namespace: 1, SCO: ids.SCONum(i + 1), Put: ids.PutID(a.fills)}
 }

@@ -262,10 +262,16 @@ func writeThrough(ctx context.Context, path string, size int64) error {
 // fillJob writes every block once.
 var fillJob = Job{Name: "fill", File: "1m-write-qd8", RW: "write"}
 
-// begin begins a round: all blocks of our volumes are written anew and sealed. The others' are in place since prepare.
+// begin begins a round: all blocks of our volumes and of the one ASD are written anew, and sealed. The others' are in
+// place since prepare.
 func (b *bench) begin(ctx context.Context, round int) error {
 	b.progress.start(fmt.Sprintf("round %d of %d: writing our volumes through", round+1, b.opt.Rounds))
 	for _, t := range b.targets {
+		if one, is := t.(*oneASD); is && round > 0 {
+			if err := one.fill(ctx); err != nil {
+				return fmt.Errorf("filling %s: %w", t.name(), err)
+			}
+		}
 		if _, is := t.(*ours); !is {
 			continue // over TCP it is the same volume
 		}
