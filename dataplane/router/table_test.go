@@ -73,6 +73,16 @@ func (s *script) hold(name string) *Seat {
 	return x
 }
 
+// heldOnce makes an exclusive holder that went away, and whose lease has run out.
+func (s *script) heldOnce(name string) {
+	s.t.Helper()
+	x := s.hold(name)
+	s.table.Lost(x, s.now)
+	s.want("fence " + name)
+	s.table.Left(x, s.now)
+	s.at(22 * time.Second).Tick(s.now)
+}
+
 func TestOneHolder(t *testing.T) {
 	s := newScript(t, Record{})
 	a := s.hold("a")
@@ -136,11 +146,7 @@ func TestRunOut(t *testing.T) {
 // one goes on. Nobody else does, nor does it once the new one was in use, or another's followed.
 func TestAnswerIsLost(t *testing.T) {
 	s := newScript(t, Record{})
-	a := s.hold("a")
-	s.table.Lost(a, s.now)
-	s.want("fence a")
-	s.table.Left(a, s.now)
-	s.at(22 * time.Second).Tick(s.now)
+	s.heldOnce("a")
 	back := func(name string, former uint64) *Seat {
 		x := s.seat(name)
 		x.Former = former
@@ -283,11 +289,7 @@ func TestRest(t *testing.T) {
 // A record that could not be made, or that nobody waited for, makes no tenure: the holder of before may come back.
 func TestNoTenureWithoutGrant(t *testing.T) {
 	s := newScript(t, Record{})
-	a := s.hold("a")
-	s.table.Lost(a, s.now)
-	s.want("fence a")
-	s.table.Left(a, s.now)
-	s.at(22 * time.Second).Tick(s.now)
+	s.heldOnce("a")
 	for i, err := range []error{errs.New(errs.Full, "no space"), nil} {
 		b := s.seat("b" + string(rune('0'+i)))
 		s.table.Open(b, s.now)
