@@ -24,6 +24,7 @@ type fakeDriver struct {
 	size   int64
 	blocks map[ids.BlockAddr]fakeBlock
 	miss   int // every so many look-ups miss the map
+	busy   int // so many look-ups miss it, and nobody more may wait
 	fails  int // every so many fetches fail once
 	calls  int
 	lost   map[ids.BlockAddr]bool // blocks whose place the map cannot tell
@@ -103,6 +104,11 @@ func (f *fakeDriver) drop(b fakeBlock) {
 
 func (f *fakeDriver) Resolve(addr ids.BlockAddr, n int, r *block.Resolution, l block.Loaded) bool {
 	f.calls++
+	if f.busy > 0 {
+		f.busy--
+		f.later(func() { l.MapLoaded(errs.Busy) })
+		return false
+	}
 	for i := range ids.BlockAddr(n) {
 		if f.miss > 0 && f.calls%f.miss == 0 && i == ids.BlockAddr(n/2) {
 			f.later(func() { l.MapLoaded(errs.OK) })

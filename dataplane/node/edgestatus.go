@@ -45,7 +45,7 @@ func (e *Edge) ListVDisks(context.Context) ([]api.VDisk, error) {
 		}
 		switch {
 		case i.Fenced != nil:
-			v.Problem = "another edge has taken it over: " + i.Fenced.Error()
+			v.Problem = "lost to this edge until all clients have disconnected: " + i.Fenced.Error()
 		case !i.Connected:
 			v.Problem = "its router does not answer: what the edge does not know waits"
 		}
@@ -283,7 +283,7 @@ func (e *Edge) vdiskMetrics(p *stat.Page, d *edgeVDisk) {
 	c("vstor_edge_corrupt_total", "answers whose data was not what was sent", s.Corrupt.Load())
 	c("vstor_edge_stalled_total", "requests that failed because they waited too long", s.Stalled.Load())
 	p.Gauge("vstor_edge_connected", "1 while a session is open", float64(s.Connected.Load()), l...)
-	p.Gauge("vstor_edge_fenced", "1 once another edge has the vDisk", float64(s.Fenced.Load()), l...)
+	p.Gauge("vstor_edge_fenced", "1 once it is lost to this edge for good", float64(s.Fenced.Load()), l...)
 	p.Gauge("vstor_edge_waiting", "requests that wait to be sent", float64(s.Waiting.Load()), l...)
 	if d.disk == nil {
 		return

@@ -89,18 +89,18 @@ func (s *session) FrameIn(h *wire.Header, body []byte, in *buf.Vec) link.Verdict
 // dispatch begins to carry a request out. Stall: nothing was done.
 func (s *session) dispatch(r *request, h *wire.Header, body []byte, in *buf.Vec) link.Verdict {
 	switch {
-	case h.Type == proto.TWrite:
-		return s.write(r, h, body, in)
-	case h.Data != 0:
+	case h.Data != 0 && h.Type != proto.TWrite:
 		return s.bad(r, errs.New(errs.Corrupt, "router: %s with %d bytes of data; it has none", proto.TypeName(h.Type),
 			h.Data))
 	case h.Type == proto.TOpen:
 		return s.openRequest(r, body)
-	case s.seat.fenced || !s.opened:
-		return s.deny(r)
+	case s.seat.fenced || !s.opened && (h.Type != proto.TStats || s.open == nil):
+		return s.deny(r) // who waits for the answer to its Open may send Stats, to see that somebody is there
 	}
 	s.d.table.Heard(&s.seat)
 	switch h.Type {
+	case proto.TWrite:
+		return s.write(r, h, body, in)
 	case proto.TRead:
 		return s.read(r, body)
 	case proto.TFlush, proto.TTrim, proto.TZero:

@@ -36,6 +36,10 @@ import (
 // one counts as well, until something is heard in the new one; afterwards it is an old request that was long on its
 // way.
 //
+// A record is written before its grant. When the router dies in between, the next one cannot tell whether there was a
+// grant, so of two openers the one of before is refused, though the other may have gone away with nothing. A router
+// that stops knows: Rest keeps the last tenure that was granted, and the numbers that came to nothing are forgotten.
+//
 // All times are nanoseconds of the boot-time clock.
 type Table struct {
 	lease, margin int64
@@ -74,7 +78,7 @@ type Seat struct {
 	Edge     string // its name
 	Mode     proto.Mode
 	Takeover bool
-	Former   uint64 // tenure it was in; 0: none
+	Former   uint64 // tenure it was in when it connected; 0: none, or it has yielded since
 	acquires bool   // it was granted passive and wants to be exclusive
 	fenced   bool
 	gone     bool
@@ -280,7 +284,8 @@ func (t *Table) Closed(s *Seat, now int64) {
 func (t *Table) Yielded(s *Seat, now int64) {
 	if t.Holds(s) {
 		t.seat, t.asked = nil, nil
-		s.Mode = proto.Passive
+		// Nothing of it is unacknowledged, so its next Acquire repeats nothing and may follow any tenure.
+		s.Mode, s.Former = proto.Passive, 0
 		t.free()
 	}
 	t.advance(now)
@@ -389,7 +394,7 @@ func (t *Table) Rest(now int64) *Record {
 	if !t.Idle() || !t.named {
 		return nil
 	}
-	return &Record{Tenure: t.drawn}
+	return &Record{Tenure: t.tenure, Former: t.former}
 }
 
 // OpenLocal opens the vDisk for a connection of this process. Where it is the first, record is to be made durable

@@ -136,7 +136,8 @@ func (r *Renewed) Decode(b []byte) error {
 	return nil
 }
 
-// Stats is what an edge did since its session began, in blocks of 4 KiB; the router shows it. Answered by an Ack.
+// Stats is what an edge did since its session began, in blocks of 4 KiB; the router shows it. Answered by an Ack, also
+// while an Open is not: that may take a lease's length, and tells nothing of whether the router is there.
 //
 //	byte   0  reads u64: blocks read by clients
 //	       8  located u64: of them, where the edge knew the location

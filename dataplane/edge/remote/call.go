@@ -198,9 +198,9 @@ func (r *Remote) sendNext() {
 			r.ownSoon()
 			continue
 		case r.state == up:
-			c = r.waiting.head
+			c = r.nextWaiting()
 		}
-		if c == nil || r.out.n > 0 && (r.out.n >= r.limit || r.bytes+c.size > r.room) || !r.mayChange(c) {
+		if c == nil || r.out.n > 0 && (r.out.n >= r.limit || r.bytes+c.size > r.room) {
 			break
 		}
 		r.send(c)
@@ -208,16 +208,26 @@ func (r *Remote) sendNext() {
 	r.Stats.Waiting.Set(int64(r.waiting.n + r.replay.n))
 }
 
-// mayChange: a passive opener asks to become exclusive before its first change is sent.
-func (r *Remote) mayChange(c *call) bool {
-	switch {
-	case !c.changes() || r.mode == proto.Exclusive && (!r.yielding || r.owners > 0):
-		return true
-	case !r.yielding:
+// nextWaiting is the first in line that may leave. Where changes may not, because another edge has the vDisk, reads and
+// flushes pass them, which are concurrent with them anyway: how long that edge takes is nothing to a reader. A passive
+// opener asks to become exclusive before its first change is sent.
+func (r *Remote) nextWaiting() *call {
+	c := r.waiting.head
+	if c == nil || !c.changes() || r.mayChange() {
+		return c
+	}
+	if !r.yielding {
 		r.acquire()
 	}
-	return false
+	for c != nil && c.changes() {
+		c = c.next
+	}
+	return c
 }
+
+// mayChange reports whether changes may leave: those of a partial write that is under way do even while this edge is
+// asked to yield.
+func (r *Remote) mayChange() bool { return r.mode == proto.Exclusive && (!r.yielding || r.owners > 0) }
 
 func (r *Remote) send(c *call) {
 	if c.state == callReplay {

@@ -25,5 +25,8 @@
 // is under way. Acknowledgements come in the order in which changes were sent, so those that lack one are the last
 // ones, and no acknowledged change is overtaken by the repetition of an older one.
 //
+// A router that comes back from a kill has all that was acknowledged. One whose machine lost power may lack what was
+// not flushed. Its sequence tells, and then the vDisk is lost to this edge as if another had taken it over: see broken.
+//
 // All of it belongs to the loop, but for Open, Manifest and Shut.
 package remote

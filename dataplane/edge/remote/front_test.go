@@ -2,8 +2,10 @@ package remote
 
 import (
 	"testing"
+	"time"
 
 	"vstor/dataplane/block"
+	"vstor/dataplane/edge/proto"
 )
 
 // Somebody who reads on misses what he begins with, however many requests he has under way, and nothing later. Who
@@ -78,5 +80,49 @@ func TestReadThrough(t *testing.T) {
 	}
 	if n := e.r.Stats.Asked.Load() - asked; n > 0 {
 		t.Errorf("%d blocks came from the router", n)
+	}
+}
+
+// A vDisk of more groups than are looked up ahead: they go on being looked up before the reader, each once, and those
+// that are known already are not.
+func TestReadThroughFurtherThanAhead(t *testing.T) {
+	const groups, known = 3 * aheadGroups, 2*aheadGroups + 5
+	w := newWorldOf(t, groups*groupBlocks)
+	e, err := w.open('a', func(o *Options) { o.LookAgain = time.Nanosecond })
+	must(t, err)
+	read := func(at int) {
+		e.reads(at, 64, 0)
+		w.eventually("a look-up does not end", func() bool { return e.on(func() bool { return len(e.r.lookups) == 0 }) })
+	}
+	read(known * groupBlocks)
+	read(0)
+	read(groupBlocks)
+	asked := e.r.Stats.Asked.Load()
+	for at := 0; at < groups*groupBlocks; at += 64 {
+		read(at)
+	}
+	if n := e.r.Stats.Asked.Load() - asked; n > 0 {
+		t.Errorf("%d blocks came from the router", n)
+	}
+	if n := e.r.Stats.Lookups.Load(); n != groups {
+		t.Errorf("%d look-ups for %d groups", n, groups)
+	}
+}
+
+// A look-up that comes to the router behind the answer to a yield is refused. That is no reason to give the connection
+// up, as it is with a change.
+func TestLookUpBehindAYield(t *testing.T) {
+	w := newWorld(t)
+	a := w.mustOpen('a')
+	a.do(block.Write, 0, 8, 1)
+	b, err := w.open('b', func(o *Options) { o.Mode = proto.Passive })
+	must(t, err)
+	b.do(block.Write, 0, 8, 2)
+	before := a.r.Stats.Lookups.Load()
+	a.loop.Call(func() { a.r.lookup(2) })
+	w.eventually("it does not end", func() bool { return a.on(func() bool { return len(a.r.lookups) == 0 }) })
+	a.reads(0, 8, 2)
+	if n, l := a.r.Stats.Connects.Load(), a.r.Stats.Lookups.Load()-before; n != 1 || l != 1 {
+		t.Errorf("%d connections, %d look-ups", n, l)
 	}
 }

@@ -105,6 +105,6 @@ type Stats struct {
 	Corrupt               stat.Counter // answers whose data was not what was sent
 	Stalled               stat.Counter // requests that failed because they waited too long
 	Connected             stat.Gauge   // 1: a session is open
-	Fenced                stat.Gauge   // 1: another edge has the vDisk
+	Fenced                stat.Gauge   // 1: lost to this edge for good
 	Waiting               stat.Gauge   // requests that wait to be sent
 }

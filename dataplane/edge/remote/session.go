@@ -20,7 +20,7 @@ import (
 //	  ▲               │                    │                           │
 //	  └── lost ───────┴────────────────────┴───────────────────────────┘
 //
-// and fenced, for ever, once a router said that another opener has had the vDisk.
+// and fenced, for ever, once a router said that another opener has had the vDisk, or that it is not what it was.
 type Remote struct {
 	opt  Options
 	loop *ring.Loop
@@ -247,9 +247,13 @@ func (r *Remote) decide(c *control, k errs.Kind, body []byte) {
 // isOpen begins or goes on with a session. What was kept is good in another session of the same number and epoch:
 // nobody else had the vDisk since.
 func (r *Remote) isOpen(m *proto.Opened, sent int64) {
+	if why := r.broken(m); why != nil {
+		r.fence(why)
+		r.cutOff()
+		return
+	}
 	if m.Epoch != r.epoch || m.Session != r.session || m.Mode != proto.Exclusive {
 		r.forget()
-		r.acked = m.Seq
 	}
 	r.size, r.volume = m.Size, m.Volume
 	r.epoch, r.mode, r.wish = m.Epoch, m.Mode, m.Mode
@@ -270,6 +274,24 @@ func (r *Remote) isOpen(m *proto.Opened, sent int64) {
 	r.sendNext()
 	// At once, as with the changes: who is asked to yield as soon as it has the vDisk would never get anything done.
 	r.ownNext()
+}
+
+// broken says why a vDisk that was open here is not any more what clients were told. What was acknowledged had ended
+// in the router's journal and is there again whatever becomes of its process, so the sequence goes back only if the
+// machine lost what its drive had not yet written through. The clients count on it: they may have read it back, and
+// their next FLUSH would say that it is safe. To fail that FLUSH and go on would not do: it is one client's of several,
+// the next one would be acknowledged over the same hole, and until then they would go by blocks that have gone back. So
+// it is as with a journal of which a write failed: nothing more until it is opened anew.
+func (r *Remote) broken(m *proto.Opened) error {
+	switch {
+	case r.volume == 0: // never open here
+	case m.Volume != r.volume:
+		return errs.New(errs.Refused, "it was removed, and vDisk %d has its name now", m.Volume)
+	case m.Seq < r.acked:
+		return errs.New(errs.Corrupt, "the router's machine lost changes that were acknowledged, and not flushed: "+
+			"change %d was the last, and now it is %d", r.acked, m.Seq)
+	}
+	return nil
 }
 
 // notOpened: who asks for the first time is told; who was there before is over if another has been, and else tries on.
@@ -356,10 +378,12 @@ func (r *Remote) look() {
 	}
 	r.loop.After(&r.tick, r.opt.RenewEvery/looks)
 	now := r.loop.Now()
-	if r.conn != nil && r.state >= replaying {
-		if r.mode == proto.Exclusive && r.opt.Clock()-r.renewal.sent >= int64(r.opt.RenewEvery) {
+	if r.conn != nil && r.state >= opening {
+		if r.state >= replaying && r.mode == proto.Exclusive &&
+			r.opt.Clock()-r.renewal.sent >= int64(r.opt.RenewEvery) {
 			r.sendControl(&r.renewal, nil)
 		}
+		// Also while Open is not answered, which may take a lease: the answer tells that somebody is there.
 		if r.opt.Clock()-r.report.sent >= int64(r.opt.RenewEvery) {
 			s := proto.Stats{Located: r.Stats.Located.Load() + r.Stats.Zeros.Load(), Asked: r.Stats.Asked.Load(),
 				Cached: uint64(r.opt.Cache.blocks)}
@@ -376,25 +400,38 @@ func (r *Remote) look() {
 // silence is how many renewals may go unanswered, one behind the other, before another connection is tried.
 const silence = 6
 
-// stall fails what has waited for a router longer than it may.
+// stall fails what has waited for a router longer than it may; where one is there, what has waited so long for another
+// edge to give the vDisk up: that one may hang in the midst of a change. What the router was told it bounds itself.
 func (r *Remote) stall(now int64) {
-	if r.opt.StallTimeout == 0 || r.state == up && now-r.heard < int64(2*r.opt.RenewEvery) {
+	if r.opt.StallTimeout == 0 {
 		return
 	}
 	old := now - int64(r.opt.StallTimeout)
+	if r.state == up && now-r.heard < int64(2*r.opt.RenewEvery) {
+		if !r.mayChange() {
+			r.stallOut(&r.waiting, func(c *call) bool { return c.changes() && c.since <= old })
+			r.failOwning(errs.IO, old)
+			r.sendNext()
+		}
+		return
+	}
 	if c := r.out.head; c != nil && c.since <= old && r.conn != nil {
 		r.conn.Abort(errs.New(errs.Unreachable, "requests have waited for the router for %v", r.opt.StallTimeout))
 		return // they come back, and the next look finds them
 	}
 	for _, l := range []*callList{&r.replay, &r.waiting} {
-		stalled := l.takeOut(func(c *call) bool { return c.since <= old })
-		for stalled.head != nil {
-			r.Stats.Stalled.Inc()
-			r.failed(stalled.pop(), errs.IO)
-		}
+		r.stallOut(l, func(c *call) bool { return c.since <= old })
 	}
 	r.failOwning(errs.IO, old)
 	r.sendNext()
+}
+
+func (r *Remote) stallOut(l *callList, which func(*call) bool) {
+	stalled := l.takeOut(which)
+	for stalled.head != nil {
+		r.Stats.Stalled.Inc()
+		r.failed(stalled.pop(), errs.IO)
+	}
 }
 
 // Ended: the connection is of no use any more (link.Handler). Its frames and pages come back before Closed.

@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -48,8 +49,8 @@ func TestStallOfAPart(t *testing.T) {
 	e.reads(0, 8, 1)
 }
 
-// The router is connected and silent. A write that waits for the vDisk fails, and whoever is told asks for more at
-// once, so what stood behind it leaves while it is looked through.
+// The router is connected and silent. Writes that wait for the vDisk fail, and whoever is told of the first asks for
+// more at once, so the line changes while it is looked through.
 func TestStallOfAPassiveEdge(t *testing.T) {
 	w := newWorld(t)
 	w.mustOpen('a').do(block.Write, 0, 8, 1)
@@ -60,25 +61,96 @@ func TestStallOfAPassiveEdge(t *testing.T) {
 	b.reads(0, 8, 1)
 	resume := make(chan struct{})
 	w.v.loop.PostFunc(func() { <-resume })
-	more := b.make(block.Read, 4, 1)
-	all := []*request{b.make(block.Write, 0, 1)}
-	all[0].then = func() { more.submit(0) }
-	for i := range 3 {
-		all = append(all, b.make(block.Read, 1+i, 1))
-	}
-	b.loop.Call(func() {
-		for _, q := range all {
-			q.submit(2)
+	writes, rest := b.manyWrites(func() {}, b.make(block.Read, 4, 1))
+	for i, q := range writes {
+		if k := q.wait(); k != errs.IO {
+			t.Errorf("write %d ended with %v", i, k)
 		}
-	})
-	if k := all[0].wait(); k != errs.IO {
-		t.Errorf("the write ended with %v", k)
 	}
 	close(resume)
-	for _, q := range append(all[1:], more) {
+	for _, q := range rest {
 		if k := q.wait(); k != errs.OK && k != errs.IO {
 			t.Error(k)
 		}
+	}
+	b.reads(0, 1, 1)
+}
+
+// manyWrites submits writes and reads, each write before a read; at the end of the first write told is called and more
+// comes.
+func (e *host) manyWrites(told func(), more *request) (writes, rest []*request) {
+	for i := range 4 {
+		writes, rest = append(writes, e.make(block.Write, i, 1)), append(rest, e.make(block.Read, i, 1))
+	}
+	writes[0].then = func() { told(); more.submit(2) }
+	e.loop.Call(func() {
+		for i := range writes {
+			writes[i].submit(2)
+			rest[i].submit(0)
+		}
+	})
+	return writes, append(rest, more)
+}
+
+// The router's own process has the vDisk open, so that a passive edge's wish to change it is refused: what waits for
+// that fails, and what only reads goes on. What is asked for after that is another wish.
+func TestAcquireIsRefused(t *testing.T) {
+	w := newWorld(t)
+	b, err := w.open('b', func(o *Options) { o.Mode = proto.Passive })
+	must(t, err)
+	must(t, w.v.door.OpenLocal(context.Background()))
+	part := b.part(7, 1, 3)
+	if k := part.wait(); k != errs.Refused {
+		t.Error(k)
+	}
+	writes, rest := b.manyWrites(w.v.door.CloseLocal, b.make(block.Write, 6, 1))
+	for i, q := range writes {
+		if k := q.wait(); k != errs.Refused {
+			t.Errorf("write %d ended with %v", i, k)
+		}
+	}
+	for i, q := range rest {
+		if k := q.wait(); k != errs.OK {
+			t.Errorf("request %d beside them ended with %v", i, k)
+		}
+	}
+	b.reads(6, 1, 2)
+	b.reads(7, 1, 0)
+}
+
+// The router's machine dies after the handshake and says nothing about it. The edge tries another connection, as it
+// does later in a session.
+func TestSilenceWhileOpening(t *testing.T) {
+	w := newWorld(t)
+	e, err := w.open('a', func(o *Options) { o.RenewEvery = 20 * time.Millisecond })
+	must(t, err)
+	e.do(block.Write, 0, 1, 1)
+	resume := make(chan struct{})
+	w.v.loop.PostFunc(func() { <-resume }) // who shakes hands is there
+	w.cut()
+	w.eventually("it waits for ever", func() bool { return e.r.Stats.Connects.Load() >= 4 })
+	close(resume)
+	e.reads(0, 1, 1)
+}
+
+// A router that has another edge's lease run out first is there, and is not left for that.
+func TestOpeningWaitsForALease(t *testing.T) {
+	w := newWorld(t)
+	a := w.mustOpen('a')
+	a.do(block.Write, 0, 1, 1)
+	resume := make(chan struct{})
+	a.loop.PostFunc(func() { <-resume })
+	defer close(resume)
+	w.cut()
+	const every = 50 * time.Millisecond
+	time.AfterFunc(3*silence*every, func() {
+		w.forward.Add(int64(23 * time.Second))
+		w.v.door.Edges() // looks at the clock
+	})
+	b, err := w.open('b', func(o *Options) { o.RenewEvery = every })
+	must(t, err)
+	if n := b.r.Stats.Connects.Load(); n != 1 {
+		t.Errorf("it opened with its connection number %d", n)
 	}
 	b.reads(0, 1, 1)
 }

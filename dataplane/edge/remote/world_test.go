@@ -74,7 +74,7 @@ type volume struct {
 	door     *router.VDisk
 	mu       sync.Mutex
 	data     []byte // also the object that locations name
-	hole     [blocks]bool
+	hole     []bool
 	seq      ids.Seq
 	hold     bool      // changes wait for release; loop
 	mute     bool      // no location is told; loop
@@ -133,8 +133,10 @@ func (v *volume) release() {
 		}
 		v.mu.Unlock()
 		if m.Op != block.Sync {
-			v.seq++
 			v.puts++
+			if v.fail == errs.OK {
+				v.seq++
+			}
 		}
 		v.pool.ReleaseVec(&m.Data)
 		m.Err = v.fail
@@ -164,7 +166,7 @@ func (v *volume) Locate(addr ids.BlockAddr, out []layout.Location, _ block.Loade
 
 func (v *volume) Namespace(layout.Location) ids.NamespaceID { return 7 }
 func (v *volume) Sequence() ids.Seq                         { return v.seq }
-func (v *volume) Info() block.Info                          { return block.Info{Size: blocks * 4096} }
+func (v *volume) Info() block.Info                          { return block.Info{Size: int64(len(v.data))} }
 
 func (v *volume) Submit(r *block.Request) {
 	switch r.Op {
@@ -219,13 +221,8 @@ type world struct {
 	spoil   atomic.Int64
 	mu      sync.Mutex
 	conns   map[net.Conn]struct{}
-	keeps   atomic.Int64
-}
-
-// KeepHolder implements router.Keeper.
-func (w *world) KeepHolder(context.Context, ids.VolumeID, router.Record) error {
-	w.keeps.Add(1)
-	return nil
+	kept    router.Record // under mu
+	epoch   ids.Epoch
 }
 
 func (w *world) clock() int64 {
@@ -234,28 +231,19 @@ func (w *world) clock() int64 {
 	return ts.Nano() + w.forward.Load()
 }
 
-func newWorld(t testing.TB) *world {
-	w := &world{t: t, conns: map[net.Conn]struct{}{}}
-	w.v = &volume{rig: newRig(t), data: make([]byte, blocks*4096)}
-	w.v.loop.Call(func() {
-		w.v.door = router.NewVDisk(router.Options{ID: 7, Name: "v", Epoch: 3, Loop: w.v.loop, Hub: w.v.hub, Device: w.v,
-			Driver: w.v, Objects: w.v, Keeper: w, Clock: w.clock,
-			ReadOnly: func() bool { return w.v.constant }, Log: slog.New(slog.DiscardHandler)})
-	})
-	w.srv = router.NewServer(router.ServerOptions{Secret: secret, Log: slog.New(slog.DiscardHandler),
-		Find: func(name string) (*router.VDisk, error) {
-			if name != "v" {
-				return nil, errs.New(errs.Absent, "there is no vDisk named %s", name)
-			}
-			return w.v.door, nil
-		}})
+func newWorld(t testing.TB) *world { return newWorldOf(t, blocks) }
+
+// newWorldOf is one with a vDisk of so many blocks.
+func newWorldOf(t testing.TB, blocks int) *world {
+	w := &world{t: t, conns: map[net.Conn]struct{}{}, epoch: 3}
+	w.v = &volume{rig: newRig(t), data: make([]byte, blocks*4096), hole: make([]bool, blocks)}
+	w.openDoor(7)
+	w.srv = router.NewServer(router.ServerOptions{Secret: secret, Log: slog.New(slog.DiscardHandler), Find: w.find})
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		w.srv.Shutdown(ctx)
-		done := make(chan struct{})
-		w.v.loop.Call(func() { w.v.door.Close(func() { close(done) }) })
-		<-done
+		w.closeDoor()
 	})
 	return w
 }
