@@ -24,6 +24,7 @@ type drive struct {
 	writes int
 	syncs  int
 	peakS  int // fdatasyncs in flight at once
+	onSync func()
 }
 
 type flight struct {
@@ -91,6 +92,9 @@ func (d *drive) Datasync(l *ring.Loop, op *ring.Op) {
 		f.cover[b] = append([]byte(nil), d.block(d.mem, b)...)
 	}
 	d.syncs++
+	if d.onSync != nil {
+		d.onSync()
+	}
 	f.fail = d.failS != 0 && d.syncs >= d.failS
 	d.fly(f)
 	n := 0

@@ -6,8 +6,9 @@ package journal
 // way, or done.
 //
 // A wrong guess costs an fdatasync that nobody asked for, and whoever asks for one meanwhile may wait for it first;
-// habitsMin commits pass before the next one. It is a step function.
+// min commits pass before the next one. It is a step function.
 type habit struct {
+	min    int    // how often in a row make a habit
 	since  uint64 // the record behind the last sync
 	period uint64 // how many records came before it
 	kept   int    // how often in a row there were as many
@@ -33,4 +34,4 @@ func (h *habit) synced(next uint64, later bool) {
 }
 
 // expects reports whether a sync is to come before record next.
-func (h *habit) expects(next uint64) bool { return h.kept >= habitsMin && next-h.since == h.period }
+func (h *habit) expects(next uint64) bool { return h.kept >= h.min && next-h.since == h.period }

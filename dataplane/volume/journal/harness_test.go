@@ -98,11 +98,11 @@ func (r *rig) settle() {
 	r.t.Helper()
 	for range 1000 {
 		still := false
-		r.on(func() { still = !r.j.hook.Armed() })
+		r.on(func() { still = r.still() })
 		if still {
 			// Completions that were deferred in the pass of the look above.
 			r.on(func() {})
-			r.on(func() { still = !r.j.hook.Armed() })
+			r.on(func() { still = r.still() })
 			if still {
 				return
 			}
@@ -111,12 +111,15 @@ func (r *rig) settle() {
 	r.t.Fatalf("the journal does not come to rest")
 }
 
+func (r *rig) still() bool { return !r.j.hook.Armed() && !r.j.syncs.early.Armed() }
+
 // abandon is what kill -9 does to the journal: nothing of it ends any more.
 func (r *rig) abandon() {
 	r.on(func() {
 		r.d.dead = true
 		r.d.flying = nil
 		r.l.StopTimer(&r.j.timer.timer)
+		r.l.StopTimer(&r.j.syncs.early)
 		r.l.Pool().ReleaseVec(&r.j.pages)
 	})
 }

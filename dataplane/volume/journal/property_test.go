@@ -28,6 +28,8 @@ type model struct {
 	stamp   uint64
 	done    int
 	crashes int
+	early   int // fdatasyncs that were begun before anybody asked
+	amid    int // crashes with one of them in flight
 }
 
 // known is an entry the model remembers, with its latest copy.
@@ -45,9 +47,9 @@ type known struct {
 	safe  bool // acknowledged before a Sync that has ended
 }
 
-func (m *model) append() {
+func (m *model) append(entries int) {
 	m.r.on(func() {
-		for range m.rnd.IntN(8) + 1 {
+		for range entries {
 			vol := m.rnd.IntN(len(m.seqs))
 			m.seqs[vol]++
 			n, kind := 1, Write
@@ -120,6 +122,34 @@ func (m *model) landAll() {
 	m.r.settle()
 }
 
+// commits is a client that syncs after each write, until the next sync is expected and its fdatasync is in flight.
+// Perhaps it crashes then.
+func (m *model) commits() {
+	m.landAll()
+	m.sync()
+	m.landAll()
+	for range 1 + m.rnd.IntN(2) {
+		m.append(1)
+		m.landAll()
+		m.sync()
+		m.landAll()
+	}
+	m.r.on(func() { m.r.d.hold = true })
+	m.append(1)
+	m.r.settle()
+	m.r.on(func() {
+		for _, f := range append([]*flight(nil), m.r.d.flying...) {
+			if !f.sync {
+				m.r.d.land(f)
+			}
+		}
+	})
+	m.r.settle()
+	if m.rnd.IntN(3) == 0 {
+		m.crash(m.rnd.IntN(2) == 0)
+	}
+}
+
 // commit says that a volume's acknowledged entries up to one of them are safe elsewhere.
 func (m *model) commit() {
 	m.r.on(func() {
@@ -172,6 +202,9 @@ func (m *model) move() {
 // crash replaces the journal by what a crash leaves and replays that.
 func (m *model) crash(power bool) {
 	m.crashes++
+	if m.unasked() {
+		m.amid++
+	}
 	m.noteSettled()
 	var img *drive
 	m.r.on(func() {
@@ -281,9 +314,19 @@ func (m *model) reopen(d *drive, must func(*known) bool) {
 		if err := j.Attach(m.l); err != nil {
 			t.Errorf("attach: %v", err)
 		}
+		// What is done at random is not done habitsMin times in a row.
+		j.syncs.habit.min = m.rnd.IntN(2)
+		d.onSync = func() {
+			if m.unasked() {
+				m.early++
+			}
+		}
 	})
 	m.r.settle()
 }
+
+// unasked reports whether an fdatasync is in flight for which nobody waits.
+func (m *model) unasked() bool { return m.r.j.syncs.busy && m.r.j.syncs.flying.head == nil }
 
 func sumBytes(s []uint32) []byte {
 	var b []byte
@@ -338,12 +381,17 @@ func (m *model) adopt(found map[*known]bool, all []*known) {
 // crashed, in whatever order the drive ends its operations, what must come back does, and nothing else.
 func TestCrashes(t *testing.T) {
 	l := startLoop(t, 64<<20)
+	early, amid := 0, 0
 	rapid.Check(t, func(t *rapid.T) {
-		runModel(t, l, rapid.Uint64().Draw(t, "seed"), rapid.IntRange(20, 250).Draw(t, "steps"))
+		m := runModel(t, l, rapid.Uint64().Draw(t, "seed"), rapid.IntRange(20, 250).Draw(t, "steps"))
+		early, amid = early+m.early, amid+m.amid
 	})
+	if t.Logf("%d early fdatasyncs, %d crashes with one in flight", early, amid); early == 0 || amid == 0 {
+		t.Error("habits are not tried")
+	}
 }
 
-func runModel(t fataler, l *ring.Loop, seed uint64, steps int) {
+func runModel(t fataler, l *ring.Loop, seed uint64, steps int) *model {
 	m := &model{t: t, l: l, rnd: rand.New(rand.NewPCG(seed, 7))}
 	m.opt = Options{BootID: [16]byte{1}}
 	d := create(t, 4+m.rnd.IntN(4), m.opt)
@@ -358,30 +406,33 @@ func runModel(t fataler, l *ring.Loop, seed uint64, steps int) {
 	if n := l.Pool().Pages() - l.Pool().Free(); n != 0 {
 		t.Fatalf("%d pages leaked", n)
 	}
+	return m
 }
 
 func (m *model) step() {
 	m.r.settle() // from here to the next call to the loop its state may be looked at
 	m.noteSettled()
 	switch n := m.rnd.IntN(100); {
-	case n < 35:
-		m.append()
-	case n < 65:
+	case n < 32:
+		m.append(m.rnd.IntN(8) + 1)
+	case n < 62:
 		m.land()
-	case n < 75:
+	case n < 72:
 		m.sync()
-	case n < 83:
+	case n < 80:
 		m.commit()
-	case n < 87:
+	case n < 84:
 		m.move()
-	case n < 90:
+	case n < 87:
 		m.r.on(func() { m.r.j.timer.fire() })
-	case n < 93:
+	case n < 90:
 		m.crash(false)
-	case n < 96:
+	case n < 93:
 		m.crash(true)
-	case n < 97:
+	case n < 94:
 		m.closeClean()
+	case n < 98:
+		m.commits()
 	default:
 		m.landAll()
 	}

@@ -82,7 +82,7 @@ type syncer struct {
 func (y *syncer) init(j *Journal) {
 	y.j = j
 	y.op.Done = y
-	y.habit = habit{since: j.next}
+	y.habit = habit{since: j.next, min: habitsMin}
 	y.early.Fire = y.startEarly
 }
 
@@ -124,11 +124,12 @@ func (y *syncer) begin() {
 	y.j.file.Datasync(y.j.loop, &y.op)
 }
 
-// expected reports whether a sync is most likely to be asked for next.
+// expected reports whether a sync is most likely to be asked for next. Where it was not asked for after all, the mark
+// that the keeper writes behind the record is none to begin one more for: it has no entries, and nobody waits for it.
 func (y *syncer) expected() bool {
 	j := y.j
-	return y.habit.expects(j.next) && j.ended+1 == j.next && j.queue.head == nil && y.needed() && j.st == running &&
-		j.failed == nil
+	return y.habit.expects(j.next) && j.ended+1 == j.next && j.queue.head == nil && j.durable < j.timer.data &&
+		j.st == running && j.failed == nil
 }
 
 // startEarly begins what is expected, in the pass after the one in which the last record was told to have ended: its
