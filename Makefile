@@ -22,7 +22,7 @@ help:
 	@echo "make clean        remove bin and var"
 
 build:
-	go build -trimpath -o bin/vstor ./tools/vstor
+	go build -trimpath -buildvcs=auto -o bin/vstor ./tools/vstor
 
 deps-run:
 	@tools/install fio qemu-utils libnbd-bin

@@ -66,7 +66,7 @@ func (a *oneASD) runReads(ctx context.Context, depth int, d time.Duration) (resu
 	if err := r.connect(ctx, loop); err != nil {
 		return result{}, err
 	}
-	loop.Call(func() { err = r.holdPages(pool, depth) })
+	loop.Call(func() { err = r.holdPages(pool, depth, ids.BlockSize) })
 	if err != nil {
 		return result{}, err
 	}
@@ -75,7 +75,7 @@ func (a *oneASD) runReads(ctx context.Context, depth int, d time.Duration) (resu
 		l.of, l.lane, l.op.Done = r, i, l
 	}
 	r.start = r.read
-	return r.run(ctx, loop, depth, d) // each read ends within readPatience
+	return r.run(ctx, loop, &Part{Block: ids.BlockSize, Depth: depth, For: d}) // each read ends within readPatience
 }
 
 // connect waits until the Reader has its connection.

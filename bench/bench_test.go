@@ -52,7 +52,7 @@ func everyone() (names []string) {
 func TestReport(t *testing.T) {
 	r := Report{JournalBytes: 100}
 	speed := map[string]float64{embedded: 1, processes: 2, local: 1, cached: 3, cachedASDs: 3, single: 3, overTCP: 4,
-		overTLS: 1, full: 1, qemu: 1, rawFile: 4, cephEC: 0.5, driveAlone: 4, praccAlone: 3, edgeAlone: 2,
+		overTLS: 1, full: 1, fullASDs: 1, qemu: 1, rawFile: 4, cephEC: 0.5, driveAlone: 4, praccAlone: 3, edgeAlone: 2,
 		nullServer: 5}
 	for _, j := range Jobs() {
 		for round, f := range []float64{1, 3, 2} {
@@ -148,14 +148,17 @@ func TestWhoDoesWhat(t *testing.T) {
 
 		"4K random read QD32, cached":                  "vstor cache, ASDs cache, null server",
 		"4K random read QD32":                          "vstor TCP, vstor TLS",
-		"4K random read QD128":                         inTurns + "qemu-nbd",
+		"4K random read QD128":                         inTurns + "qemu-nbd, raw file",
 		"1M puts, 8 at a time":                         "one ASD",
 		"1M sequential read QD8, cold":                 inTurns + peers + "vstor TCP, vstor TLS, tgt iSCSI",
-		"4K random write QD32, 30 s, drives 80 % full": "vstor 80 %",
+		"4K random write QD32, 30 s, drives 80 % full": "vstor 80 %, ASDs 80 %",
 		"4K random write QD32, 120 s":                  inTurns + "qemu-nbd",
 		"4K random write QD32, degraded":               "vstor ASDs",
-		"4K random read QD1, hop by hop":               "vstor, raw file, drive alone, PRACC alone, Edge alone",
-		"4K random read QD32, cached, hop by hop":      "vstor cache, Edge alone",
+		"4K random read QD1, hop by hop": inTurns +
+			"vstor short, raw file, drive alone, PRACC alone, Edge alone",
+		"4K random write QD1, hop by hop":         inTurns + "raw file, drive alone, log alone, Edge alone",
+		"4K random read QD32, cached, hop by hop": "vstor cache, Edge alone, block cache",
+		"4K random read QD32, other caches alone": "block cache file, fragment cache",
 	} {
 		i := slices.IndexFunc(Jobs(), func(j Job) bool { return j.Name == name })
 		if i < 0 {
@@ -240,7 +243,7 @@ func TestOnlyStartsWhatItNeeds(t *testing.T) {
 	for _, t := range list {
 		names = append(names, t.name())
 	}
-	if got := strings.Join(names, ", "); got != "vstor, vstor ASDs, ASDs cache, vstor TLS, vstor 80 %" {
+	if got := strings.Join(names, ", "); got != "vstor, vstor ASDs, ASDs cache, vstor TLS, vstor 80 %, ASDs 80 %" {
 		t.Error(got)
 	}
 }

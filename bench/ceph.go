@@ -108,8 +108,12 @@ func (c *cluster) freeze(on bool) {
 // lost: a daemon died, so neither volume can be measured any more.
 func (c *cluster) lost(why error) { c.failed = why }
 
+// cephRest is how long a job's aftermath is waited for at most. A cluster is never at rest: its daemons talk to one
+// another and trim their logs whatever anybody asks of them.
+const cephRest = 8 * time.Second
+
 func (v cephVolume) rest(ctx context.Context, d time.Duration) error {
-	return quiesce(ctx, v.pids(), d)
+	return quiesce(ctx, v.pids(), min(d, cephRest))
 }
 
 func (v cephVolume) run(ctx context.Context, j Job, d time.Duration) (result, error) {

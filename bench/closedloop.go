@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"math/rand/v2"
 	"time"
 
 	"vstor/dataplane/buf"
@@ -11,15 +12,15 @@ import (
 	"vstor/dataplane/stat"
 )
 
-// closedLoop keeps IOs of a block each under way on a ring loop, each followed by another: what fio's job is, of what
-// fio does not reach. The loop owns all of it while it runs.
+// closedLoop keeps IOs under way on a ring loop, each followed by another: what fio's job is, of what fio does not
+// reach. The loop owns all of it while it runs.
 type closedLoop struct {
 	// start begins an IO of a lane; its end is told to ended, never inside the call.
 	start  func(lane int)
 	began  time.Time
 	until  time.Duration   // since began; no IO starts later
 	starts []time.Duration // of the IO of each lane
-	pages  []buf.Vec       // one of each lane's own, where they hold some
+	pages  []buf.Vec       // an IO's worth of each lane's own, where they hold some
 	live   int
 	last   time.Duration // end of the last IO
 	hist   stat.Histogram
@@ -27,13 +28,25 @@ type closedLoop struct {
 	done   chan struct{}
 }
 
-// holdPages takes a page for each of so many lanes. What it took is there after an error too.
-func (c *closedLoop) holdPages(pool *buf.Pool, lanes int) error {
+// holdPages takes the pages of an IO for each of so many lanes. What it took is there after an error too.
+func (c *closedLoop) holdPages(pool *buf.Pool, lanes, bytes int) error {
 	c.pages = make([]buf.Vec, lanes)
 	for i := range c.pages {
-		if !pool.Alloc(&c.pages[i], 1) {
-			return errs.New(errs.Full, "no pages for %d IOs at a time", lanes)
+		if err := takePages(pool, &c.pages[i], bytes); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// takePages takes pages for so many bytes, with random content: a drive may know zeros. On the loop.
+func takePages(pool *buf.Pool, v *buf.Vec, bytes int) error {
+	if !pool.Alloc(v, bytes/ids.BlockSize) {
+		return errs.New(errs.Full, "there are no pages for an IO of %d bytes more", bytes)
+	}
+	random := rand.NewChaCha8([32]byte{byte(rand.Uint32())})
+	for _, s := range v.Segs {
+		random.Read(pool.SegBytes(s))
 	}
 	return nil
 }
@@ -45,12 +58,13 @@ func (c *closedLoop) dropPages(pool *buf.Pool) {
 	}
 }
 
-// run keeps so many lanes going for a time, and returns when the last IO has ended: each has to end in bounded time.
-func (c *closedLoop) run(ctx context.Context, loop *ring.Loop, lanes int, d time.Duration) (result, error) {
-	c.until, c.starts, c.live, c.done = d, make([]time.Duration, lanes), lanes, make(chan struct{})
+// run keeps the part's lanes going for its time, and returns when the last IO has ended: each has to end in bounded
+// time.
+func (c *closedLoop) run(ctx context.Context, loop *ring.Loop, p *Part) (result, error) {
+	c.until, c.starts, c.live, c.done = p.For, make([]time.Duration, p.Depth), p.Depth, make(chan struct{})
 	loop.Call(func() {
 		c.began = time.Now()
-		for lane := range lanes {
+		for lane := range p.Depth {
 			c.start(lane)
 		}
 	})
@@ -62,7 +76,7 @@ func (c *closedLoop) run(ctx context.Context, loop *ring.Loop, lanes int, d time
 	}
 	var s stat.Snapshot
 	c.hist.AddTo(&s)
-	return summary(&s, ids.BlockSize, c.last), c.err
+	return summary(&s, int64(p.Block), c.last), c.err
 }
 
 // ended notes the end of a lane's IO and starts another. The first error ends them all.
@@ -98,4 +112,25 @@ func summary(s *stat.Snapshot, size int64, took time.Duration) result {
 		MBps: n * float64(size) / 1e6 / took.Seconds(), Mean: s.Mean() / 1e3}
 	r.setPercentiles(percentiles(func(p float64) float64 { return float64(s.Quantile(p / 100)) }))
 	return r
+}
+
+// offsets are where one IO after the other goes.
+type offsets struct {
+	block int   // bytes
+	size  int64 // of what they go over, bytes
+	order bool  // one behind the other, and round again
+	at    int64
+}
+
+func (p *Part) offsets() offsets { return offsets{block: p.Block, size: p.Bytes, order: p.Sequential} }
+
+// next is a multiple of the block.
+func (o *offsets) next() int64 {
+	n := o.size / int64(o.block)
+	if !o.order {
+		return rand.Int64N(n) * int64(o.block)
+	}
+	at := o.at % n * int64(o.block)
+	o.at++
+	return at
 }

@@ -6,11 +6,11 @@
 // and direct IO, and behind nbdkit. The jobs go round, each job on each target, in turns, and medians over the
 // rounds are compared.
 // The raw file under fio's own io_uring engine is the limit of the drive, an NBD server that stores nothing that of
-// fio and NBD: what a server adds to both is its own. Beside them one ASD stands alone:
-// the bench is its client, over TCP, and does the same jobs on as many bytes.
+// fio and NBD: what a server adds to both is its own. Beside them one ASD stands alone: the bench is its client, over
+// TCP, and reads and puts as many bytes.
 //
-// Parts of the path that fio does not reach, PRACC and the Edge, are driven by a process that opens the deployment for
-// that (RunPart); what an IO costs more on one than on the part below is what that hop costs.
+// Parts of the path that fio does not reach, PRACC, the Edge and the caches, are driven by a process that opens the
+// deployment for that (RunPart); what an IO costs more on one than on the part below is what that hop costs.
 //
 // What to do is a plan that is made first, so that a run can say how long it takes; a job during which somebody else
 // used the machine is done once more, and gives no ratio if that was no better.
@@ -32,11 +32,13 @@
 //	asdread.go  its reads, by a loop; closedloop.go: what keeps IOs going on one
 //	asdput.go   its puts, by goroutines
 //	part.go     parts of the path, each with what is below it and nothing before it
-//	inside.go   the process that drives one; insidelow.go: PRACC and the drive
+//	inside.go   the process that drives one; insidelow.go: PRACC and the drive; insidelog.go: the drive as a log uses it;
+//	            insidecaches.go: the caches
 //	hops.go     what each of them costs
 //	profile.go  where the time of our processes goes meanwhile
 //	proc.go     CPU and bytes from /proc and /sys
 //	report.go   medians and ratios; table.go prints them, stored.go keeps them as JSON
+//	figures.go  all figures of a run; vitastor.go: a peer that is in none, through qemu-nbd
 //	compare.go  two stored runs; benchstat.go: lines for another tool that does it
 //	html.go     the page, with its plots; markdown.go: the summary, BENCHMARKS.md
 package bench

@@ -26,6 +26,9 @@ type result struct {
 	Mean, P50, P99, P999 float64
 	Percentiles          map[string]float64 // by fio's names
 	Series               []float64          // IOPS in each whole second
+	ClientCPU            float64            // share of a core that fio had
+	Late                 float64            // of an open loop: p99 of how late IOs started
+	FromCache            float64            // of a cache alone: which share of the IOs it served
 }
 
 type fioSide struct {
@@ -102,6 +105,8 @@ func parseFio(b []byte) (result, error) {
 	var doc struct {
 		Jobs []struct {
 			Error int     `json:"error"`
+			User  float64 `json:"usr_cpu"` // percent of a core, all threads together
+			Sys   float64 `json:"sys_cpu"`
 			Read  fioSide `json:"read"`
 			Write fioSide `json:"write"`
 			Mixed fioSide `json:"mixed"` // of jobs that read and write, if their file says so
@@ -122,7 +127,8 @@ func parseFio(b []byte) (result, error) {
 			side = s
 		}
 	}
-	r := result{IOs: side.TotalIOs, Bytes: side.IOBytes, IOPS: side.IOPS, MBps: side.BW / 1e6, Mean: side.Lat.Mean / 1e3}
+	r := result{IOs: side.TotalIOs, Bytes: side.IOBytes, IOPS: side.IOPS, MBps: side.BW / 1e6, Mean: side.Lat.Mean / 1e3,
+		ClientCPU: (doc.Jobs[0].User + doc.Jobs[0].Sys) / 100}
 	r.setPercentiles(side.CLat.Percentile)
 	return r, nil
 }

@@ -7,9 +7,15 @@ var hopsHead = []string{"job", "down from", "IOPS", "mean us", "this hop", "p50 
 
 const hopsSay = "One path, cut off further and further up: each line is an IO that begins at that part and goes all " +
 	"the way down. What its mean is more than that of the line above is this hop. The raw file is driven by fio, the " +
-	"lines called alone by the part's own loop, the last by fio over NBD: the last hop has what fio does itself in it. " +
-	"fio's percentiles do not count the submission, ours do, and come in steps of 6 %. Times at a depth of 32 are " +
-	"mostly queueing, and loops go round without sleeping then, so that CPU per IO says little of a hop."
+	"lines called alone by the part's own loop, those called vstor by fio over NBD: the hop of the first of these has " +
+	"what fio does itself in it. " + logAlone + " is the drive as any log has to use it that stores 4+2 behind it: " +
+	"records of a header and what waits, and half as much again in pieces of 1 MiB, with no code, sum or map. " +
+	"Where there are two lines more, edge and router are processes of their own in the first, and the ASDs in the " +
+	"second too. " +
+	"fio's percentiles do not count the submission, ours do, and come in steps of 6 %. Each line was run once, and " +
+	"differences of a few microseconds between lines are the drive's scatter. Times at a depth are mostly queueing, and " +
+	"loops go round without sleeping then, so that CPU per IO says little of a hop. The block cache has no depth: it is " +
+	"asked for one block after the other, with two readings of the clock in each."
 
 // hops is a line for each part of the paths that were measured so. CPU is of the server, which drives itself where it
 // stands alone. A disturbed line says nothing, neither of itself nor of the next; nor does the raw file of the next,
@@ -30,6 +36,8 @@ func (r *Report) hops() (rows [][]string) {
 				hop = fmt.Sprintf("%+.1f", mean-below)
 			}
 			switch below = mean; {
+			case j.Apart:
+				below = 0
 			case !quiet:
 				hop, below = "disturbed", 0
 			case g.Target == rawFile: // by another's clock

@@ -33,9 +33,11 @@ func (r *Report) HTML() []byte {
 	fmt.Fprintf(&b, "<h2>Every target</h2>\n<p>Medians, and in parentheses their ratio to %s.</p>\n", qemu)
 	head, rows := r.everything()
 	htmlTable(&b, head, rows)
-	if rows := r.hops(); len(rows) > 0 {
-		fmt.Fprintf(&b, "<h2>Hop by hop</h2>\n<p>%s</p>\n", hopsSay)
-		htmlTable(&b, hopsHead, rows)
+	for _, t := range r.tables() {
+		if len(t.rows) > 0 {
+			fmt.Fprintf(&b, "<h2>%s</h2>\n<p>%s</p>\n", t.title, html.EscapeString(t.say))
+			htmlTable(&b, t.head, t.rows)
+		}
 	}
 	r.section(&b, "CPU of all server processes per IO, in microseconds", "Medians of the rounds, with what a job leaves "+
 		"to be done in the background. The raw file has no server: fio does its IO itself.", r.cpuPlot)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"os"
 	"slices"
 	"strings"
@@ -27,11 +26,40 @@ type Part struct {
 	Log    *slog.Logger
 	Name   string // of a target: one of those called alone
 	Write  bool
-	Bytes  int64 // of the vDisk, or of File, from its start on: what is gone over
-	Depth  int   // at least 1
-	For    time.Duration
-	File   string // what "drive alone" drives
+	// Sequential IOs go over it again and again in order; others are anywhere in it.
+	Sequential bool
+	Bytes      int64 // of the vDisk, or of File, from its start on: what is gone over
+	Block      int   // of an IO, in bytes
+	Depth      int   // at least 1
+	For        time.Duration
+	File       string // what the drive is driven on where it is alone
 }
+
+// maxBlock is the longest IO of a part.
+const maxBlock = 4 << 20
+
+// check says what is wrong with a part. Errors: Invalid.
+func (p *Part) check() error {
+	switch {
+	case p.Depth < 1 || p.For <= 0 || p.Bytes < ids.BlockSize:
+		return errs.New(errs.Invalid, "a part needs a depth and a time above 0, and at least %d bytes", ids.BlockSize)
+	case p.Block < ids.BlockSize || p.Block > maxBlock || p.Block%ids.BlockSize != 0 || int64(p.Block) > p.Bytes:
+		return errs.New(errs.Invalid, "an IO of %d bytes: it must be a multiple of %d, at most %d and no longer than what "+
+			"is gone over", p.Block, ids.BlockSize, maxBlock)
+	case !slices.Contains(parts, p.Name):
+		return errs.New(errs.Invalid, "there is no part %q; there are %s", p.Name, strings.Join(parts, ", "))
+	case p.Write && slices.Contains(readers, p.Name):
+		return errs.New(errs.Invalid, "%s does not write", p.Name)
+	case !p.Write && p.Name == logAlone:
+		return errs.New(errs.Invalid, "%s does nothing but write", p.Name)
+	case p.Block != ids.BlockSize && slices.Contains(readers, p.Name):
+		return errs.New(errs.Invalid, "%s reads blocks of %d bytes", p.Name, ids.BlockSize)
+	}
+	return nil
+}
+
+// readers are parts that do not write, and read blocks one by one.
+var readers = []string{praccAlone, ramAlone, ssdAlone, fragsAlone}
 
 // partReady is what RunPart says when it may be told to begin.
 const partReady = "ready"
@@ -42,13 +70,8 @@ const partReady = "ready"
 // deployment makes the runtime's settings its own, and ends threads, on which children that were to die with their
 // parent depend.
 func RunPart(ctx context.Context, p Part, orders io.Reader, out io.Writer) error {
-	switch {
-	case p.Depth < 1 || p.For <= 0 || p.Bytes < ids.BlockSize:
-		return errs.New(errs.Invalid, "a part needs a depth and a time above 0, and at least %d bytes", ids.BlockSize)
-	case !slices.Contains(parts, p.Name):
-		return errs.New(errs.Invalid, "there is no part %q; there are %s", p.Name, strings.Join(parts, ", "))
-	case p.Name == praccAlone && p.Write:
-		return errs.New(errs.Invalid, "PRACC does not write")
+	if err := p.check(); err != nil {
+		return err
 	}
 	in, err := openInside(p.Config, p.Log)
 	if err != nil {
@@ -95,32 +118,44 @@ func (in *inside) serve(ctx context.Context, p *Part, orders io.Reader, out io.W
 
 // job does what there is to do before, and returns the rest.
 func (in *inside) job(ctx context.Context, p *Part) (func() (result, error), error) {
-	op := block.Read
-	if p.Write {
-		op = block.Write
-	}
-	if p.Name == driveAlone {
-		return func() (result, error) { return in.runDrive(ctx, p.File, op, p.Bytes, p.Depth, p.For) }, nil
+	switch p.Name {
+	case driveAlone:
+		return func() (result, error) { return in.runDrive(ctx, p) }, nil
+	case logAlone:
+		return func() (result, error) { return in.runLog(ctx, p) }, nil
 	}
 	if size := in.vdisk.Disk().Info().Size; p.Bytes > size {
 		return nil, errs.New(errs.Invalid, "the vDisk has %d bytes, not %d", size, p.Bytes)
 	}
-	places, err := in.find(p.Bytes) // which brings the map into memory, for either
+	places, err := in.find(p.Bytes) // which brings the map into memory, for all
 	if err != nil {
 		return nil, err
 	}
-	if p.Name == praccAlone {
-		if len(places) == 0 {
-			return nil, errs.New(errs.Absent, "nothing of the vDisk is in objects yet")
-		}
-		return func() (result, error) { return in.runFetches(ctx, places, p.Depth, p.For) }, nil
-	}
-	if p.Config.BlockCache > 0 {
-		if err := in.readThrough(ctx, p.Bytes); err != nil {
+	if p.Name == fragsAlone {
+		if places, err = in.fillFragments(ctx, p.Bytes); err != nil {
 			return nil, err
 		}
 	}
-	return func() (result, error) { return in.runEdge(ctx, op, p.Bytes, p.Depth, p.For) }, nil
+	if p.Config.BlockCache > 0 {
+		if err := in.fillBlocks(ctx, p); err != nil {
+			return nil, err
+		}
+	}
+	edge := func() (result, error) { return in.runEdge(ctx, p) }
+	fetch := func() (result, error) { return in.runFetches(ctx, places, p) }
+	switch {
+	case p.Name == edgeAlone:
+		return edge, nil
+	case p.Name == ssdAlone:
+		return func() (result, error) { return in.counting(ctx, p.Name, edge) }, nil
+	case len(places) == 0:
+		return nil, errs.New(errs.Absent, "nothing of the vDisk is in objects yet")
+	case p.Name == ramAlone:
+		return func() (result, error) { return in.runGets(ctx, places, p.For) }, nil
+	case p.Name == fragsAlone:
+		return func() (result, error) { return in.counting(ctx, p.Name, fetch) }, nil
+	}
+	return fetch, nil
 }
 
 // inside is a deployment opened in this process, and its vDisk.
@@ -185,12 +220,12 @@ func (in *inside) readThrough(ctx context.Context, bytes int64) error {
 	return nil
 }
 
-// edgeIOs are requests of a block each to the Edge; see closedLoop.
+// edgeIOs are requests to the Edge; see closedLoop.
 type edgeIOs struct {
 	closedLoop
 	in    *inside
 	op    block.Op
-	size  int64 // bytes of the vDisk that they go over
+	at    offsets
 	lanes []edgeIO
 }
 
@@ -201,34 +236,42 @@ type edgeIO struct {
 	again func()
 }
 
-// runEdge does random reads or writes below NBD: the Edge, and all that is below it. Of what is written the content is
-// whatever is in the page.
-func (in *inside) runEdge(ctx context.Context, op block.Op, size int64, depth int, d time.Duration) (result, error) {
-	e := &edgeIOs{in: in, op: op, size: size, lanes: make([]edgeIO, depth)}
+// runEdge does reads or writes below NBD: the Edge, and all that is below it. Of what is written the content is
+// whatever is in the pages.
+func (in *inside) runEdge(ctx context.Context, p *Part) (result, error) {
+	e := &edgeIOs{in: in, op: block.Read, at: p.offsets(), lanes: make([]edgeIO, p.Depth)}
+	if p.Write {
+		e.op = block.Write
+	}
 	for i := range e.lanes {
 		l := &e.lanes[i]
-		l.of, l.lane, l.again = e, i, func() { e.submit(i) }
+		l.of, l.lane, l.again = e, i, func() { e.send(i) }
 	}
 	e.start = e.submit
-	return e.run(ctx, in.vdisk.Loop(), depth, d)
+	return e.run(ctx, in.vdisk.Loop(), p)
 }
 
 func (e *edgeIOs) submit(lane int) {
+	l := &e.lanes[lane]
+	l.req = block.Request{Op: e.op, Off: e.at.next(), Len: uint32(e.at.block), Done: l, Data: l.req.Data}
+	e.send(lane)
+}
+
+// send submits a request, a write once there are pages for it, as a connection waits for them.
+func (e *edgeIOs) send(lane int) {
 	l, loop := &e.lanes[lane], e.in.vdisk.Loop()
-	l.req = block.Request{Op: e.op, Off: rand.Int64N(e.size/ids.BlockSize) * ids.BlockSize, Len: ids.BlockSize, Done: l,
-		Data: l.req.Data}
-	if e.op == block.Write && !loop.Pool().Alloc(&l.req.Data, 1) {
+	if e.op == block.Write && !loop.Pool().Alloc(&l.req.Data, e.at.block/ids.BlockSize) {
 		if e.over() {
 			e.leave()
 			return
 		}
-		time.AfterFunc(time.Millisecond, func() { loop.PostFunc(l.again) }) // as a connection waits: pages come back
+		time.AfterFunc(time.Millisecond, func() { loop.PostFunc(l.again) })
 		return
 	}
 	e.in.vdisk.Disk().Submit(&l.req)
 }
 
-// Completed gives the page back and goes on.
+// Completed gives the pages back and goes on.
 func (l *edgeIO) Completed(r *block.Request) {
 	l.of.in.vdisk.Loop().Pool().ReleaseVec(&r.Data)
 	l.of.ended(l.lane, failure(r.Err))

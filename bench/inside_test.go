@@ -11,10 +11,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
-	"vstor/dataplane/block"
 	"vstor/dataplane/config"
 	"vstor/dataplane/errs"
 	"vstor/dataplane/node"
@@ -68,20 +68,8 @@ func small(t *testing.T, size int64) config.Config {
 // writeThrough writes every block once, and waits until some are in objects.
 func (in *inside) writeThrough(t *testing.T, size int64) {
 	t.Helper()
-	told, loop := in.teller(), in.vdisk.Loop()
-	for off := int64(0); off < size; off += readSize {
-		r := block.Request{Op: block.Write, Off: off, Len: readSize, Done: told}
-		room := false
-		for !room {
-			loop.Call(func() {
-				if room = loop.Pool().Alloc(&r.Data, readSize/4096); room {
-					in.vdisk.Disk().Submit(&r)
-				}
-			})
-		}
-		if k := <-told.kind; k != errs.OK {
-			t.Fatal(k)
-		}
+	if err := in.writeAnew(t.Context(), size); err != nil {
+		t.Fatal(err)
 	}
 	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		if places, err := in.find(size); err == nil && len(places) > 0 || time.Now().After(end) {
@@ -119,20 +107,57 @@ func TestRunPart(t *testing.T) {
 	if err := os.WriteFile(file, make([]byte, size), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	part := Part{Config: cfg, Log: quiet, Bytes: size, Depth: 4, For: 200 * time.Millisecond, File: file}
+	part := Part{Config: cfg, Log: quiet, Bytes: size, Block: 4096, Depth: 4, For: 200 * time.Millisecond, File: file}
+	none := func(*Part) {}
 	for _, tc := range []struct {
-		name  string
-		write bool
-		cache int64
-	}{
-		{driveAlone, false, 0}, {driveAlone, true, 0}, {praccAlone, false, 0}, {edgeAlone, false, 0},
-		{edgeAlone, false, 32 << 20}, {edgeAlone, true, 0},
+		name   string
+		change func(*Part)
+	}{ // what writes comes last: what was written is in no object for a while
+		{praccAlone, none},
+		{edgeAlone, none},
+		{edgeAlone + ", cached", func(p *Part) { p.Config.BlockCache = 32 << 20 }},
+		{ramAlone, func(p *Part) { p.Config.BlockCache = 32 << 20 }},
+		{ssdAlone, func(p *Part) { p.Config.BlockCache, p.Config.BlockCacheSSD = 1<<20, 64<<20 }},
+		{driveAlone, none},
+		{driveAlone + ", writes", func(p *Part) { p.Write = true }},
+		{driveAlone + ", in order", func(p *Part) { p.Sequential, p.Block = true, 1<<20 }},
+		{logAlone + ", writes", func(p *Part) { p.Write = true }},
+		{logAlone + ", large writes", func(p *Part) { p.Write, p.Block = true, 1<<20 }},
+		{fragsAlone, func(p *Part) { p.Config.FragmentCache = 64 << 20 }},
+		{edgeAlone + ", writes", func(p *Part) { p.Write = true }},
+		{edgeAlone + ", writes of 16K", func(p *Part) { p.Write, p.Block = true, 16<<10 }},
+		{edgeAlone + ", in order", func(p *Part) { p.Write, p.Sequential, p.Block = true, true, 1<<20 }},
 	} {
 		p := part
-		p.Name, p.Write, p.Config.BlockCache = tc.name, tc.write, tc.cache
-		if r, err := drive(t.Context(), p); err != nil || r.IOs < 4 || r.Mean <= 0 || r.IOPS <= 0 || r.P99 <= 0 {
-			t.Errorf("%+v: %+v, %v", tc, r, err)
+		p.Name, _, _ = strings.Cut(tc.name, ", ")
+		tc.change(&p)
+		r, err := drive(t.Context(), p)
+		if err != nil || r.IOs < 4 || r.Mean <= 0 || r.IOPS <= 0 || r.P99 <= 0 || r.Bytes != r.IOs*int64(p.Block) {
+			t.Errorf("%s: %+v, %v", tc.name, r, err)
 		}
+		if _, isCache := tiers[p.Name]; isCache != (r.FromCache > 0) {
+			t.Errorf("%s: %.2f came from the cache", tc.name, r.FromCache)
+		}
+	}
+}
+
+// A log writes each IO once into itself, and half as much again behind: no IO is answered that is in no record.
+func TestLogAlone(t *testing.T) {
+	const size = 64 << 20
+	cfg := small(t, 1<<20)
+	file := filepath.Join(t.TempDir(), "raw")
+	if err := os.WriteFile(file, make([]byte, size), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	before := driveWritten(filepath.Dir(file))
+	r, err := drive(t.Context(), Part{Config: cfg, Log: quiet, Name: logAlone, Write: true, Bytes: size, Block: 16 << 10,
+		Depth: 8, For: time.Second, File: file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrote, owed := driveWritten(filepath.Dir(file))-before, r.Bytes*5/2
+	if before > 0 && wrote < owed-logRoom-16<<20 {
+		t.Errorf("%d bytes were answered, and %d written", r.Bytes, wrote)
 	}
 }
 
@@ -143,7 +168,8 @@ func TestRunPartRefuses(t *testing.T) {
 	if err := os.WriteFile(file, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	part := Part{Config: cfg, Log: quiet, Name: edgeAlone, Bytes: 1 << 20, Depth: 4, For: time.Minute, File: file}
+	part := Part{Config: cfg, Log: quiet, Name: edgeAlone, Bytes: 1 << 20, Block: 4096, Depth: 4, For: time.Minute,
+		File: file}
 	if _, err := drive(t.Context(), part); errs.Of(err) != errs.Absent {
 		t.Errorf("without a vDisk: %v", err)
 	}
@@ -166,6 +192,10 @@ func TestRunPartRefuses(t *testing.T) {
 		{"no such part", errs.Invalid, func(p *Part) { p.Name = "the moon" }},
 		{"beyond the vDisk", errs.Invalid, func(p *Part) { p.Bytes = 2 << 20 }},
 		{"PRACC writes", errs.Invalid, func(p *Part) { p.Name, p.Write = praccAlone, true }},
+		{"PRACC reads much", errs.Invalid, func(p *Part) { p.Name, p.Block = praccAlone, 8192 }},
+		{"a log reads", errs.Invalid, func(p *Part) { p.Name = logAlone }},
+		{"half a block", errs.Invalid, func(p *Part) { p.Block = 2048 }},
+		{"more than all", errs.Invalid, func(p *Part) { p.Block = 2 << 20 }},
 		{"nothing was written", errs.Absent, func(p *Part) { p.Name = praccAlone }},
 		{"beyond the file", errs.IO, func(p *Part) { p.Name, p.Bytes = driveAlone, 2<<20 }},
 	} {

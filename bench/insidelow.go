@@ -5,7 +5,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"syscall"
-	"time"
 
 	"vstor/dataplane/block"
 	"vstor/dataplane/errs"
@@ -30,21 +29,20 @@ type fetchOne struct {
 }
 
 // runFetches has PRACC read random ones of these blocks.
-func (in *inside) runFetches(ctx context.Context, places []layout.Location, depth int, d time.Duration) (r result,
-	err error) {
-	p := &fetches{in: in, places: places, lanes: make([]fetchOne, depth)}
+func (in *inside) runFetches(ctx context.Context, places []layout.Location, p *Part) (r result, err error) {
+	f := &fetches{in: in, places: places, lanes: make([]fetchOne, p.Depth)}
 	loop := in.vdisk.Loop()
-	loop.Call(func() { err = p.holdPages(loop.Pool(), depth) })
-	defer loop.Call(func() { p.dropPages(loop.Pool()) })
+	loop.Call(func() { err = f.holdPages(loop.Pool(), p.Depth, p.Block) })
+	defer loop.Call(func() { f.dropPages(loop.Pool()) })
 	if err != nil {
 		return result{}, err
 	}
-	for i := range p.lanes {
-		l := &p.lanes[i]
-		l.of, l.lane = p, i
+	for i := range f.lanes {
+		l := &f.lanes[i]
+		l.of, l.lane = f, i
 	}
-	p.start = p.fetch
-	return p.run(ctx, loop, depth, d)
+	f.start = f.fetch
+	return f.run(ctx, loop, p)
 }
 
 // findStep is how many blocks the map is asked for at a time.
@@ -84,13 +82,13 @@ func (p *fetches) fetch(lane int) {
 // FetchDone goes on; PRACC has verified the block.
 func (l *fetchOne) FetchDone(f *block.Fetch) { l.of.ended(l.lane, failure(f.Err)) }
 
-// driveIOs are IOs of a block each on a file, past the page cache: the loop and the drive alone; see closedLoop.
+// driveIOs are IOs on a file, past the page cache: the loop and the drive alone; see closedLoop.
 type driveIOs struct {
 	closedLoop
 	loop  *ring.Loop
 	fd    int
-	op    block.Op
-	size  int64 // bytes of the file that they go over
+	write bool
+	at    offsets
 	lanes []driveIO
 }
 
@@ -100,16 +98,15 @@ type driveIO struct {
 	op   ring.Op
 }
 
-// runDrive does random reads or writes of a file on the loop.
-func (in *inside) runDrive(ctx context.Context, path string, op block.Op, size int64, depth int, d time.Duration) (
-	result, error) {
-	fd, err := syscall.Open(path, syscall.O_RDWR|syscall.O_DIRECT|syscall.O_CLOEXEC, 0)
+// runDrive does reads or writes of a file on the loop.
+func (in *inside) runDrive(ctx context.Context, p *Part) (result, error) {
+	fd, err := openDirect(p.File)
 	if err != nil {
-		return result{}, errs.Wrap(errs.IO, &os.PathError{Op: "open", Path: path, Err: err}, "cannot drive a file alone")
+		return result{}, err
 	}
 	defer syscall.Close(fd)
-	w := &driveIOs{loop: in.vdisk.Loop(), fd: fd, op: op, size: size, lanes: make([]driveIO, depth)}
-	w.loop.Call(func() { err = w.holdPages(w.loop.Pool(), depth) })
+	w := &driveIOs{loop: in.vdisk.Loop(), fd: fd, write: p.Write, at: p.offsets(), lanes: make([]driveIO, p.Depth)}
+	w.loop.Call(func() { err = w.holdPages(w.loop.Pool(), p.Depth, p.Block) })
 	defer w.loop.Call(func() { w.dropPages(w.loop.Pool()) })
 	if err != nil {
 		return result{}, err
@@ -119,23 +116,36 @@ func (in *inside) runDrive(ctx context.Context, path string, op block.Op, size i
 		l.of, l.lane, l.op.Done = w, i, l
 	}
 	w.start = w.begin
-	return w.run(ctx, w.loop, depth, d)
+	return w.run(ctx, w.loop, p)
+}
+
+// openDirect opens a file to be driven past the page cache.
+func openDirect(path string) (fd int, err error) {
+	fd, err = syscall.Open(path, syscall.O_RDWR|syscall.O_DIRECT|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, errs.Wrap(errs.IO, &os.PathError{Op: "open", Path: path, Err: err}, "cannot drive a file alone")
+	}
+	return fd, nil
 }
 
 func (w *driveIOs) begin(lane int) {
-	l, off := &w.lanes[lane], rand.Int64N(w.size/ids.BlockSize)*ids.BlockSize
-	if w.op == block.Write {
-		w.loop.WriteV(&l.op, w.fd, &w.pages[lane], off)
+	l := &w.lanes[lane]
+	if w.write {
+		w.loop.WriteV(&l.op, w.fd, &w.pages[lane], w.at.next())
 		return
 	}
-	w.loop.ReadV(&l.op, w.fd, &w.pages[lane], off)
+	w.loop.ReadV(&l.op, w.fd, &w.pages[lane], w.at.next())
 }
 
 // RingDone goes on.
 func (l *driveIO) RingDone(_ *ring.Op, res int32) {
-	var err error
-	if res != ids.BlockSize {
-		err = errs.Wrap(errs.IO, syscall.Errno(max(-res, 0)), "an IO of a block on the raw file ended with %d", res)
+	l.of.ended(l.lane, ioFailure(res, l.of.at.block))
+}
+
+// ioFailure is the error of an IO on the raw file that ended so; nil if it did what it was asked for.
+func ioFailure(res int32, want int) error {
+	if int(res) == want {
+		return nil
 	}
-	l.of.ended(l.lane, err)
+	return errs.Wrap(errs.IO, syscall.Errno(max(-res, 0)), "an IO of %d bytes on the raw file ended with %d", want, res)
 }

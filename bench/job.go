@@ -31,10 +31,15 @@ const (
 	overTCP    = "vstor TCP"   // embedded, not through its unix socket but over TCP on loopback
 	overTLS    = "vstor TLS"   // the same, encrypted
 	full       = "vstor 80 %"  // embedded, on drives so small that the volume fills 80 % of them
+	fullASDs   = "ASDs 80 %"   // the same with processes
 	single     = "one ASD"     // no vstor around it: the bench is its client
-	driveAlone = "drive alone" // a loop and the raw file; this and the next two by RunPart
+	driveAlone = "drive alone" // a loop and the raw file; this and the next six by RunPart
+	logAlone   = "log alone"   // the same, as a log with 4+2 behind it writes: see logIOs
 	praccAlone = "PRACC alone" // embedded, the part and what is below it
 	edgeAlone  = "Edge alone"
+	ramAlone   = "block cache"      // its RAM, which is asked for one block after the other
+	ssdAlone   = "block cache file" // the Edge on the second tier: hardly any RAM before it
+	fragsAlone = "fragment cache"   // PRACC on fragments that the cache has
 	qemu       = "qemu-nbd"
 	nbdkitFile = "nbdkit file"
 	rawFile    = "raw file"
@@ -75,6 +80,7 @@ type Job struct {
 	For       time.Duration // in a full run; 0: Options.Cell
 	Sustained bool          // what is buffered has to go where it belongs: a remark says if that was little
 	Hops      bool          // its targets are parts of one path, the lowest first
+	Apart     bool          // of Hops, but each is by itself: none stands on the one before
 	Soak      bool          // too long to be done in every round, and by those that only stand beside
 	Share     float64       // open loop, at this share of the IOPS that qemu-nbd had in the job Of; 0: closed loop
 	Of        string
@@ -114,14 +120,17 @@ func (j Job) rounds(o *Options) int {
 }
 
 // on says whether a target does the job: those with a goal, those they are compared to, and, where qemu-nbd is the
-// yardstick, the other peers.
+// yardstick, the raw file, which fio cannot drive by the clock; where there is a bar, the other peers too.
 func (j Job) on(target string) bool {
 	beside := !j.Soak && (target == rawFile || target == nbdkitFile || target == tgtISCSI)
 	for _, g := range j.Goals {
 		switch {
 		case g.Target == target, g.Base == target && g.BaseJob == "":
 			return true
-		case g.BaseJob != "" || g.Ratio == 0:
+		case g.BaseJob != "":
+		case g.Base == qemu && target == rawFile && beside && j.Share == 0:
+			return true
+		case g.Ratio == 0:
 		case g.Base == qemu && beside, g.Base == cephEC && target == cephRep:
 			return true
 		}

@@ -10,6 +10,7 @@ import (
 const (
 	coldRead        = "4K random read QD32, cold"
 	randomWrite     = "4K random write QD32, 30 s"
+	sequentialRead  = "1M sequential read QD8, cold"
 	sequentialWrite = "1M sequential write QD8"
 	syncedWrite     = "1M sequential write QD8, flushed every 8"
 )
@@ -83,7 +84,7 @@ func reads4K() []Job {
 		{Name: "4K random read QD32, an ASD stopped", File: "4k-randread-qd32", Figure: P99, Stall: true,
 			Goals: []Goal{ofCold(processes, 5), ofCold(local, 5)}},
 		{Name: "4K random read QD32, degraded", File: "4k-randread-qd32", Figure: IOPS, Cold: true, Down: true,
-			Goals: []Goal{ofCold(processes, 0), ofCold(local, 0)}},
+			Goals: []Goal{ofCold(embedded, 0), ofCold(processes, 0), ofCold(local, 0)}},
 		{Name: "4K random read QD32", File: "4k-randread-qd32", Figure: IOPS, Goals: encrypted()},
 		{Name: "4K random read QD32, 4 connections", File: "4k-randread-qd32-4c", Figure: IOPS,
 			Goals: shown(embedded, processes)},
@@ -105,35 +106,42 @@ func open(rw, percent, of string) Job {
 		Share: share, Of: of, Goals: shown(embedded, processes)}
 }
 
-// hops are parts of the path, the lowest first: what an IO costs more on one than on the one before is what that hop
-// costs.
-var hops = []string{rawFile, driveAlone, praccAlone, edgeAlone, embedded}
+// Parts of the paths, the lowest first: what an IO costs more on one than on the one before is what that hop costs.
+// With processes there are two hops more: edge and router between NBD and the drives, and the ASDs behind them.
+var (
+	readHops  = []string{rawFile, driveAlone, praccAlone, edgeAlone, embedded, local, processes}
+	writeHops = []string{rawFile, driveAlone, logAlone, edgeAlone, embedded, processes}
+)
+
+func hop(name, file string, figure Figure, targets []string) Job {
+	return Job{Name: name + ", hop by hop", File: file, Figure: figure, Hops: true, Goals: figures(targets...)}
+}
 
 func hopReads() []Job {
+	hit := hop("4K random read QD32, cached", "4k-randread-qd32", IOPS, []string{ramAlone, edgeAlone, cached})
+	caches := Job{Name: "4K random read QD32, other caches alone", File: "4k-randread-qd32", Figure: IOPS, Hops: true,
+		Apart: true, Goals: figures(ssdAlone, fragsAlone)}
+	hit.Span, caches.Span = cachedPart, cachedPart
 	return []Job{
-		{Name: "4K random read QD1, hop by hop", File: "4k-randread-qd1", Figure: Latency, Hops: true,
-			Goals: figures(hops...)},
-		{Name: "4K random read QD32, hop by hop", File: "4k-randread-qd32", Figure: IOPS, Hops: true,
-			Goals: figures(hops...)},
-		{Name: "4K random read QD32, cached, hop by hop", File: "4k-randread-qd32", Figure: IOPS, Span: cachedPart,
-			Hops: true, Goals: figures(edgeAlone, cached)},
+		hop("4K random read QD1", "4k-randread-qd1", Latency, readHops),
+		hop("4K random read QD32", "4k-randread-qd32", IOPS, readHops[:5]),
+		hit, caches,
 	}
 }
 
 func hopWrites() []Job {
-	written := slices.DeleteFunc(slices.Clone(hops), func(t string) bool { return t == praccAlone })
 	return []Job{
-		{Name: "4K random write QD1, hop by hop", File: "4k-randwrite-qd1", Figure: Latency, Hops: true,
-			Goals: figures(written...)},
-		{Name: "4K random write QD32, hop by hop", File: "4k-randwrite-qd32", Figure: IOPS, Hops: true,
-			Goals: figures(written...)},
+		hop("4K random write QD1", "4k-randwrite-qd1", Latency, writeHops),
+		hop("4K random write QD32", "4k-randwrite-qd32", IOPS, writeHops),
+		hop("16K random write QD8", "16k-randwrite-qd8", IOPS, writeHops),
+		hop("1M sequential write QD8", "1m-write-qd8", MBps, writeHops),
 	}
 }
 
 func otherReads() []Job {
 	return []Job{
 		{Name: "16K random read QD8", File: "16k-randread-qd8", Figure: IOPS, Goals: shown(embedded, processes)},
-		{Name: "1M sequential read QD8, cold", File: "1m-read-qd8", Figure: MBps, Cold: true,
+		{Name: sequentialRead, File: "1m-read-qd8", Figure: MBps, Cold: true,
 			Goals: append([]Goal{inOne(0.9), asds(0.7), over(nullServer, 0)}, encrypted()...)},
 		{Name: "4M sequential read QD4", File: "4m-read-qd4", Figure: MBps, Goals: shown(embedded, processes)},
 	}
@@ -177,8 +185,15 @@ func writes4K() []Job {
 		{Name: "4K random write QD32, degraded", File: "4k-randwrite-qd32", Figure: IOPS, Down: true,
 			Goals: []Goal{{Target: processes, Base: processes, BaseJob: randomWrite}}},
 		{Name: "4K random write QD32, 30 s, drives 80 % full", File: "4k-randwrite-qd32", Figure: IOPS,
-			For: 30 * time.Second, Sustained: true, Goals: []Goal{{Target: full, Base: qemu, BaseJob: randomWrite}}},
+			For: 30 * time.Second, Sustained: true, Goals: crowdedGoals(randomWrite)},
+		{Name: "1M sequential read QD8, drives 80 % full, after random writes", File: "1m-read-qd8", Figure: MBps,
+			Cold: true, Goals: crowdedGoals(sequentialRead)},
 		{Name: "4K random write QD32, 120 s", File: "4k-randwrite-qd32", Figure: IOPS, For: 2 * time.Minute,
 			Sustained: true, Soak: true, Goals: []Goal{inOne(1.2), asds(0.9)}},
 	}
+}
+
+// crowdedGoals set drives that are nearly full beside qemu-nbd, whose file never is.
+func crowdedGoals(of string) []Goal {
+	return []Goal{{Target: full, Base: qemu, BaseJob: of}, {Target: fullASDs, Base: qemu, BaseJob: of}}
 }

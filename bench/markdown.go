@@ -57,7 +57,8 @@ func replaceFile(path string, b []byte) error {
 
 func (r *Report) markdown(b *bytes.Buffer) {
 	fmt.Fprintf(b, "# Benchmarks\n\nMedians of %d rounds of one run; ratios are to the figure of `%s` in the same run "+
-		"unless the goal names another.\n", r.Rounds, qemu)
+		"unless the goal names another. Jobs without a goal, and those of two minutes, ran once: their spread is a dash.\n",
+		r.Rounds, qemu)
 	for _, s := range r.caveats() {
 		fmt.Fprintf(b, "**%s**\n", s)
 	}
@@ -71,9 +72,11 @@ func (r *Report) markdown(b *bytes.Buffer) {
 	fmt.Fprintf(b, "\n## Every target\n\nMedians, and in parentheses their ratio to `%s`.\n\n", qemu)
 	head, rows := r.everything()
 	writeTable(b, head, rows)
-	if rows := r.hops(); len(rows) > 0 {
-		fmt.Fprintf(b, "\n## Hop by hop\n\n%s\n\n", hopsSay)
-		writeTable(b, hopsHead, rows)
+	for _, t := range r.tables() {
+		if len(t.rows) > 0 {
+			fmt.Fprintf(b, "\n## %s\n\n%s\n\n", t.title, t.say)
+			writeTable(b, t.head, t.rows)
+		}
 	}
 	b.WriteString("\n## Remarks\n\n")
 	for _, line := range r.remarks() {
@@ -88,11 +91,19 @@ func (r *Report) facts() [][2]string {
 	return [][2]string{
 		{"machine", fmt.Sprintf("%s, %d cores, %s", r.Machine.CPU, r.Machine.Cores, units.HumanSize(r.Machine.RAM))},
 		{"kernel", "Linux " + r.Machine.Kernel},
-		{"date", r.Started.UTC().Format(time.DateTime) + " UTC"},
+		{"date", r.Started.UTC().Format(time.DateTime) + " UTC" + r.took()},
 		{"vstor", r.Vstor},
 		{"tools", r.Machine.Fio + ", " + r.Machine.Qemu},
 		{"volume, journal", units.HumanSize(r.VolumeBytes) + ", " + units.HumanSize(r.JournalBytes)},
 	}
+}
+
+// took says how long the run was, if it came to its end.
+func (r *Report) took() string {
+	if r.TookSeconds == 0 {
+		return ""
+	}
+	return ", took " + minutes(time.Duration(r.TookSeconds*float64(time.Second)))
 }
 
 // commands repeat the run: from a clone, and just it.

@@ -39,7 +39,8 @@ func runOpen(ctx context.Context, to door, j Job, d time.Duration) (result, erro
 	}
 	h, n := got.Latency, got.Latency.TotalCount()
 	r := result{IOs: n, Bytes: n * ids.BlockSize, IOPS: float64(n) / got.Took.Seconds(), Mean: h.Mean() / 1e3,
-		MBps: float64(n*ids.BlockSize) / 1e6 / got.Took.Seconds(), Series: got.Series}
+		MBps: float64(n*ids.BlockSize) / 1e6 / got.Took.Seconds(), Series: got.Series,
+		Late: float64(got.Late.ValueAtPercentile(99)) / 1e3}
 	r.setPercentiles(percentiles(func(p float64) float64 { return float64(h.ValueAtPercentile(p)) }))
 	return r, nil
 }

@@ -158,7 +158,10 @@ func (o *ours) stop() error {
 }
 
 func (o *ours) begin(ctx context.Context, j Job) error {
-	if j.Cold {
+	if j.Down && !o.spread { // there is no process to stop
+		return o.restartWith(ctx, o.startLacking)
+	}
+	if j.Cold || o.p == nil { // a part of it had a job
 		if err := o.restartWith(ctx, o.start); err != nil {
 			return err
 		}
@@ -166,9 +169,31 @@ func (o *ours) begin(ctx context.Context, j Job) error {
 	return o.degrade(ctx, j)
 }
 
-func (o *ours) end(context.Context) error {
+// end undoes what begin did to an ASD.
+func (o *ours) end(ctx context.Context) error {
 	o.revive()
-	return nil
+	if _, err := os.Stat(o.hidden()); err != nil {
+		return nil
+	}
+	if err := o.stop(); err != nil {
+		return err
+	}
+	if err := os.Rename(o.hidden(), o.lastDrive()); err != nil {
+		return errs.Wrap(errs.IO, err, "cannot put a drive back")
+	}
+	return o.restartWith(ctx, o.start)
+}
+
+// lastDrive is the folder of the last ASD, and hidden what it is called while a job goes without.
+func (o *ours) lastDrive() string { return filepath.Join(o.dir, asdName(asdCount-1)) }
+func (o *ours) hidden() string    { return o.lastDrive() + ".away" }
+
+// startLacking starts it as after the loss of a drive.
+func (o *ours) startLacking(ctx context.Context) error {
+	if err := os.Rename(o.lastDrive(), o.hidden()); err != nil {
+		return errs.Wrap(errs.IO, err, "cannot take a drive away")
+	}
+	return o.start(ctx)
 }
 
 func (o *ours) socket() string { return filepath.Join(o.dir, "nbd.sock") }

@@ -27,8 +27,8 @@ type part struct {
 	says  chan string    // the lines of its stdout; closed when it has ended
 }
 
-// parts are what can be driven so, the lowest first.
-var parts = []string{driveAlone, praccAlone, edgeAlone}
+// parts are what can be driven so, the lowest of the path first; then the caches, each by itself.
+var parts = []string{driveAlone, logAlone, praccAlone, edgeAlone, ramAlone, ssdAlone, fragsAlone}
 
 func (p *part) name() string                                    { return p.as }
 func (p *part) start(context.Context) error                     { return nil }
@@ -63,14 +63,15 @@ func (p *part) begin(ctx context.Context, j Job) error {
 
 func (p *part) launch(j Job) error {
 	args := []string{p.us.opt.Vstor, "bench", "part", p.as, "--dir", p.us.dir, "--file", rawPath(p.us.opt),
-		"--bytes", units.FormatSize(p.us.opt.Size / max(j.Span, 1)), "--depth", strconv.Itoa(j.Depth),
-		"--for", j.length(p.us.opt, p.as).String()}
+		"--bytes", units.FormatSize(p.us.opt.Size / max(j.Span, 1)), "--block", j.Block,
+		"--depth", strconv.Itoa(j.Depth), "--for", j.length(p.us.opt, p.as).String()}
 	if j.write() {
 		args = append(args, "--write")
 	}
-	if j.Span > 0 {
-		args = append(args, "--block-cache", units.FormatSize(p.us.cacheSize()))
+	if !strings.HasPrefix(j.RW, "rand") {
+		args = append(args, "--sequential")
 	}
+	args = append(args, p.caches(j)...)
 	r, w, err := os.Pipe()
 	if err != nil {
 		return errs.Wrap(errs.IO, err, "cannot make a pipe")
@@ -85,6 +86,23 @@ func (p *part) launch(j Job) error {
 	go listen(proc, out, p.says)
 	return nil
 }
+
+// caches are the flags for the caches that a job is to find.
+func (p *part) caches(j Job) []string {
+	size := units.FormatSize(p.us.cacheSize())
+	switch {
+	case p.as == ssdAlone:
+		return []string{"--block-cache", units.FormatSize(ssdFront), "--block-cache-ssd", size}
+	case p.as == fragsAlone:
+		return []string{"--fragment-cache", size}
+	case j.Span > 0:
+		return []string{"--block-cache", size}
+	}
+	return nil
+}
+
+// ssdFront is the RAM before the second tier, in bytes: little, so that nearly all is read from the file.
+const ssdFront = 16 << 20
 
 // partLines are as many as RunPart says.
 const partLines = 2
@@ -128,9 +146,5 @@ func (p *part) run(ctx context.Context, _ Job, d time.Duration) (r result, err e
 	return r, nil
 }
 
-func (p *part) end(ctx context.Context) error {
-	if err := p.stop(); err != nil {
-		return err
-	}
-	return p.us.restartWith(ctx, p.us.start)
-}
+// end leaves the deployment closed: the next job is likely another part's. Who needs it running starts it.
+func (p *part) end(context.Context) error { return p.stop() }

@@ -1,6 +1,9 @@
 package bench
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // step is a cell to be measured.
 type step struct {
@@ -18,7 +21,7 @@ func plan(o *Options, targets []string) (steps []step) {
 				continue
 			}
 			for k := range targets {
-				if t := targets[(i+round+k)%len(targets)]; j.on(t) && o.wants(j, t) {
+				if t := targets[(i+round+k)%len(targets)]; j.on(t) && o.wants(j, t) && (round == 0 || !once(t)) {
 					steps = append(steps, step{round, j, t})
 				}
 			}
@@ -27,9 +30,19 @@ func plan(o *Options, targets []string) (steps []step) {
 	return steps
 }
 
-// wants says whether Only lets a job on a target through.
+// once says that one round is enough of a target: what it shows is the cost of a cipher.
+func once(target string) bool { return target == overTCP || target == overTLS }
+
+// wants says whether Only lets a job on a target through. With an open loop comes what sets its rate.
 func (o *Options) wants(j Job, target string) bool {
-	return o.Only == nil || o.Only.MatchString(j.Name+" on "+target)
+	if o.Only == nil || o.Only.MatchString(j.Name+" on "+target) {
+		return true
+	}
+	return target == qemu && slices.ContainsFunc(Jobs(), func(k Job) bool {
+		return k.Of == j.Name && slices.ContainsFunc(k.Goals, func(g Goal) bool {
+			return o.Only.MatchString(k.Name+" on "+g.Target) || o.Only.MatchString(k.Name+" on "+g.Base)
+		})
+	})
 }
 
 // What steps of a full run take beside the job itself, as it was on two cores and a virtio drive that writes 2.5 GB/s;
@@ -39,8 +52,8 @@ const (
 	costAny       = time.Second // to look, to be calm, to start fio
 	costRestart   = 4 * time.Second
 	costWrite     = 3 * time.Second // until our side is at rest
-	costSustained = 8 * time.Second
-	costCeph      = 5 * time.Second
+	costSustained = 5 * time.Second
+	costCeph      = 7 * time.Second
 	fillRate      = 400 << 20 // bytes per second, of a volume, until it is at rest
 )
 
@@ -61,10 +74,17 @@ func (o *Options) aside(s step) time.Duration {
 		return d
 	case cephRep, cephEC:
 		return d + costCeph
-	case local, cached, cachedASDs, driveAlone, praccAlone, edgeAlone:
+	case local, cached, cachedASDs:
 		d += 2 * costRestart
-	case full:
+	case driveAlone, logAlone, praccAlone, edgeAlone, ramAlone:
+		d += costRestart
+	case ssdAlone, fragsAlone: // and the cache is filled
+		d += 2 * costRestart
+	case full, fullASDs:
 		d += costRestart + fillTime(o.Size)
+		if !s.job.write() {
+			d += o.Cell + costSustained
+		}
 	default:
 		if s.job.Cold {
 			d += costRestart

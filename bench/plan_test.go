@@ -16,9 +16,9 @@ func withoutHeavy() (names []string) {
 }
 
 // A full run ends within an hour, a quick one within five minutes; every bar is measured in both, but for what takes
-// two minutes to show.
+// two minutes to show. Runs keep to their plans or are faster: one of 54 min 47 s took 48 min 38 s.
 func TestPlanFits(t *testing.T) {
-	for quick, limit := range map[bool]time.Duration{false: 55 * time.Minute, true: 5 * time.Minute} {
+	for quick, limit := range map[bool]time.Duration{false: 58 * time.Minute, true: 5 * time.Minute} {
 		o := Options{Quick: quick}
 		o.Defaults()
 		steps := plan(&o, withoutHeavy())

@@ -19,9 +19,11 @@ type Report struct {
 	Profiled bool `json:"profiled,omitempty"`
 	// Planned is how many cells a run that was broken off would have had; 0: it is whole.
 	Planned int `json:"planned_cells,omitempty"`
-	// LeftOut has a sentence for each peer that failed meanwhile, and was not measured from then on.
+	// LeftOut has a sentence for each peer that did not start, or failed meanwhile and was not measured from then on.
 	LeftOut []string `json:"left_out,omitempty"`
 	Rounds  int      `json:"rounds"`
+	// TookSeconds is how long the run was, from its start to its last cell; 0: it was broken off.
+	TookSeconds float64 `json:"took_seconds,omitempty"`
 	// MinJournals is how many journals' worth a sustained write must write for its figure to count.
 	MinJournals  float64 `json:"min_journals"`
 	VolumeBytes  int64   `json:"volume_bytes"`
@@ -47,6 +49,12 @@ type Cell struct {
 	Percentiles map[string]float64 `json:"percentiles_us,omitempty"`
 	Series      []float64          `json:"iops_by_second,omitempty"`
 	CPUUsPerIO  float64            `json:"server_cpu_us_per_io"`
+	// ClientCPU is the share of one core that fio's threads had; 0: not fio, or not known. LateP99Us is how late an open
+	// loop started its IOs: the generator's doing, or 1024 of them were waiting for the server.
+	ClientCPU float64 `json:"client_cpu,omitempty"`
+	LateP99Us float64 `json:"late_p99_us,omitempty"`
+	// FromCache is which share of the IOs a cache that was driven alone served itself; 0: it was none.
+	FromCache float64 `json:"from_cache,omitempty"`
 	// WrittenBytes is what of Bytes the client wrote.
 	WrittenBytes int64 `json:"written_bytes"`
 	// ServerBytes is what the server's processes wrote, DriveBytes what the drive was written by all.

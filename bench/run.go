@@ -68,7 +68,8 @@ func targets(opt *Options) (list []target, one *oneASD) {
 	one = newOneASD(opt)
 	us, spread := newOurs(opt, false), newOurs(opt, true)
 	list = []target{us, spread, variant{spread, local}, variant{us, cached}, variant{spread, cachedASDs}, newQemu(opt),
-		guest{newNbdkit(opt)}, guest{newNull(opt)}, raw{opt}, one, tcp{us, false}, tcp{us, true}, newCrowded(opt)}
+		guest{newNbdkit(opt)}, guest{newNull(opt)}, raw{opt}, one, tcp{us, false}, tcp{us, true}, newCrowded(opt, false),
+		newCrowded(opt, true)}
 	for _, name := range parts {
 		list = append(list, &part{us: us, as: name})
 	}
@@ -122,6 +123,7 @@ func (b *bench) all(ctx context.Context) error {
 		}
 	}
 	b.report.Planned = 0
+	b.report.TookSeconds = time.Since(b.report.Started).Seconds()
 	return nil
 }
 
@@ -154,10 +156,10 @@ func needed(t target, steps []step) bool {
 		switch s.target {
 		case local, cachedASDs:
 			return t.name() == s.target || t.name() == processes
-		case cached, overTCP, overTLS, driveAlone, praccAlone, edgeAlone:
+		case cached, overTCP, overTLS:
 			return t.name() == s.target || t.name() == embedded
 		}
-		return t.name() == s.target
+		return t.name() == s.target || t.name() == embedded && slices.Contains(parts, s.target)
 	})
 }
 
@@ -232,6 +234,7 @@ func (b *bench) prepare(ctx context.Context, one *oneASD) error {
 		case err == nil:
 			up = append(up, t)
 		case leftOut(t, err):
+			b.report.LeftOut = append(b.report.LeftOut, err.Error())
 			b.progress.say("%v", err)
 		default:
 			return fmt.Errorf("starting %s: %w", t.name(), err)
@@ -274,6 +277,9 @@ func (b *bench) begin(ctx context.Context, round int) error {
 		}
 		if _, is := t.(*ours); !is {
 			continue // over TCP it is the same volume
+		}
+		if err := t.begin(ctx, fillJob); err != nil {
+			return err
 		}
 		if _, err := t.run(ctx, fillJob, 0); err != nil {
 			return fmt.Errorf("writing %s through: %w", t.name(), err)
@@ -360,6 +366,7 @@ func (b *bench) cell(ctx context.Context, s step, t target) (Cell, error) {
 	c := Cell{Job: s.job.Name, Target: s.target, Round: s.round, IOPS: r.IOPS, MBps: r.MBps, MeanUs: r.Mean,
 		P50Us: r.P50, P99Us: r.P99, P999Us: r.P999, IOs: r.IOs, Bytes: r.Bytes, Percentiles: r.Percentiles, Series: r.Series,
 		WrittenBytes: s.job.writes(r.Bytes), DriveBytes: driveWritten(b.opt.Work) - driveBefore,
+		LateP99Us: r.Late, ClientCPU: r.ClientCPU, FromCache: r.FromCache,
 		OtherLoad: load, OtherDuring: to.since(from).others(),
 		RestSeconds: time.Since(ended).Seconds(), ResidentBytes: after.rss, ServerBytes: after.written - before.written}
 	c.Disturbed = isDisturbed(c.OtherLoad, c.OtherDuring)

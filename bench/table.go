@@ -17,8 +17,8 @@ var tableHead = []string{"job", "", "on", "its", qemu, rawFile, "ratio", "goal",
 
 // headline says where and how it was measured.
 func (r *Report) headline() string {
-	return fmt.Sprintf("%s, %d cores, Linux %s, %s, %s; %s; %d rounds, volume %s, journal %s", r.Machine.CPU,
-		r.Machine.Cores, r.Machine.Kernel, r.Machine.Fio, r.Machine.Qemu, r.Started.Format(time.DateOnly), r.Rounds,
+	return fmt.Sprintf("%s, %d cores, Linux %s, %s, %s; %s%s; %d rounds, volume %s, journal %s", r.Machine.CPU,
+		r.Machine.Cores, r.Machine.Kernel, r.Machine.Fio, r.Machine.Qemu, r.Started.Format(time.DateOnly), r.took(), r.Rounds,
 		units.HumanSize(r.VolumeBytes), units.HumanSize(r.JournalBytes))
 }
 
@@ -54,7 +54,8 @@ func (r *Report) Print(out io.Writer) error {
 		fmt.Fprintf(out, "NOTE: %s\n", s)
 	}
 	fmt.Fprintln(out)
-	if err := errors.Join(printTable(out, tableHead, r.table()), printTable(out, hopsHead, r.hops())); err != nil {
+	if err := errors.Join(printTable(out, tableHead, r.table()), printTable(out, vitastorHead, r.besideVitastor()),
+		printTable(out, hopsHead, r.hops())); err != nil {
 		return err
 	}
 	fmt.Fprintln(out)
@@ -62,6 +63,22 @@ func (r *Report) Print(out io.Writer) error {
 		fmt.Fprintln(out, line)
 	}
 	return nil
+}
+
+// namedTable is a table with its heading and a sentence or two before it.
+type namedTable struct {
+	title, say string
+	head       []string
+	rows       [][]string
+}
+
+// tables are those of the page and the summary behind that of all targets.
+func (r *Report) tables() []namedTable {
+	return []namedTable{
+		{"Vitastor", vitastorSay, vitastorHead, r.besideVitastor()},
+		{"Hop by hop", hopsSay, hopsHead, r.hops()},
+		{"Every figure", figuresSay, figuresHead, r.figures()},
+	}
 }
 
 // printTable writes nothing where there are no rows.
@@ -189,6 +206,12 @@ func (r *Report) remarks() []string {
 			"of cached reads, against its cold ones.",
 		fmt.Sprintf("%s and %s are the deployment of %s over loopback; TLS 1.3 with certificates.", overTCP, overTLS,
 			embedded)}
+	if len(r.of(coldRead, tgtISCSI)) > 0 {
+		out = append(out, peersSay)
+	}
+	for i := range r.Cells {
+		out = append(out, r.Cells[i].doubts()...)
+	}
 	said := map[[2]string]bool{} // a job may have two goals on one target
 	for i := range r.Rows {
 		row := &r.Rows[i]
@@ -200,6 +223,28 @@ func (r *Report) remarks() []string {
 	}
 	if line := r.disturbance(); line != "" {
 		out = append(out, line)
+	}
+	return out
+}
+
+// peersSay is what the heavy peers' figures have in them beside the peers.
+const peersSay = tgtISCSI + " is reached through a qemu-nbd with its iSCSI initiator, for this fio speaks NBD and " +
+	"not iSCSI: its figures have that hop in them. Ceph's six OSDs keep theirs in files on the same drive; their " +
+	"volumes have 1 GiB. They are stopped while others are measured, so that what they do in the background falls into " +
+	"their own cells. Set are the least memory that an OSD takes, no cache in the client, no authentication, no " +
+	"autoscaling, and timeouts that the stops need; all else is Ceph's default."
+
+// doubts say where an open loop did not start its IOs by the clock, which is in its latencies and may not be the
+// server's doing; and where a cache alone was not alone.
+func (c *Cell) doubts() (out []string) {
+	const late, mostly = 0.1, 0.98 // of the p99; of the reads
+	if c.LateP99Us > late*c.P99Us {
+		out = append(out, fmt.Sprintf("%s, %s: one IO in a hundred started %.0f us late or more, as 1024 were waiting for "+
+			"answers or the generator had no CPU; its p99 of %.0f us has that in it", c.Job, c.Target, c.LateP99Us, c.P99Us))
+	}
+	if c.FromCache > 0 && c.FromCache < mostly {
+		out = append(out, fmt.Sprintf("%s, %s: it served %.0f %% of the reads, and the rest came from behind it", c.Job,
+			c.Target, 100*c.FromCache))
 	}
 	return out
 }

@@ -38,8 +38,8 @@ func (t *tgt) start(ctx context.Context) error {
 		if err := t.serve(ctx, addr); err != nil {
 			return err
 		}
-		t.args = []string{"qemu-nbd", "--cache=none", "-f", "raw", "-k", t.socket, "-t", "-e", "16", "-x", volume,
-			"iscsi://" + addr + "/" + tgtName + "/1"}
+		t.args = apart([]string{"qemu-nbd", "--cache=none", "-f", "raw", "-k", t.socket, "-t", "-e", "16", "-x", volume,
+			"iscsi://" + addr + "/" + tgtName + "/1"})
 		return t.peer.start(ctx)
 	})
 }

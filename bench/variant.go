@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"os"
+	"time"
 
 	"vstor/dataplane/api"
 	"vstor/dataplane/config"
@@ -53,25 +54,41 @@ func (v variant) end(ctx context.Context) error { return v.restartWith(ctx, v.ou
 // takes space, and its cleaning would take time from others.
 type crowded struct{ *ours }
 
-func newCrowded(opt *Options) crowded {
-	o := newOurs(opt, false)
+func newCrowded(opt *Options, spread bool) crowded {
+	o := newOurs(opt, spread)
 	o.dir += "f"
 	o.client = api.NewClient(o.dir)
 	o.asdSize = opt.fullASDSize()
 	return crowded{o}
 }
 
-func (c crowded) name() string                { return full }
+func (c crowded) name() string {
+	if c.spread {
+		return fullASDs
+	}
+	return full
+}
+
 func (c crowded) start(context.Context) error { return nil }
 
-func (c crowded) begin(ctx context.Context, _ Job) error {
+// begin fills it; for a job that reads it writes over that at random, and forgets what it has in RAM.
+func (c crowded) begin(ctx context.Context, j Job) error {
 	if err := c.ours.start(ctx); err != nil {
 		return err
 	}
-	if _, err := c.run(ctx, fillJob, 0); err != nil {
-		return err
+	fill := []Job{fillJob}
+	if !j.write() {
+		fill = append(fill, Job{File: "4k-randwrite-qd32", RW: "randwrite"})
 	}
-	return c.rest(ctx, c.opt.Settle)
+	for i, f := range fill {
+		if _, err := c.run(ctx, f, time.Duration(i)*c.opt.Cell); err != nil {
+			return err
+		}
+		if err := c.rest(ctx, c.opt.Settle); err != nil {
+			return err
+		}
+	}
+	return c.ours.begin(ctx, j)
 }
 
 func (c crowded) end(context.Context) error {

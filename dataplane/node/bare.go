@@ -42,5 +42,8 @@ func (b *Bare) Volume() *volume.Volume { return b.e.d.vol }
 // PRACC reads what lies in objects.
 func (b *Bare) PRACC() edge.Fetcher { return b.e.d.rig.fetch }
 
+// Cache is the vDisk's share of the block cache; nil if there is none.
+func (b *Bare) Cache() edge.Cache { return b.e.d.share.cache() }
+
 // Close gives the vDisk back.
 func (b *Bare) Close() { b.e.Close() }
