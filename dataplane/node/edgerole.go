@@ -308,7 +308,7 @@ func (e *Edge) hold(x *edgeExport, name string) (*edgeVDisk, error) {
 		err = errs.New(errs.Refused, "this client may not open vDisk %s", name)
 	}
 	if i := d.fenced(); err == nil && i != nil {
-		err = errs.New(errs.Busy, "vDisk %s was taken over by another edge; all clients must disconnect here first", name)
+		err = errs.New(errs.Busy, "vDisk %s is lost to this edge until all its clients here have disconnected: %v", name, i)
 	}
 	if err != nil {
 		e.release(x, d)
