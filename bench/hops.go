@@ -10,8 +10,7 @@ const hopsSay = "One path, cut off further and further up: each line is an IO th
 	"lines called alone by the part's own loop, those called vstor by fio over NBD: the hop of the first of these has " +
 	"what fio does itself in it. " + logAlone + " is the drive as any log has to use it that stores 4+2 behind it: " +
 	"records of a header and what waits, and half as much again in pieces of 1 MiB, with no code, sum or map. " +
-	"Where there are two lines more, edge and router are processes of their own in the first, and the ASDs in the " +
-	"second too. " +
+	"In " + local + " edge and router are processes of their own, in " + processes + " reads go by way of the ASDs'. " +
 	"fio's percentiles do not count the submission, ours do, and come in steps of 6 %. Each line was run once, and " +
 	"differences of a few microseconds between lines are the drive's scatter. Times at a depth are mostly queueing, and " +
 	"loops go round without sleeping then, so that CPU per IO says little of a hop. The block cache has no depth: it is " +

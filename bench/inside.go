@@ -184,8 +184,8 @@ func (in *inside) close() error {
 	return in.node.Close()
 }
 
-// readSize is of the reads that fill a cache, in bytes.
-const readSize = 1 << 20
+// fillSize is of the reads and writes that fill a cache, in bytes.
+const fillSize = 1 << 20
 
 // told is an IO's end for a goroutine that waits for it.
 type told struct {
@@ -207,8 +207,8 @@ func (in *inside) teller() told { return told{in.vdisk.Loop().Pool(), make(chan 
 // readThrough reads the first bytes of the vDisk, in order.
 func (in *inside) readThrough(ctx context.Context, bytes int64) error {
 	t, disk := in.teller(), in.vdisk.Disk()
-	for off := int64(0); off < bytes; off += readSize {
-		r := block.Request{Op: block.Read, Off: off, Len: uint32(min(readSize, bytes-off)), Done: t}
+	for off := int64(0); off < bytes; off += fillSize {
+		r := block.Request{Op: block.Read, Off: off, Len: uint32(min(fillSize, bytes-off)), Done: t}
 		in.vdisk.Loop().Call(func() { disk.Submit(&r) })
 		if k := <-t.kind; k != errs.OK {
 			return errs.New(k, "the vDisk cannot be read at %d", off)

@@ -13,9 +13,6 @@ import (
 	"vstor/dataplane/stat"
 )
 
-// writeSize is of the writes that fill a cache, in bytes.
-const writeSize = 1 << 20
-
 // ssdPasses over what is to be in the second tier: it takes what comes by again after it left the RAM.
 const ssdPasses = 3
 
@@ -60,8 +57,8 @@ func (in *inside) fillFragments(ctx context.Context, bytes int64) ([]layout.Loca
 // writeAnew writes the first bytes of the vDisk, in order.
 func (in *inside) writeAnew(ctx context.Context, bytes int64) error {
 	t, loop, disk := in.teller(), in.vdisk.Loop(), in.vdisk.Disk()
-	for off := int64(0); off < bytes; off += writeSize {
-		n := min(writeSize, bytes-off)
+	for off := int64(0); off < bytes; off += fillSize {
+		n := min(fillSize, bytes-off)
 		r := block.Request{Op: block.Write, Off: off, Len: uint32(n), Done: t}
 		for begun := false; !begun; {
 			loop.Call(func() {

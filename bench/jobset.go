@@ -109,7 +109,7 @@ func open(rw, percent, of string) Job {
 // Parts of the paths, the lowest first: what an IO costs more on one than on the one before is what that hop costs.
 // With processes there are two hops more: edge and router between NBD and the drives, and the ASDs behind them.
 var (
-	readHops  = []string{rawFile, driveAlone, praccAlone, edgeAlone, embedded, local, processes}
+	readHops  = []string{rawFile, driveAlone, praccAlone, edgeAlone, embedded}
 	writeHops = []string{rawFile, driveAlone, logAlone, edgeAlone, embedded, processes}
 )
 
@@ -123,8 +123,8 @@ func hopReads() []Job {
 		Apart: true, Goals: figures(ssdAlone, fragsAlone)}
 	hit.Span, caches.Span = cachedPart, cachedPart
 	return []Job{
-		hop("4K random read QD1", "4k-randread-qd1", Latency, readHops),
-		hop("4K random read QD32", "4k-randread-qd32", IOPS, readHops[:5]),
+		hop("4K random read QD1", "4k-randread-qd1", Latency, slices.Concat(readHops, []string{local, processes})),
+		hop("4K random read QD32", "4k-randread-qd32", IOPS, readHops),
 		hit, caches,
 	}
 }
