@@ -1,11 +1,14 @@
 package link
 
 import (
+	"errors"
 	"io"
 	"net"
 	"strings"
 	"time"
 	"unicode"
+
+	"golang.org/x/sys/unix"
 
 	"vstor/dataplane/errs"
 	"vstor/dataplane/wire"
@@ -40,8 +43,19 @@ func (s *Shake) Begin(secret []byte, timeout time.Duration) error {
 // End stops the clock.
 func (s *Shake) End() error { return broken(s.Conn.SetDeadline(time.Time{})) }
 
-// Write sends a frame.
+// Write sends a frame. A peer that turns this side away does not wait for it and closes; a write that comes then finds
+// the connection broken, and why lies unread before the break: so that is read, and is the error.
 func (s *Shake) Write(t uint8, k errs.Kind, body []byte) error {
+	err := s.send(t, k, body)
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
+		if _, said := s.Read(s.Refuse); errs.Of(said) != errs.Unreachable && said != nil {
+			return said
+		}
+	}
+	return err
+}
+
+func (s *Shake) send(t uint8, k errs.Kind, body []byte) error {
 	_, err := s.Conn.Write(Sealed(t, k, body))
 	return broken(err)
 }
@@ -56,14 +70,14 @@ func Sealed(t uint8, k errs.Kind, body []byte) []byte {
 
 // Turn tells the peer why it is not let in, and makes the error for this side.
 func (s *Shake) Turn(k errs.Kind, why string) error {
-	_ = s.Write(s.Refuse, k, []byte(why))
+	_ = s.send(s.Refuse, k, []byte(why))
 	return errs.New(k, "%s", why)
 }
 
 // TurnAway is Turn before any handshake; it does not wait for the peer. The caller closes the connection.
 func (s *Shake) TurnAway(k errs.Kind, why string) {
 	s.Conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)) // an empty socket takes it at once
-	_ = s.Write(s.Refuse, k, []byte(why))
+	_ = s.send(s.Refuse, k, []byte(why))
 }
 
 // Read reads one frame and not a byte more: what follows belongs to the Conn. It returns the body of a frame of the
