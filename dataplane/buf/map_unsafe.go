@@ -6,31 +6,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func mapAnon(n int) ([]byte, error) {
-	return unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
-}
-
 // bigPage is what the processor maps at once, beyond single pages.
 const bigPage = 2 << 20
 
-// JoinPages asks the kernel for physically contiguous memory behind a run, now: for what goes to a drive in long
-// writes. A drive is told of each contiguous piece apart, and a virtio drive without indirect descriptors takes 256
-// pieces in all: there a write of 1 MiB in scattered pages keeps all others waiting. It is a wish: where the memory
-// has no such pieces left, or the machine forbids them (transparent_hugepage), single pages come. Nothing is
-// reserved for it. REQUIRES: the run is new; nobody uses it yet.
-func (p *Pool) JoinPages(s Seg) {
-	// Outwards to whole pieces: neighbours may share one. The mapping begins with one since Linux 6.7; before, a
-	// piece at either end may be lost.
-	first := int(s.Page) * PageSize &^ (bigPage - 1)
-	end := min((int(s.Page)*PageSize+int(s.Off+s.Len)+bigPage-1)&^(bigPage-1), len(p.mem))
-	_ = unix.Madvise(p.mem[first:end], unix.MADV_HUGEPAGE)
-	b := p.SegBytes(s)
-	for i := 0; i < len(b); i += PageSize {
-		b[i] = 0
+// mapAnon maps n bytes. For what is long it asks for big pages, which lie contiguous in physical memory. A drive is
+// told of each contiguous piece apart, and a virtio drive without indirect descriptors takes 256 pieces in all: there a
+// write of 1 MiB from scattered pages keeps all others waiting. It is a wish: where the memory has no such pieces left,
+// or the machine forbids them (transparent_hugepage), single pages come. Nothing is reserved, and nothing taken before
+// it is touched; then it is a big page at a time.
+func mapAnon(n int) ([]byte, error) {
+	size := n
+	if n >= bigPage {
+		size = (n + bigPage - 1) &^ (bigPage - 1) // such a mapping begins on a boundary, since Linux 6.7
 	}
+	b, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	if err != nil {
+		return nil, err
+	}
+	if n >= bigPage {
+		_ = unix.Madvise(b, unix.MADV_HUGEPAGE)
+	}
+	return b[:n], nil
 }
 
-func unmap(b []byte) error { return unix.Munmap(b) }
+// unmap gives back what mapAnon gave.
+func unmap(b []byte) error { return unix.Munmap(b[:cap(b)]) }
 
 // Addr is the address of a run's first byte, for the kernel. The memory lies outside the Go heap and
 // never moves.
@@ -43,4 +44,4 @@ func (p *Pool) Addr(s Seg) uintptr {
 func AlignedBytes(n int) ([]byte, error) { return mapAnon((n + PageSize - 1) &^ (PageSize - 1)) }
 
 // FreeAligned unmaps what AlignedBytes gave.
-func FreeAligned(b []byte) error { return unmap(b[:cap(b)]) }
+func FreeAligned(b []byte) error { return unmap(b) }

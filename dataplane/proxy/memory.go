@@ -25,7 +25,8 @@ type fragBuf struct {
 //	+ n                for fragments that a slow ASD still holds when their put has gone on (spare)
 //	+ 1                for repair
 //
-// where n is the largest k+m of the preset.
+// where n is the largest k+m of the preset. They lie in one mapping, so that each is contiguous for the drive that it
+// goes to (see buf); what was never needed of that is not there.
 type memory struct {
 	fragLen int // payload bytes of a buffer
 	perLine int // n
@@ -34,6 +35,7 @@ type memory struct {
 	tokens chan struct{} // one per lease that may be out
 
 	mu    sync.Mutex
+	slab  []byte     // guarded by mu: all of them; nil: none was needed yet
 	free  []*fragBuf // guarded by mu
 	made  int        // guarded by mu
 	spare int        // guarded by mu: buffers that laggards may still take over
@@ -48,9 +50,10 @@ func newMemory(chunks, n, fragLen int) *memory {
 	return m
 }
 
-func (m *memory) bytes() int64 {
-	return int64(m.max) * int64(layout.FragHeaderSize+m.fragLen)
-}
+func (m *memory) bytes() int64 { return int64(m.max) * int64(m.size()) }
+
+// size is that of a buffer.
+func (m *memory) size() int { return layout.FragHeaderSize + m.fragLen }
 
 // get takes a buffer. The caller's lease, or its being the one repair, says that there is one.
 func (m *memory) get() (*fragBuf, error) {
@@ -62,12 +65,16 @@ func (m *memory) get() (*fragBuf, error) {
 		return fb, nil
 	}
 	invariants.Assert(m.made < m.max, "proxy: all %d fragment buffers are out", m.max)
-	mem, err := buf.AlignedBytes(layout.FragHeaderSize + m.fragLen)
-	if err != nil {
-		return nil, errs.Wrap(errs.IO, err, "proxy: cannot map a fragment buffer")
+	if m.slab == nil {
+		slab, err := buf.AlignedBytes(m.max * m.size())
+		if err != nil {
+			return nil, errs.Wrap(errs.IO, err, "proxy: cannot map %d fragment buffers", m.max)
+		}
+		m.slab = slab
 	}
+	at := m.made * m.size()
 	m.made++
-	return &fragBuf{mem: mem, sums: make([]uint64, layout.Regions(m.fragLen)),
+	return &fragBuf{mem: m.slab[at : at+m.size() : at+m.size()], sums: make([]uint64, layout.Regions(m.fragLen)),
 		desc: make([]byte, 0, layout.DescMax)}, nil
 }
 
@@ -88,15 +95,15 @@ func (m *memory) out() int {
 func (m *memory) unmap() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var err error
-	for _, fb := range m.free {
-		if e := buf.FreeAligned(fb.mem); e != nil {
-			err = errs.Wrap(errs.IO, e, "proxy: unmap")
-		}
+	if m.slab == nil {
+		return nil
 	}
-	m.made -= len(m.free)
-	m.free = nil
-	return err
+	err := buf.FreeAligned(m.slab)
+	m.slab, m.free, m.made = nil, nil, 0
+	if err != nil {
+		return errs.Wrap(errs.IO, err, "proxy: unmap")
+	}
+	return nil
 }
 
 // lease is the right of one chunk to n buffers. When the put goes on without the laggards, their buffers
