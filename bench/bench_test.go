@@ -181,7 +181,7 @@ func TestDefaultsFitTheDisk(t *testing.T) {
 	for _, quick := range []bool{false, true} {
 		o := Options{Quick: quick}
 		o.Defaults()
-		if need := o.Space(); need > 31<<30 {
+		if need := o.Space(); need > 39<<30 {
 			t.Errorf("quick %v: a run takes %d bytes", quick, need)
 		}
 		if raw := o.Size * 6 / 4; raw > 6*o.ASDSize/2 {

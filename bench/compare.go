@@ -114,8 +114,8 @@ func change(a, b *Report, k key) Change {
 	c.Percent = 100 * (c.B/c.A - 1)
 	x, _ := a.trusted(k.job, qemu)
 	y, _ := b.trusted(k.job, qemu)
-	if p, q := median(x, f.value), median(y, f.value); p > 0 && q > 0 && k.target != qemu {
-		c.BesidePercent = 100 * (c.B/q/(c.A/p) - 1)
+	if p, q := ratio(was, x, f.value), ratio(is, y, f.value); p > 0 && q > 0 && k.target != qemu {
+		c.BesidePercent = 100 * (q/p - 1)
 	}
 	c.judge(values(was, f), values(is, f))
 	if !quietA || !quietB {

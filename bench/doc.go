@@ -37,7 +37,7 @@
 //	hops.go     what each of them costs
 //	profile.go  where the time of our processes goes meanwhile
 //	proc.go     CPU and bytes from /proc and /sys
-//	report.go   medians and ratios; table.go prints them, stored.go keeps them as JSON
+//	report.go   medians, and ratios round by round; table.go prints them, stored.go keeps them as JSON
 //	figures.go  all figures of a run; vitastor.go: a peer that is in none, through qemu-nbd
 //	compare.go  two stored runs; benchstat.go: lines for another tool that does it
 //	html.go     the page, with its plots; markdown.go: the summary, BENCHMARKS.md

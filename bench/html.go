@@ -59,9 +59,9 @@ func (r *Report) HTML() []byte {
 
 // ratioSection is all ratios, in one plot where more is better and in one where less is.
 func (r *Report) ratioSection(b *bytes.Buffer) {
-	fmt.Fprintf(b, "<h2>Ratios and goals</h2>\n<p>Rounds: %d; figures are their medians. The line across a bar is the "+
-		"goal.</p>\n<p class=\"keys\"><span><i class=\"key met\"></i>met</span> <span><i class=\"key missed\"></i>missed"+
-		"</span> <span><i class=\"key plain\"></i>no goal</span></p>\n", r.Rounds)
+	fmt.Fprintf(b, "<h2>Ratios and goals</h2>\n<p>Rounds: %d; figures and ratios are their medians. The line across a "+
+		"bar is the goal.</p>\n<p class=\"keys\"><span><i class=\"key met\"></i>met</span> <span><i class=\"key "+
+		"missed\"></i>missed</span> <span><i class=\"key plain\"></i>no goal</span></p>\n", r.Rounds)
 	for _, less := range []bool{false, true} {
 		p := plot.Bars{Title: "More is better", Wide: true, One: true,
 			XTitle: "ratio to " + qemu + ", or to what the name ends with; logarithmic"}

@@ -93,7 +93,7 @@ func TestColoursAndSpread(t *testing.T) {
 	if got := r.targets(); !slices.Equal(got, []string{embedded, qemu, cephRep, "another"}) || colour(qemu) != 3 {
 		t.Error(got)
 	}
-	if got := r.table()[0][9]; got != "1%" {
+	if got := r.table()[0][9]; got != "1% : 1%" {
 		t.Error(got)
 	}
 	r.Cells = slices.DeleteFunc(r.Cells, func(c Cell) bool { return c.Round > 0 })

@@ -56,8 +56,10 @@ func replaceFile(path string, b []byte) error {
 }
 
 func (r *Report) markdown(b *bytes.Buffer) {
-	fmt.Fprintf(b, "# Benchmarks\n\nMedians of %d rounds of one run; ratios are to the figure of `%s` in the same run "+
-		"unless the goal names another. Jobs without a goal, and those of two minutes, ran once: their spread is a dash.\n",
+	fmt.Fprintf(b, "# Benchmarks\n\nMedians of %d rounds of one run. Ratios are to the figure of `%s` in the same round "+
+		"unless the goal names another, and medians of the rounds' ratios: what a machine gives drifts within a run. The "+
+		"spreads are that of our figure and that of the ratio. Jobs without a goal, and those of two minutes, ran once: "+
+		"their spread is a dash.\n",
 		r.Rounds, qemu)
 	for _, s := range r.caveats() {
 		fmt.Fprintf(b, "**%s**\n", s)

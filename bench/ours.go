@@ -37,11 +37,11 @@ type ours struct {
 
 // newOurs keeps the folder's name short: a socket's path has little room.
 func newOurs(opt *Options, spread bool) *ours {
-	dir := filepath.Join(opt.Work, "v")
+	dir, size := filepath.Join(opt.Work, "v"), opt.ASDSize
 	if spread {
-		dir = filepath.Join(opt.Work, "p")
+		dir, size = filepath.Join(opt.Work, "p"), opt.spreadASDSize()
 	}
-	return &ours{opt: opt, spread: spread, asdSize: opt.ASDSize, dir: dir, client: api.NewClient(dir)}
+	return &ours{opt: opt, spread: spread, asdSize: size, dir: dir, client: api.NewClient(dir)}
 }
 
 func (o *ours) name() string {

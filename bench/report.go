@@ -71,7 +71,7 @@ type Cell struct {
 	Disturbed   bool    `json:"disturbed,omitempty"`
 }
 
-// Row is one goal: medians of the rounds.
+// Row is one goal: medians of the rounds, and of the rounds' ratios.
 type Row struct {
 	Job    string `json:"job"`
 	Figure Figure `json:"figure"`
@@ -90,8 +90,9 @@ type Row struct {
 	// Writes and Sustained are the job's.
 	Writes    bool `json:"writes"`
 	Sustained bool `json:"sustained"`
-	// SpreadPercent is how far our rounds lie apart, (max-min)/median.
+	// SpreadPercent is how far our rounds lie apart, RatioSpread how far the rounds' ratios do: (max-min)/median.
 	SpreadPercent float64 `json:"spread_percent"`
+	RatioSpread   float64 `json:"ratio_spread_percent"`
 	OursCPU       float64 `json:"ours_cpu_us_per_io"`
 	PeerCPU       float64 `json:"peer_cpu_us_per_io"`
 	OursMean      float64 `json:"ours_mean_us"`
@@ -201,9 +202,9 @@ func (r *Report) row(j Job, g Goal) Row {
 		Ours: median(us, value), Peer: median(them, value), Raw: median(limit, value),
 		OursCPU: median(us, cpu), PeerCPU: median(them, cpu), OursMean: median(us, mean), PeerMean: median(them, mean),
 		OursP99: median(us, p99), PeerP99: median(them, p99)}
-	if base := median(base, value); base > 0 && !row.Disturbed {
-		row.Ratio = row.Ours / base
-		row.Met = len(us) > 0 && g.Ratio > 0 && j.Met(g, row.Ratio)
+	if ratios := paired(us, base, value); len(ratios) > 0 && !row.Disturbed {
+		row.Ratio, row.RatioSpread = middle(ratios), 100*spreadOf(ratios)
+		row.Met = g.Ratio > 0 && j.Met(g, row.Ratio)
 	}
 	row.SpreadPercent = 100 * spread(us, value)
 	for _, c := range r.of(j.Name, g.Target) {
@@ -214,15 +215,38 @@ func (r *Report) row(j Job, g Goal) Row {
 	return row
 }
 
+// paired are the ratios of each round that has both. The obvious ratio is that of the two medians; but what a machine
+// gives changes from one quarter of an hour to the next, a virtual one by a third and more, and the two medians may
+// come from different ones. Within a round the two are a minute apart.
+func paired(us, base []Cell, f func(Cell) float64) []float64 {
+	var out []float64
+	for _, u := range us {
+		for _, b := range base {
+			if b.Round == u.Round && f(b) > 0 {
+				out = append(out, f(u)/f(b))
+			}
+		}
+	}
+	return out
+}
+
+// ratio is the median of paired; 0: no round has both.
+func ratio(us, base []Cell, f func(Cell) float64) float64 { return middle(paired(us, base, f)) }
+
 // spread is how far rounds lie apart, as a share of their median.
 func spread(cells []Cell, f func(Cell) float64) float64 {
-	m := median(cells, f)
+	v := make([]float64, len(cells))
+	for i, c := range cells {
+		v[i] = f(c)
+	}
+	return spreadOf(v)
+}
+
+// spreadOf is how far figures lie apart, as a share of their median; it sorts.
+func spreadOf(v []float64) float64 {
+	m := middle(v)
 	if m <= 0 {
 		return 0
 	}
-	lo, hi := m, m
-	for _, c := range cells {
-		lo, hi = min(lo, f(c)), max(hi, f(c))
-	}
-	return (hi - lo) / m
+	return (v[len(v)-1] - v[0]) / m
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"flag"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -50,6 +51,26 @@ func golden(t *testing.T, name string, got []byte) {
 	want, err := os.ReadFile(path)
 	if err != nil || !bytes.Equal(got, want) {
 		t.Errorf("%s differs (run with -update if it should): %v\n%s", name, err, got)
+	}
+}
+
+// A machine that gives half as much in one round gives it to both: the ratio is that of the rounds, not of medians that
+// come from different ones.
+func TestRatiosArePaired(t *testing.T) {
+	r := sampleRun()
+	for i := range r.Cells {
+		c := &r.Cells[i]
+		if c.Job != coldRead {
+			continue
+		}
+		c.IOPS = map[string][]float64{embedded: {90, 45, 30}, qemu: {60, 30, 100}}[c.Target][c.Round]
+	}
+	row := r.row(Job{Name: coldRead, Figure: IOPS}, Goal{Target: embedded, Base: qemu, Ratio: 1.3})
+	if row.Ours != 45 || row.Peer != 60 || row.Ratio != 1.5 || !row.Met || math.Abs(row.RatioSpread-80) > 1e-9 {
+		t.Errorf("%+v", row)
+	}
+	if _, rows := r.everything(); rows[0][2] != "45 (1.50x)" {
+		t.Errorf("everything: %q", rows[0])
 	}
 }
 

@@ -115,6 +115,9 @@ func (r *Report) table() [][]string {
 		spread := "-" // one round has none
 		if cells, _ := r.trusted(row.Job, row.Target); len(cells) > 1 {
 			spread = fmt.Sprintf("%.0f%%", row.SpreadPercent)
+			if row.Ratio > 0 {
+				spread += fmt.Sprintf(" : %.0f%%", row.RatioSpread)
+			}
 		}
 		out = append(out, []string{name, string(row.Figure), row.Target, fmt.Sprintf("%.0f", row.Ours),
 			known(row.Peer, 0), known(row.Raw, 0), ratio, goal, verdict, spread,
@@ -125,25 +128,22 @@ func (r *Report) table() [][]string {
 	return out
 }
 
-// everything is each job on each target, ours and peers: the median of its figure, and that as a ratio to qemu-nbd's.
+// everything is each job on each target, ours and peers: the median of its figure, and its ratio to qemu-nbd's.
 // Head names the columns.
 func (r *Report) everything() (head []string, rows [][]string) {
 	targets := r.targets()
 	head = append([]string{"job", ""}, targets...)
 	for _, job := range r.jobs() {
 		f := r.figure(job)
-		peer := 0.0
-		if cells, quiet := r.trusted(job, qemu); quiet {
-			peer = median(cells, f.value)
-		}
+		peer, peerQuiet := r.trusted(job, qemu)
 		row := []string{job, string(f)}
 		for _, target := range targets {
 			cells, quiet := r.trusted(job, target)
 			text := known(median(cells, f.value), 0)
 			if !quiet {
 				text = "disturbed"
-			} else if peer > 0 && target != qemu && len(cells) > 0 {
-				text += fmt.Sprintf(" (%.2fx)", median(cells, f.value)/peer)
+			} else if x := ratio(cells, peer, f.value); x > 0 && peerQuiet && target != qemu {
+				text += fmt.Sprintf(" (%.2fx)", x)
 			}
 			row = append(row, text)
 		}

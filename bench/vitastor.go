@@ -34,7 +34,7 @@ func (r *Report) besideVitastor() (rows [][]string) {
 			if len(us) == 0 || len(them) == 0 {
 				continue
 			}
-			ours, its := median(us, IOPS.value)/median(them, IOPS.value), v.vitastor/v.qemu
+			ours, its := ratio(us, them, IOPS.value), v.vitastor/v.qemu
 			verdict := "met"
 			switch {
 			case !quiet || !usQuiet:
