@@ -48,7 +48,9 @@ func (s *Shake) End() error { return broken(s.Conn.SetDeadline(time.Time{})) }
 func (s *Shake) Write(t uint8, k errs.Kind, body []byte) error {
 	err := s.send(t, k, body)
 	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
-		if _, said := s.Read(s.Refuse); errs.Of(said) != errs.Unreachable && said != nil {
+		switch _, said := s.Read(s.Refuse); errs.Of(said) {
+		case errs.Unreachable, errs.Corrupt: // nothing, or no refusal
+		default:
 			return said
 		}
 	}

@@ -41,13 +41,17 @@ func TestTurnedAwayBeforeTheFirstFrame(t *testing.T) {
 	}
 }
 
-// One that broke without a word is unreachable, and that is the write's error.
-func TestBrokenWithoutAWord(t *testing.T) {
-	ours, theirs := conns(t)
-	theirs.Close()
-	asker := &Shake{Conn: ours, Refuse: 9, Name: named}
-	err := asker.Write(1, errs.OK, nil)
-	if errs.Of(err) != errs.Unreachable || !errors.Is(err, unix.EPIPE) {
-		t.Errorf("broken: %v (%v)", err, errs.Of(err))
+// One that broke without a refusal is unreachable, and that is the write's error.
+func TestBrokenWithoutARefusal(t *testing.T) {
+	for _, last := range [][]byte{nil, Sealed(3, errs.OK, []byte("another frame")), []byte("noise")} {
+		ours, theirs := conns(t)
+		_, err := theirs.Write(last)
+		must(t, err)
+		theirs.Close()
+		asker := &Shake{Conn: ours, Refuse: 9, Name: named}
+		err = asker.Write(1, errs.OK, nil)
+		if errs.Of(err) != errs.Unreachable || !errors.Is(err, unix.EPIPE) {
+			t.Errorf("broken after %q: %v (%v)", last, err, errs.Of(err))
+		}
 	}
 }
