@@ -115,6 +115,14 @@ var _ link.Sent = (*call)(nil)
 type callList struct {
 	head, tail *call
 	n          int
+	changes    int // of n
+}
+
+func (l *callList) count(c *call, by int) {
+	l.n += by
+	if c.changes() {
+		l.changes += by
+	}
 }
 
 func (l *callList) push(c *call) {
@@ -125,7 +133,7 @@ func (l *callList) push(c *call) {
 		l.tail.next = c
 	}
 	l.tail = c
-	l.n++
+	l.count(c, 1)
 }
 
 func (l *callList) pushFront(c *call) {
@@ -136,7 +144,7 @@ func (l *callList) pushFront(c *call) {
 		l.head.prev = c
 	}
 	l.head = c
-	l.n++
+	l.count(c, 1)
 }
 
 func (l *callList) remove(c *call) {
@@ -151,7 +159,7 @@ func (l *callList) remove(c *call) {
 		c.next.prev = c.prev
 	}
 	c.prev, c.next = nil, nil
-	l.n--
+	l.count(c, -1)
 }
 
 // pop takes the first out.
@@ -190,7 +198,7 @@ func (r *Remote) sendNext() {
 		switch {
 		case r.state == replaying && r.replay.head != nil:
 			c = r.replay.head
-		case r.state == replaying && r.outChanges > 0:
+		case r.state == replaying && r.out.changes > 0:
 			return
 		case r.state == replaying:
 			r.state = up
@@ -208,21 +216,30 @@ func (r *Remote) sendNext() {
 	r.Stats.Waiting.Set(int64(r.waiting.n + r.replay.n))
 }
 
-// nextWaiting is the first in line that may leave. Where changes may not, because another edge has the vDisk, reads and
-// flushes pass them, which are concurrent with them anyway: how long that edge takes is nothing to a reader. A passive
-// opener asks to become exclusive before its first change is sent.
+// nextWaiting is the first in line that may leave. Where changes may not, because another edge has the vDisk or the
+// router has as many as it may, reads and flushes pass them, which are concurrent with them anyway: how long those take
+// is nothing to a reader. A passive opener asks to become exclusive before its first change is sent.
 func (r *Remote) nextWaiting() *call {
 	c := r.waiting.head
-	if c == nil || !c.changes() || r.mayChange() {
+	if c == nil || !c.changes() || r.mayChange() && r.hasRoomFor(c) {
 		return c
 	}
-	if !r.yielding {
+	if !r.mayChange() && !r.yielding {
 		r.acquire()
 	}
-	for c != nil && c.changes() {
+	if r.waiting.changes == r.waiting.n {
+		return nil
+	}
+	for c.changes() {
 		c = c.next
 	}
 	return c
+}
+
+// hasRoomFor reports whether one more change may be out. Changes wait at the router while drives are full, and there
+// may be any number of them: a quarter of what may be out is left to what does not wait.
+func (r *Remote) hasRoomFor(c *call) bool {
+	return r.out.changes == 0 || r.out.changes < r.limit-r.limit/4 && r.changeBytes+c.size <= r.room-r.room/4
 }
 
 // mayChange reports whether changes may leave: those of a partial write that is under way do even while this edge is
@@ -240,7 +257,7 @@ func (r *Remote) send(c *call) {
 	r.out.push(c)
 	r.bytes += c.size
 	if c.changes() {
-		r.outChanges++
+		r.changeBytes += c.size
 	}
 	c.Body = c.body
 	r.conn.Send(&c.Frame)
@@ -251,7 +268,7 @@ func (r *Remote) unsend(c *call) {
 	r.out.remove(c)
 	r.bytes -= c.size
 	if c.changes() {
-		r.outChanges--
+		r.changeBytes -= c.size
 	}
 }
 

@@ -64,7 +64,7 @@ func (r *Remote) pushed(h *wire.Header, body []byte) link.Verdict {
 // under way.
 func (r *Remote) atRest() {
 	switch {
-	case r.outChanges > 0 || r.replay.n > 0 || r.state != up:
+	case r.out.changes > 0 || r.replay.n > 0 || r.state != up:
 		return
 	case r.closing:
 		r.sendControl(&r.closer, nil)

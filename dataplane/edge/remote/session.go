@@ -60,26 +60,26 @@ type Remote struct {
 	tick, cut                                     ring.Timer
 
 	// Calls.
-	calls      []*call
-	free       *call
-	waiting    callList
-	replay     callList // changes to be sent again
-	out        callList // sent, in that order
-	bytes      int64
-	outChanges int
-	muts       *mutation // under way
-	freeMuts   *mutation
-	freeAsked  *asked
-	lookups    []*call
-	fetching   []*call // manifests fetched ahead
-	landing    *call   // whose data is being received
-	answer     *call   // of extents, while it is handed over
-	recent     [recentMax]recent
-	front      front
-	locs       proto.Locations
-	scratch    buf.Vec
-	drops      []drop
-	dropping   ring.Timer
+	calls       []*call
+	free        *call
+	waiting     callList
+	replay      callList  // changes to be sent again
+	out         callList  // sent, in that order
+	bytes       int64     // of out
+	changeBytes int64     // of the changes among out
+	muts        *mutation // under way
+	freeMuts    *mutation
+	freeAsked   *asked
+	lookups     []*call
+	fetching    []*call // manifests fetched ahead
+	landing     *call   // whose data is being received
+	answer      *call   // of extents, while it is handed over
+	recent      [recentMax]recent
+	front       front
+	locs        proto.Locations
+	scratch     buf.Vec
+	drops       []drop
+	dropping    ring.Timer
 
 	ready   chan struct{} // closed when the first Open is decided
 	openErr error

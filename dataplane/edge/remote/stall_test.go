@@ -76,6 +76,38 @@ func TestStallOfAPassiveEdge(t *testing.T) {
 	b.reads(0, 1, 1)
 }
 
+// Changes that wait at the router, as they do while drives are full, leave room for what does not wait: however many
+// there are, a read is answered.
+func TestReadsPassStalledChanges(t *testing.T) {
+	for _, tc := range []struct{ writes, blocks int }{{600, 1}, {24, 256}} {
+		w := newWorldOf(t, 8192)
+		e := w.mustOpen('a')
+		e.do(block.Write, 0, 64, 1)
+		// No location is told, so that reads go by way of the router.
+		w.v.loop.Call(func() { w.v.hold, w.v.mute = true, true })
+		var writes []*request
+		for i := range tc.writes {
+			writes = append(writes, e.start(block.Write, 64+i*tc.blocks, tc.blocks, 2))
+		}
+		w.eventually("the writes do not leave", func() bool { return e.on(func() bool { return e.r.waiting.n > 0 }) })
+		e.reads(3, 8, 1)
+		select {
+		case <-writes[0].done:
+			t.Error("a write ended: this tests nothing")
+		default:
+		}
+		w.eventually("the writes do not end", func() bool {
+			w.v.loop.Call(w.v.release)
+			return e.on(func() bool { return e.r.waiting.n+e.r.out.n == 0 })
+		})
+		for _, q := range writes {
+			if k := q.wait(); k != errs.OK {
+				t.Error(k)
+			}
+		}
+	}
+}
+
 // manyWrites submits writes and reads, each write before a read; at the end of the first write told is called and more
 // comes.
 func (e *host) manyWrites(told func(), more *request) (writes, rest []*request) {
