@@ -34,6 +34,7 @@ func (m *putMemory) init(pool *buf.Pool, n int, size int64) {
 	b.init(pool, n, size)
 	m.all, m.unit = b.all, size/unitsPerRun
 	for _, s := range b.free {
+		pool.JoinPages(s)
 		m.runs = append(m.runs, putRun{s, allUnits})
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"vstor/dataplane/ids"
+	"vstor/dataplane/leaktest"
 )
 
 // world is a Policy and a plain map of what it should hold.
@@ -350,6 +351,19 @@ func TestAllocNothing(t *testing.T) {
 	}); n != 0 {
 		t.Errorf("%v allocations per access", n)
 	}
+}
+
+// A table is given back whole, also where its length is no multiple of anything.
+func TestTables(t *testing.T) {
+	const n = 3<<17 + 1
+	leaktest.GivesBack(t, func() {
+		s, err := NewTable[uint64](n)
+		if err != nil || len(s) != n {
+			t.Fatal(len(s), err)
+		}
+		s[0], s[n-1] = 1, 1
+		FreeTable(s)
+	})
 }
 
 type nobody struct{}

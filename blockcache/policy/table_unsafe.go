@@ -5,6 +5,7 @@ import (
 
 	"vstor/dataplane/buf"
 	"vstor/dataplane/errs"
+	"vstor/dataplane/invariants"
 )
 
 // NewTable maps n zeroed records outside the Go heap: tables are as long as the worst case wants, and memory comes
@@ -24,7 +25,8 @@ func FreeTable[T any](s []T) {
 		return
 	}
 	n := (len(s)*int(unsafe.Sizeof(s[0])) + buf.PageSize - 1) &^ (buf.PageSize - 1)
-	_ = buf.FreeAligned(unsafe.Slice((*byte)(unsafe.Pointer(&s[0])), n))
+	err := buf.FreeAligned(unsafe.Slice((*byte)(unsafe.Pointer(&s[0])), n))
+	invariants.Assert(err == nil, "blockcache: a table of %d records cannot be unmapped: %v", len(s), err)
 }
 
 // Of the sizes below EntryBytes is the sum.

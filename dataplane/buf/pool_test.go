@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"vstor/dataplane/leaktest"
 )
 
 func newPool(t testing.TB, size, reserve int64) *Pool {
@@ -147,8 +149,8 @@ func BenchmarkAllocPage(b *testing.B) {
 	}
 }
 
-// A pool's memory is wanted in big pages, and holds what is written to it.
-func TestBigPages(t *testing.T) {
+// Runs whose pages are to be joined are there at once, are wanted contiguous, and hold what is written to them.
+func TestJoinPages(t *testing.T) {
 	p := newPool(t, 16<<20, 0)
 	var v Vec
 	const size = 5 << 20
@@ -156,9 +158,29 @@ func TestBigPages(t *testing.T) {
 		t.Fatalf("%d bytes in %d runs", v.Len(), len(v.Segs))
 	}
 	s := v.Segs[0]
-	if _, err := os.Stat("/sys/kernel/mm/transparent_hugepage"); err != nil {
-		t.Log("SKIPPED in part: this kernel has no big pages to ask for")
-	} else if flags := mapFlags(t, p.Addr(s)); !strings.Contains(flags, " hg") {
+	p.JoinPages(s)
+	rss, flags := 0, ""
+	addr := p.Addr(s)
+	b, err := os.ReadFile("/proc/self/smaps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := false
+	for line := range strings.Lines(string(b)) {
+		var from, to uintptr
+		var n int
+		if k, _ := fmt.Sscanf(line, "%x-%x ", &from, &to); k == 2 {
+			in = from <= addr && addr < to
+		} else if k, _ := fmt.Sscanf(line, "Rss: %d kB", &n); k == 1 && in {
+			rss = n << 10
+		} else if in && strings.HasPrefix(line, "VmFlags:") {
+			flags = line
+		}
+	}
+	if rss < size {
+		t.Errorf("%d bytes of %d are there", rss, size)
+	}
+	if _, err := os.Stat("/sys/kernel/mm/transparent_hugepage"); err == nil && !strings.Contains(flags, " hg") {
 		t.Errorf("flags of the mapping: %s; hg is missing", flags)
 	}
 	for i, b := range p.SegBytes(s) {
@@ -175,34 +197,41 @@ func TestBigPages(t *testing.T) {
 	p.ReleaseVec(&v)
 }
 
-// mapFlags are the kernel's flags of the mapping that has addr.
-func mapFlags(t *testing.T, addr uintptr) string {
-	b, err := os.ReadFile("/proc/self/smaps")
-	if err != nil {
-		t.Fatal(err)
+// What is mapped is whole, whatever its length, begins where it should, and goes back.
+func TestMappedBytes(t *testing.T) {
+	for _, n := range []int{1, PageSize, bigPage - 1, bigPage, bigPage + 1, 5 << 20} {
+		small, err := AlignedBytes(n)
+		whole(t, n, PageSize, small, err)
+		must(t, FreeAligned(small))
+		big, err := BigBytes(n)
+		whole(t, n, bigPage, big, err)
+		must(t, FreeBig(big))
 	}
-	in := false
-	for line := range strings.Lines(string(b)) {
-		var from, to uintptr
-		if k, _ := fmt.Sscanf(line, "%x-%x ", &from, &to); k == 2 {
-			in = from <= addr && addr < to
-		} else if in && strings.HasPrefix(line, "VmFlags:") {
-			return line
-		}
-	}
-	return ""
+	leaktest.GivesBack(t, func() {
+		b, err := AlignedBytes(bigPage + 1)
+		must(t, err)
+		must(t, FreeAligned(b))
+		b, err = BigBytes(bigPage + 1)
+		must(t, err)
+		must(t, FreeBig(b))
+	})
 }
 
-// What is mapped is whole, whatever its length, and goes back.
-func TestAlignedBytes(t *testing.T) {
-	for _, n := range []int{1, PageSize, bigPage - 1, bigPage, bigPage + 1, 5 << 20} {
-		b, err := AlignedBytes(n)
-		if err != nil || len(b) < n {
-			t.Fatalf("%d bytes: %d, %v", n, len(b), err)
-		}
-		b[0], b[len(b)-1] = 1, 1
-		if err := FreeAligned(b); err != nil {
-			t.Errorf("%d bytes: %v", n, err)
-		}
+func whole(t *testing.T, n, align int, b []byte, err error) {
+	t.Helper()
+	if err != nil || len(b) < n || len(b) >= n+PageSize {
+		t.Fatalf("%d bytes: %d, %v", n, len(b), err)
+	}
+	var at uint64
+	if fmt.Sscanf(fmt.Sprintf("%p", b), "0x%x", &at); at == 0 || at%uint64(align) != 0 {
+		t.Errorf("%d bytes begin at %#x, which is no multiple of %#x", n, at, align)
+	}
+	b[0], b[len(b)-1] = 1, 1
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }

@@ -19,14 +19,14 @@ type fragBuf struct {
 	desc []byte // of capacity layout.DescMax
 }
 
-// memory is every fragment buffer there is: mapped when first needed, kept, bounded by
+// memory is every fragment buffer there is: taken when first needed, kept, bounded by
 //
 //	ChunkBuffers * n   for chunks that are coded or written; a lease stands for n of them
 //	+ n                for fragments that a slow ASD still holds when their put has gone on (spare)
 //	+ 1                for repair
 //
-// where n is the largest k+m of the preset. They lie in one mapping, so that each is contiguous for the drive that it
-// goes to (see buf); what was never needed of that is not there.
+// where n is the largest k+m of the preset. They lie in one mapping, so that each is a few contiguous pieces for the
+// drive that it goes to (see buf); what was never needed of that takes no memory.
 type memory struct {
 	fragLen int // payload bytes of a buffer
 	perLine int // n
@@ -66,7 +66,7 @@ func (m *memory) get() (*fragBuf, error) {
 	}
 	invariants.Assert(m.made < m.max, "proxy: all %d fragment buffers are out", m.max)
 	if m.slab == nil {
-		slab, err := buf.AlignedBytes(m.max * m.size())
+		slab, err := buf.BigBytes(m.max * m.size())
 		if err != nil {
 			return nil, errs.Wrap(errs.IO, err, "proxy: cannot map %d fragment buffers", m.max)
 		}
@@ -98,7 +98,8 @@ func (m *memory) unmap() error {
 	if m.slab == nil {
 		return nil
 	}
-	err := buf.FreeAligned(m.slab)
+	invariants.Assert(m.made == len(m.free), "proxy: %d fragment buffers are out and would be gone", m.made-len(m.free))
+	err := buf.FreeBig(m.slab)
 	m.slab, m.free, m.made = nil, nil, 0
 	if err != nil {
 		return errs.Wrap(errs.IO, err, "proxy: unmap")

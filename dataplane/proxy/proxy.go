@@ -66,7 +66,7 @@ func New(opts Options) (*Proxy, error) {
 	return px, nil
 }
 
-// MemoryBytes is what the Proxy's buffers take at most; they are mapped when first needed.
+// MemoryBytes is what the Proxy's buffers take at most; they are taken when first needed.
 func (px *Proxy) MemoryBytes() int64 {
 	n := px.opts.Preset.FragsMaxOf()
 	return px.mem.bytes() + int64(px.opts.Workers)*coderBytes(n) + getBytesMax(n)
