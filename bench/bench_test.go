@@ -219,7 +219,7 @@ func TestProc(t *testing.T) {
 	if n := field("a: 1\nb: 22 kB\n", "b:"); n != 22 {
 		t.Errorf("b is %d", n)
 	}
-	if m := thisMachine(); m.Cores == 0 || m.Kernel == "" || m.RAM == 0 {
+	if m := thisMachine(t.TempDir()); m.Cores == 0 || m.Kernel == "" || m.RAM == 0 {
 		t.Errorf("%+v", m)
 	}
 }

@@ -25,7 +25,7 @@ type Change struct {
 	A       float64 `json:"a"`
 	B       float64 `json:"b"`
 	Percent float64 `json:"percent"`
-	// BesidePercent is the change of the ratio to qemu-nbd's figure in the same run, which a slower day does not move;
+	// BesidePercent is the change of the ratio to qemu-nbd's figure in the same rounds, which a slower day does not move;
 	// 0 where there is none.
 	BesidePercent float64 `json:"beside_qemu_percent"`
 	SpreadA       float64 `json:"spread_a_percent"`
@@ -83,6 +83,11 @@ func keys(reports ...*Report) []key {
 
 // figure is what a job is judged by; what CPU it takes is judged beside that.
 func (r *Report) figure(job string) Figure {
+	for _, j := range Jobs() {
+		if j.Name == job {
+			return j.Figure
+		}
+	}
 	for i := range r.Rows {
 		if r.Rows[i].Job == job && r.Rows[i].Figure != CPU {
 			return r.Rows[i].Figure
@@ -112,9 +117,8 @@ func change(a, b *Report, k key) Change {
 		return c
 	}
 	c.Percent = 100 * (c.B/c.A - 1)
-	x, _ := a.trusted(k.job, qemu)
-	y, _ := b.trusted(k.job, qemu)
-	if p, q := ratio(was, x, f.value), ratio(is, y, f.value); p > 0 && q > 0 && k.target != qemu {
+	if p, q := a.besideQemu(k.job, k.target, f.value), b.besideQemu(k.job, k.target, f.value); p > 0 && q > 0 &&
+		k.target != qemu {
 		c.BesidePercent = 100 * (q/p - 1)
 	}
 	c.judge(values(was, f), values(is, f))
@@ -172,6 +176,7 @@ func doubts(a, b *Report) (out []string) {
 	differ("another qemu", a.Machine.Qemu, b.Machine.Qemu)
 	differ("another volume", units.HumanSize(a.VolumeBytes), units.HumanSize(b.VolumeBytes))
 	differ("another journal", units.HumanSize(a.JournalBytes), units.HumanSize(b.JournalBytes))
+	differ("other ASDs", a.drives(), b.drives())
 	for i, r := range []*Report{a, b} {
 		for _, s := range r.warnings() {
 			out = append(out, fmt.Sprintf("the %s run: %s", []string{"first", "second"}[i], s))

@@ -3,17 +3,18 @@
 //
 // A run makes volumes of the same size on one file system: a vDisk of a fresh deployment in one process, one of
 // a deployment whose ASDs are processes, and a raw file, written through once, behind qemu-nbd with io_uring
-// and direct IO, and behind nbdkit. The jobs go round, each job on each target, in turns, and medians over the
-// rounds are compared.
-// The raw file under fio's own io_uring engine is the limit of the drive, an NBD server that stores nothing that of
-// fio and NBD: what a server adds to both is its own. Beside them one ASD stands alone: the bench is its client, over
+// and direct IO, and behind nbdkit. The jobs go round, each job on each target, in turns, and the ratios within each
+// round are compared: their median counts.
+// The raw file under fio's own io_uring engine is what the drive gives to fio, an NBD server that stores nothing what
+// fio and NBD take by themselves, with that server. Beside them one ASD stands alone: the bench is its client, over
 // TCP, and reads and puts as many bytes.
 //
 // Parts of the path that fio does not reach, PRACC, the Edge and the caches, are driven by a process that opens the
 // deployment for that (RunPart); what an IO costs more on one than on the part below is what that hop costs.
 //
 // What to do is a plan that is made first, so that a run can say how long it takes; a job during which somebody else
-// used the machine is done once more, and gives no ratio if that was no better.
+// used the machine is done once more, and its round left out if that was no better; without half of them or more there
+// is no ratio.
 //
 //	jobset.go   what is measured, and the ratios it should reach; job.go: what a job is
 //	jobs/       fio's part of it, one file per job, which anybody can run; jobfile.go reads them
@@ -39,6 +40,7 @@
 //	proc.go     CPU and bytes from /proc and /sys
 //	report.go   medians, and ratios round by round; table.go prints them, stored.go keeps them as JSON
 //	figures.go  all figures of a run; vitastor.go: a peer that is in none, through qemu-nbd
+//	bars.go     the bars in one table; limits.go: what forbids those that are missed
 //	compare.go  two stored runs; benchstat.go: lines for another tool that does it
 //	html.go     the page, with its plots; markdown.go: the summary, BENCHMARKS.md
 package bench

@@ -1,9 +1,6 @@
 package bench
 
-import (
-	"cmp"
-	"fmt"
-)
+import "fmt"
 
 // figuresHead names the columns of the table of all that was measured.
 var figuresHead = []string{"job", "on", "rounds", "IOPS", "MB/s", "p50 us", "p99 us", "p99.9 us", "CPU us/IO", "client",
@@ -59,5 +56,8 @@ func amplified(cells []Cell) string {
 		wrote += c.WrittenBytes
 		drive += c.DriveBytes
 	}
-	return known(float64(drive)/float64(cmp.Or(wrote, 1)), 2)
+	if wrote == 0 {
+		return "-" // reads: what reached the drive is of others, or of before
+	}
+	return known(float64(drive)/float64(wrote), 2)
 }

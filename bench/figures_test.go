@@ -52,7 +52,7 @@ func TestBesideVitastor(t *testing.T) {
 	want := []string{
 		coldRead + "|vstor|1.25|0.514|2.4|>= 2.3|met",
 		"|vstor ASDs|0.60|0.514|1.2|>= 1.2|MISSED",
-		randomWrite + "|vstor|1.67|0.083|20.1|>= 20.0|disturbed",
+		randomWrite + "|vstor|-|0.083|-|>= 20.0|disturbed",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)

@@ -94,6 +94,7 @@ func runFio(ctx context.Context, at aim, j Job, size int64, d time.Duration) (re
 	}
 	r, err := parseFio(out.Bytes())
 	if err == nil {
+		r.ClientCPU *= float64(max(j.Conns, 1))   // fio adds the times that its threads ran to the time to divide by
 		text, _ := os.ReadFile(log + "_iops.log") // none, and no series, if the job ended within a second
 		r.Series = parseSeries(text, d)
 	}
@@ -105,7 +106,7 @@ func parseFio(b []byte) (result, error) {
 	var doc struct {
 		Jobs []struct {
 			Error int     `json:"error"`
-			User  float64 `json:"usr_cpu"` // percent of a core, all threads together
+			User  float64 `json:"usr_cpu"` // percent of a core, the mean of its threads
 			Sys   float64 `json:"sys_cpu"`
 			Read  fioSide `json:"read"`
 			Write fioSide `json:"write"`

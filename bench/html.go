@@ -30,7 +30,7 @@ func (r *Report) HTML() []byte {
 	fmt.Fprintf(&b, "</table>\n<pre>%s</pre>\n", html.EscapeString(r.commands()))
 	r.ratioSection(&b)
 	htmlTable(&b, tableHead, r.table())
-	fmt.Fprintf(&b, "<h2>Every target</h2>\n<p>Medians, and in parentheses their ratio to %s.</p>\n", qemu)
+	fmt.Fprintf(&b, "<h2>Every target</h2>\n<p>Medians, and in parentheses the ratio to %s.</p>\n", qemu)
 	head, rows := r.everything()
 	htmlTable(&b, head, rows)
 	for _, t := range r.tables() {
@@ -158,7 +158,8 @@ func (r *Report) jobs() (out []string) {
 // allTargets are in the order of columns and colours, those of most jobs first: colours are used again after eight, and
 // which they are must not hang on what else a run had.
 var allTargets = []string{embedded, processes, local, qemu, nbdkitFile, rawFile, single, cached, cachedASDs, overTCP,
-	overTLS, full, driveAlone, praccAlone, edgeAlone, nullServer, tgtISCSI, cephRep, cephEC}
+	overTLS, full, driveAlone, praccAlone, edgeAlone, nullServer, tgtISCSI, cephRep, cephEC, logAlone, ramAlone, ssdAlone,
+	fragsAlone, fullASDs}
 
 // colour is the number of a target's, the same in all pages. One that is not known has the last.
 func colour(target string) int {

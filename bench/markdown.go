@@ -69,9 +69,11 @@ func (r *Report) markdown(b *bytes.Buffer) {
 		fmt.Fprintf(b, "| %s | %s |\n", f[0], cell(f[1]))
 	}
 	fmt.Fprintf(b, "\nTo repeat it, on a machine that does nothing else:\n\n```\n%s\n```\n", r.commands())
-	fmt.Fprintf(b, "\n## Goals\n\n%s\n\n", r.tally())
+	fmt.Fprintf(b, "\n## The bar\n\n%s\n\n%s\n\n", r.tally(), barsSay)
+	writeTable(b, barsHead, r.bars())
+	b.WriteString("\n## In figures\n\n")
 	writeTable(b, tableHead, r.table())
-	fmt.Fprintf(b, "\n## Every target\n\nMedians, and in parentheses their ratio to `%s`.\n\n", qemu)
+	fmt.Fprintf(b, "\n## Every target\n\nMedians, and in parentheses the ratio to `%s`.\n\n", qemu)
 	head, rows := r.everything()
 	writeTable(b, head, rows)
 	for _, t := range r.tables() {
@@ -90,7 +92,7 @@ func (r *Report) markdown(b *bytes.Buffer) {
 
 // facts are where, when and of what a run was.
 func (r *Report) facts() [][2]string {
-	return [][2]string{
+	out := [][2]string{
 		{"machine", fmt.Sprintf("%s, %d cores, %s", r.Machine.CPU, r.Machine.Cores, units.HumanSize(r.Machine.RAM))},
 		{"kernel", "Linux " + r.Machine.Kernel},
 		{"date", r.Started.UTC().Format(time.DateTime) + " UTC" + r.took()},
@@ -98,6 +100,21 @@ func (r *Report) facts() [][2]string {
 		{"tools", r.Machine.Fio + ", " + r.Machine.Qemu},
 		{"volume, journal", units.HumanSize(r.VolumeBytes) + ", " + units.HumanSize(r.JournalBytes)},
 	}
+	for _, f := range [][2]string{{"drive", r.Machine.Drive}, {"ASDs", r.drives()}} {
+		if f[1] != "" {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// drives are the sizes of the ASDs; empty: not known.
+func (r *Report) drives() string {
+	if r.ASDBytes == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d of %s; in processes of their own, where deleted space rests as long as leases may name it, of "+
+		"%s", asdCount, units.HumanSize(r.ASDBytes), units.HumanSize(r.SpreadASDBytes))
 }
 
 // took says how long the run was, if it came to its end.
@@ -124,6 +141,20 @@ func (r *Report) commands() string {
 func (r *Report) tally() string {
 	met, doubtful := 0, 0
 	var missed []string
+	job := ""
+	for _, v := range r.besideVitastor() {
+		if v[0] != "" {
+			job = v[0]
+		}
+		switch v[len(v)-1] {
+		case "met":
+			met++
+		case "MISSED":
+			missed = append(missed, fmt.Sprintf("%s on %s (%s of Vitastor's)", job, v[1], v[4]))
+		default:
+			doubtful++
+		}
+	}
 	for i := range r.Rows {
 		switch row := &r.Rows[i]; {
 		case row.Goal == 0:

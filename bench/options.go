@@ -52,7 +52,7 @@ func (o *Options) shortened(d time.Duration) time.Duration {
 	return d
 }
 
-// Space is how many bytes a run takes: the raw file, six ASDs and a journal twice, the drives of a full deployment and
+// Space is how many bytes a run takes: the raw file, two deployments, the drives of a full deployment and
 // of one ASD; and what the peers keep, if they are asked for.
 func (o *Options) Space() int64 {
 	n := o.Size + asdCount*(o.ASDSize+o.spreadASDSize()) + 2*o.Journal + o.driveSize()
@@ -65,8 +65,9 @@ func (o *Options) Space() int64 {
 	return n
 }
 
-// spreadASDSize is that of ASDs which edges read. What is deleted there comes back only when no edge's lease can name
-// it any more, 20 s later; there is room for what a fast drive writes meanwhile, or jobs of writes would measure that.
+// spreadASDSize is that of ASDs in processes of their own. What is deleted there comes back only when no edge's lease
+// can name it any more, 25 s later; there is room for what a fast drive writes meanwhile, or jobs of writes would
+// measure that.
 func (o *Options) spreadASDSize() int64 { return 2 * o.ASDSize }
 
 // driveSize is that of the one ASD, in bytes: what is read, and room to put and delete in.

@@ -148,8 +148,8 @@ func (k nbdkit) flush(forget bool) error {
 	return nil
 }
 
-// newNull is nbdkit's null plugin: it answers at once and has no drive. No server can be faster here by more than it
-// beats another's socket code, so beside the drive's own time it is the other part of a limit.
+// newNull is nbdkit's null plugin: it answers at once and has no drive, and shows what fio and the socket take with a
+// server that does nothing else. It is no limit: one whose socket code is better is faster than it.
 func newNull(opt *Options) *peer {
 	n := newPeer(opt, nullServer, "nbdkit", "z")
 	n.args = []string{"nbdkit", "-f", "-U", n.socket, "null", fmt.Sprintf("size=%d", opt.Size)}

@@ -3,6 +3,7 @@ package bench
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -79,15 +80,20 @@ func field(s, name string) int64 {
 	return n
 }
 
-// driveWritten is how many bytes were written to the drive below path, by anybody; 0 if it has none.
-func driveWritten(path string) int64 {
+// driveFolder is the folder in sysfs of the drive, or the partition, below path; there may be none.
+func driveFolder(path string) string {
 	var st syscall.Stat_t
 	if syscall.Stat(path, &st) != nil {
-		return 0
+		return ""
 	}
 	major := st.Dev>>8&0xfff | st.Dev>>32&^0xfff
 	minor := st.Dev&0xff | st.Dev>>12&0xffffff00
-	b, err := os.ReadFile(fmt.Sprintf("/sys/dev/block/%d:%d/stat", major, minor))
+	return fmt.Sprintf("/sys/dev/block/%d:%d", major, minor)
+}
+
+// driveWritten is how many bytes were written to the drive below path, by anybody; 0 if it has none.
+func driveWritten(path string) int64 {
+	b, err := os.ReadFile(filepath.Join(driveFolder(path), "stat"))
 	fields := strings.Fields(string(b))
 	if err != nil || len(fields) < 7 {
 		return 0
@@ -96,12 +102,45 @@ func driveWritten(path string) int64 {
 	return sectors * 512
 }
 
+// fileSystems are the names of those that a bench is likely to find, by what statfs says.
+var fileSystems = map[int64]string{0xef53: "ext4", 0x58465342: "xfs", 0x9123683e: "btrfs", 0x2fc12fc1: "zfs",
+	0x01021994: "tmpfs", 0x794c7630: "overlayfs"}
+
+// driveOf names what lies below path: the drive, its scheduler and the file system; empty: not known.
+func driveOf(path string) string {
+	var out []string
+	if dir, err := filepath.EvalSymlinks(driveFolder(path)); err == nil {
+		if _, err := os.Stat(filepath.Join(dir, "queue")); err != nil {
+			dir = filepath.Dir(dir) // a partition
+		}
+		word := func(name string) string {
+			b, _ := os.ReadFile(filepath.Join(dir, name))
+			return strings.TrimSpace(string(b))
+		}
+		name := filepath.Base(dir)
+		if model := word("device/model"); model != "" {
+			name += " (" + model + ")"
+		}
+		out = append(out, name)
+		if _, rest, ok := strings.Cut(word("queue/scheduler"), "["); ok {
+			in, _, _ := strings.Cut(rest, "]")
+			out = append(out, "scheduler "+in)
+		}
+	}
+	var st syscall.Statfs_t
+	if syscall.Statfs(path, &st) == nil && fileSystems[int64(st.Type)] != "" {
+		out = append(out, fileSystems[int64(st.Type)])
+	}
+	return strings.Join(out, ", ")
+}
+
 // machine describes where a run was made.
 type machine struct {
 	CPU    string `json:"cpu"`
 	Cores  int    `json:"cores"`
 	Kernel string `json:"kernel"`
 	RAM    int64  `json:"ram_bytes"`
+	Drive  string `json:"drive,omitempty"`
 	Fio    string `json:"fio"`
 	Qemu   string `json:"qemu"`
 }

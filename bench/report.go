@@ -28,8 +28,12 @@ type Report struct {
 	MinJournals  float64 `json:"min_journals"`
 	VolumeBytes  int64   `json:"volume_bytes"`
 	JournalBytes int64   `json:"journal_bytes"`
-	Rows         []Row   `json:"rows"`
-	Cells        []Cell  `json:"cells"`
+	// ASDBytes is the size of each ASD of the deployment in one process, SpreadASDBytes of those in processes of their
+	// own; 0: not known.
+	ASDBytes       int64  `json:"asd_bytes,omitempty"`
+	SpreadASDBytes int64  `json:"spread_asd_bytes,omitempty"`
+	Rows           []Row  `json:"rows"`
+	Cells          []Cell `json:"cells"`
 }
 
 // Cell is one job on one target in one round.
@@ -90,15 +94,17 @@ type Row struct {
 	// Writes and Sustained are the job's.
 	Writes    bool `json:"writes"`
 	Sustained bool `json:"sustained"`
-	// SpreadPercent is how far our rounds lie apart, RatioSpread how far the rounds' ratios do: (max-min)/median.
-	SpreadPercent float64 `json:"spread_percent"`
-	RatioSpread   float64 `json:"ratio_spread_percent"`
-	OursCPU       float64 `json:"ours_cpu_us_per_io"`
-	PeerCPU       float64 `json:"peer_cpu_us_per_io"`
-	OursMean      float64 `json:"ours_mean_us"`
-	PeerMean      float64 `json:"peer_mean_us"`
-	OursP99       float64 `json:"ours_p99_us"`
-	PeerP99       float64 `json:"peer_p99_us"`
+	// SpreadPercent is how far our rounds lie apart, RatioSpreadPercent how far the ratios of its Pairs rounds do:
+	// (max-min)/median.
+	SpreadPercent      float64 `json:"spread_percent"`
+	RatioSpreadPercent float64 `json:"ratio_spread_percent"`
+	Pairs              int     `json:"pairs"`
+	OursCPU            float64 `json:"ours_cpu_us_per_io"`
+	PeerCPU            float64 `json:"peer_cpu_us_per_io"`
+	OursMean           float64 `json:"ours_mean_us"`
+	PeerMean           float64 `json:"peer_mean_us"`
+	OursP99            float64 `json:"ours_p99_us"`
+	PeerP99            float64 `json:"peer_p99_us"`
 	// Written bytes by the client, by our processes and to the drive, of our cells, all rounds.
 	Bytes       int64 `json:"ours_bytes"`
 	ServerBytes int64 `json:"ours_server_written_bytes"`
@@ -190,7 +196,7 @@ func (r *Report) row(j Job, g Goal) Row {
 		from = g.BaseJob
 	}
 	us, quiet := r.trusted(j.Name, g.Target)
-	base, baseQuiet := r.trusted(from, g.Base)
+	ratios, sound := r.paired(j.Name, g.Target, from, g.Base, j.Figure.value)
 	them, _ := r.trusted(from, qemu)
 	limit, _ := r.trusted(from, rawFile)
 	cpu := func(c Cell) float64 { return c.CPUUsPerIO }
@@ -198,12 +204,12 @@ func (r *Report) row(j Job, g Goal) Row {
 	p99 := func(c Cell) float64 { return c.P99Us }
 	value := j.Figure.value
 	row := Row{Job: j.Name, Figure: j.Figure, Target: g.Target, Base: g.Base, BaseJob: from, Goal: g.Ratio,
-		Writes: j.write(), Sustained: j.Sustained, Disturbed: !quiet || !baseQuiet,
+		Writes: j.write(), Sustained: j.Sustained, Disturbed: !quiet || !sound,
 		Ours: median(us, value), Peer: median(them, value), Raw: median(limit, value),
 		OursCPU: median(us, cpu), PeerCPU: median(them, cpu), OursMean: median(us, mean), PeerMean: median(them, mean),
 		OursP99: median(us, p99), PeerP99: median(them, p99)}
-	if ratios := paired(us, base, value); len(ratios) > 0 && !row.Disturbed {
-		row.Ratio, row.RatioSpread = middle(ratios), 100*spreadOf(ratios)
+	if len(ratios) > 0 && !row.Disturbed {
+		row.Ratio, row.RatioSpreadPercent, row.Pairs = middle(ratios), 100*spreadOf(ratios), len(ratios)
 		row.Met = g.Ratio > 0 && j.Met(g, row.Ratio)
 	}
 	row.SpreadPercent = 100 * spread(us, value)
@@ -215,23 +221,33 @@ func (r *Report) row(j Job, g Goal) Row {
 	return row
 }
 
-// paired are the ratios of each round that has both. The obvious ratio is that of the two medians; but what a machine
-// gives changes from one quarter of an hour to the next, a virtual one by a third and more, and the two medians may
-// come from different ones. Within a round the two are a minute apart.
-func paired(us, base []Cell, f func(Cell) float64) []float64 {
-	var out []float64
-	for _, u := range us {
-		for _, b := range base {
-			if b.Round == u.Round && f(b) > 0 {
-				out = append(out, f(u)/f(b))
+// paired are the ratios of a target's figure in a job to that of a base in its job, of each round that has both and of
+// which nothing was disturbed. The obvious ratio is that of the two medians; but what a machine gives changes from one
+// quarter of an hour to the next, a virtual one by a third and more, and the two medians may come from different ones.
+// Not sound: half of the pairs or more were disturbed.
+func (r *Report) paired(job, target, baseJob, base string, f func(Cell) float64) (ratios []float64, sound bool) {
+	pairs := 0
+	for _, u := range r.of(job, target) {
+		for _, b := range r.of(baseJob, base) {
+			if b.Round != u.Round || f(b) <= 0 {
+				continue
+			}
+			if pairs++; !u.Disturbed && !b.Disturbed {
+				ratios = append(ratios, f(u)/f(b))
 			}
 		}
 	}
-	return out
+	return ratios, 2*len(ratios) > pairs || pairs == 0
 }
 
-// ratio is the median of paired; 0: no round has both.
-func ratio(us, base []Cell, f func(Cell) float64) float64 { return middle(paired(us, base, f)) }
+// besideQemu is a target's ratio to qemu-nbd in a job; 0: there is none.
+func (r *Report) besideQemu(job, target string, f func(Cell) float64) float64 {
+	ratios, sound := r.paired(job, target, job, qemu, f)
+	if !sound {
+		return 0
+	}
+	return middle(ratios)
+}
 
 // spread is how far rounds lie apart, as a share of their median.
 func spread(cells []Cell, f func(Cell) float64) float64 {

@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -66,11 +67,51 @@ func TestRatiosArePaired(t *testing.T) {
 		c.IOPS = map[string][]float64{embedded: {90, 45, 30}, qemu: {60, 30, 100}}[c.Target][c.Round]
 	}
 	row := r.row(Job{Name: coldRead, Figure: IOPS}, Goal{Target: embedded, Base: qemu, Ratio: 1.3})
-	if row.Ours != 45 || row.Peer != 60 || row.Ratio != 1.5 || !row.Met || math.Abs(row.RatioSpread-80) > 1e-9 {
+	if row.Ours != 45 || row.Peer != 60 || row.Ratio != 1.5 || !row.Met || math.Abs(row.RatioSpreadPercent-80) > 1e-9 {
 		t.Errorf("%+v", row)
 	}
 	if _, rows := r.everything(); rows[0][2] != "45 (1.50x)" {
 		t.Errorf("everything: %q", rows[0])
+	}
+}
+
+// Rounds in which one of the two was disturbed are none: two of three that are disturbed on different sides leave one
+// pair, which is luck, and no ratio. Of one round in which the other was disturbed there is none either, which is said.
+func TestDisturbedPairs(t *testing.T) {
+	j, g := Job{Name: coldRead, Figure: IOPS}, Goal{Target: embedded, Base: qemu, Ratio: 1.3}
+	r := sampleRun()
+	cell := func(target string, round int) *Cell {
+		for i := range r.Cells {
+			if c := &r.Cells[i]; c.Job == coldRead && c.Target == target && c.Round == round {
+				return c
+			}
+		}
+		t.Fatal("no such cell")
+		return nil
+	}
+	cell(embedded, 0).Disturbed = true
+	if row := r.row(j, g); row.Disturbed || row.Pairs != 2 || row.Ratio == 0 {
+		t.Errorf("one of three: %+v", row)
+	}
+	cell(qemu, 2).Disturbed = true
+	row := r.row(j, g)
+	if !row.Disturbed || row.Ratio != 0 || row.Met {
+		t.Errorf("two of three, on different sides: %+v", row)
+	}
+	if _, verdict := row.verdict(); verdict != "?" {
+		t.Error(verdict)
+	}
+	r.Cells = slices.DeleteFunc(r.Cells, func(c Cell) bool { return c.Target == embedded && c.Round != 2 })
+	if row := r.row(j, g); !row.Disturbed || row.Ratio != 0 {
+		t.Errorf("one round: %+v", row)
+	}
+	cell(qemu, 2).Disturbed = false
+	if row := r.row(j, g); row.Disturbed || row.Pairs != 1 {
+		t.Errorf("one round: %+v", row)
+	}
+	r.Rows = []Row{r.row(j, g)}
+	if got := r.table()[0][9]; got != "-" {
+		t.Errorf("the spread of one round is %q", got)
 	}
 }
 
@@ -103,7 +144,7 @@ func TestDisturbedRatios(t *testing.T) {
 		strings.Contains(out.String(), " met ") || !strings.Contains(out.String(), "in 2 of 12 cells") {
 		t.Errorf("%v\n%s", err, out.String())
 	}
-	if s := r.tally(); s != "0 of 1 goals are met. 1 have no ratio: disturbed, or not measured." {
+	if s := r.tally(); s != "0 of 2 goals are met. 2 have no ratio: disturbed, or not measured." {
 		t.Error(s)
 	}
 }
@@ -115,7 +156,7 @@ func TestLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	r, err := Load(good)
-	if err != nil || len(r.Cells) != 12 || len(r.Rows) != 2 || r.Cells[0].Percentiles["50.000000"] == 0 {
+	if err != nil || len(r.Cells) != 12 || len(r.Rows) != 3 || r.Cells[0].Percentiles["50.000000"] == 0 {
 		t.Fatalf("%+v %v", r, err)
 	}
 	for text, want := range map[string]errs.Kind{

@@ -44,8 +44,9 @@ func Run(ctx context.Context, opt Options, out io.Writer) error {
 	if !opt.Keep {
 		defer os.RemoveAll(opt.Work)
 	}
-	b := &bench{opt: &opt, left: map[string]bool{}, report: Report{Started: time.Now().UTC(), Machine: thisMachine(),
-		Rounds: opt.Rounds, VolumeBytes: opt.Size, JournalBytes: opt.Journal}}
+	b := &bench{opt: &opt, left: map[string]bool{}, report: Report{Started: time.Now().UTC(),
+		Machine: thisMachine(opt.Work), Rounds: opt.Rounds, VolumeBytes: opt.Size, JournalBytes: opt.Journal,
+		ASDBytes: opt.ASDSize, SpreadASDBytes: opt.spreadASDSize()}}
 	if err := b.checkSpace(); err != nil {
 		return err
 	}
@@ -389,8 +390,9 @@ func copiedBy(ctx context.Context, t target) (n float64, counts bool) {
 	return c.copied(ctx), true
 }
 
-func thisMachine() machine {
-	m := machine{Cores: runtime.NumCPU()}
+// thisMachine describes it, with the drive below path.
+func thisMachine(path string) machine {
+	m := machine{Cores: runtime.NumCPU(), Drive: driveOf(path)}
 	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
 		_, rest, _ := strings.Cut(string(b), "model name")
 		line, _, _ := strings.Cut(rest, "\n")

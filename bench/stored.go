@@ -150,5 +150,6 @@ func Load(path string) (*Report, error) {
 	if len(r.Cells) == 0 {
 		return nil, errs.New(errs.Invalid, "%s is a run in which nothing was measured", path)
 	}
+	r.summarize() // what is made of the cells is made as this version does it
 	return r, nil
 }

@@ -55,7 +55,7 @@ func (r *Report) Print(out io.Writer) error {
 	}
 	fmt.Fprintln(out)
 	if err := errors.Join(printTable(out, tableHead, r.table()), printTable(out, vitastorHead, r.besideVitastor()),
-		printTable(out, hopsHead, r.hops())); err != nil {
+		printTable(out, limitsHead, r.limits()), printTable(out, hopsHead, r.hops())); err != nil {
 		return err
 	}
 	fmt.Fprintln(out)
@@ -75,6 +75,7 @@ type namedTable struct {
 // tables are those of the page and the summary behind that of all targets.
 func (r *Report) tables() []namedTable {
 	return []namedTable{
+		{"What forbids more", limitsSay, limitsHead, r.limits()},
 		{"Vitastor", vitastorSay, vitastorHead, r.besideVitastor()},
 		{"Hop by hop", hopsSay, hopsHead, r.hops()},
 		{"Every figure", figuresSay, figuresHead, r.figures()},
@@ -115,8 +116,8 @@ func (r *Report) table() [][]string {
 		spread := "-" // one round has none
 		if cells, _ := r.trusted(row.Job, row.Target); len(cells) > 1 {
 			spread = fmt.Sprintf("%.0f%%", row.SpreadPercent)
-			if row.Ratio > 0 {
-				spread += fmt.Sprintf(" : %.0f%%", row.RatioSpread)
+			if row.Pairs > 1 {
+				spread += fmt.Sprintf(" : %.0f%%", row.RatioSpreadPercent)
 			}
 		}
 		out = append(out, []string{name, string(row.Figure), row.Target, fmt.Sprintf("%.0f", row.Ours),
@@ -135,14 +136,13 @@ func (r *Report) everything() (head []string, rows [][]string) {
 	head = append([]string{"job", ""}, targets...)
 	for _, job := range r.jobs() {
 		f := r.figure(job)
-		peer, peerQuiet := r.trusted(job, qemu)
 		row := []string{job, string(f)}
 		for _, target := range targets {
 			cells, quiet := r.trusted(job, target)
 			text := known(median(cells, f.value), 0)
 			if !quiet {
 				text = "disturbed"
-			} else if x := ratio(cells, peer, f.value); x > 0 && peerQuiet && target != qemu {
+			} else if x := r.besideQemu(job, target, f.value); x > 0 && target != qemu {
 				text += fmt.Sprintf(" (%.2fx)", x)
 			}
 			row = append(row, text)
@@ -160,6 +160,17 @@ func (row *Row) what() string {
 	return ""
 }
 
+// yardstick names what a row's ratio is to.
+func (row *Row) yardstick() string {
+	switch {
+	case row.Base == row.Target:
+		return "without"
+	case row.BaseJob == syncedWrite && row.Job != syncedWrite:
+		return row.Base + ", flushed"
+	}
+	return row.Base
+}
+
 // verdict is the goal of a row, and whether it is met.
 func (row *Row) verdict() (goal, verdict string) {
 	switch {
@@ -170,13 +181,8 @@ func (row *Row) verdict() (goal, verdict string) {
 	default:
 		goal = fmt.Sprintf(">= %.2f", row.Goal)
 	}
-	if row.Base == row.Target {
-		goal += " of without"
-	} else if row.Base != "" && row.Base != qemu {
-		goal += " of " + row.Base
-		if row.BaseJob == syncedWrite && row.Job != syncedWrite {
-			goal += ", flushed"
-		}
+	if row.Base != "" && row.Base != qemu {
+		goal += " of " + row.yardstick()
 	}
 	switch {
 	case row.Goal == 0:
@@ -203,7 +209,8 @@ func known(v float64, digits int) string {
 func (r *Report) remarks() []string {
 	out := []string{
 		"Pairs are ours : qemu-nbd's, of the same job; of 1M puts, against its sequential writes; " +
-			"of cached reads, against its cold ones.",
+			"of cached reads, against its cold ones. The spreads are that of our figure, and that of the ratio, which is " +
+			"the median of the rounds' ratios and not that of the two figures beside it.",
 		fmt.Sprintf("%s and %s are the deployment of %s over loopback; TLS 1.3 with certificates.", overTCP, overTLS,
 			embedded)}
 	if len(r.of(coldRead, tgtISCSI)) > 0 {

@@ -1,0 +1,120 @@
+package bench
+
+import (
+	"fmt"
+	"math"
+	"strings"
+)
+
+// limitsHead names the columns of the table of goals that are missed.
+var limitsHead = []string{"job", "on", "ratio", "goal", "lacks", "the drive", edgeAlone, "all cores", ""}
+
+const limitsSay = "For each goal that is missed how many times faster it would have to be (\"lacks\"), and how many " +
+	"times faster others are in the same job. \"The drive\" is the part of that name below: " + driveAlone + ", and for " +
+	"writes " + logAlone + ", which writes the bytes that a log with 4+2 behind it writes; \"" + edgeAlone + "\" is " +
+	"all of ours but NBD. Each is set against our own line in the same table of hops, measured minutes apart. A part " +
+	"alone has the machine to itself and nothing before it, so the whole cannot be faster. \"All cores\" is what " +
+	"they would give if they were never idle, at the CPU that an IO takes of ours and of fio: for jobs that " +
+	"write, where our loops sleep when there is nothing to do. What the drive forbids is forbidden on this " +
+	"machine; what the Edge or the cores forbid only to this code. Where nothing forbids a goal it is missed and " +
+	"nothing else."
+
+// limits is a line for each of them.
+func (r *Report) limits() (rows [][]string) {
+	last := ""
+	for i := range r.Rows {
+		row := &r.Rows[i]
+		if row.Goal == 0 || row.Ratio == 0 || row.Met {
+			continue
+		}
+		name := row.Job
+		if name == last {
+			name = ""
+		}
+		last = row.Job
+		goal, _ := row.verdict()
+		rows = append(rows, append([]string{name, row.Target + row.what(), known(row.Ratio, 2), goal},
+			r.limitsOf(row)...))
+	}
+	return rows
+}
+
+// limitsOf is the rest of the line of a row.
+func (r *Report) limitsOf(row *Row) []string {
+	if row.Figure.less() {
+		return []string{timesFaster(row.Ratio / row.Goal), "-", "-", "-", "nothing known forbids it"}
+	}
+	lacks := row.Goal / row.Ratio
+	names := []string{"the drive", edgeAlone, "all cores"}
+	factors := []float64{r.drive(row), r.hopFactor(row, edgeAlone), r.coresFactor(row)}
+	out, verdict := []string{timesFaster(lacks)}, "nothing known forbids it"
+	least := math.Inf(1)
+	for i, f := range factors {
+		out = append(out, timesFaster(f))
+		if f > 0 && f < lacks && f < least {
+			least = f
+			verdict = fmt.Sprintf("forbidden by %s: at most %.2f", names[i], row.Ratio*f)
+		}
+	}
+	return append(out, verdict)
+}
+
+func timesFaster(f float64) string {
+	if f <= 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.2fx", f)
+}
+
+// drive is how many times faster the drive alone is than a row's target; 0: not measured.
+func (r *Report) drive(row *Row) float64 {
+	if f := r.hopFactor(row, logAlone); f > 0 {
+		return f
+	}
+	return r.hopFactor(row, driveAlone)
+}
+
+// hopFactor is how many times faster a part alone is than a row's target, in the hops of the row's job; 0: not
+// measured.
+func (r *Report) hopFactor(row *Row, part string) float64 {
+	hops, ok := hopsOf(row.Job)
+	if !ok {
+		return 0
+	}
+	alone, quiet := r.trusted(hops.Name, part)
+	us, usQuiet := r.trusted(hops.Name, row.Target)
+	if ours := median(us, hops.Figure.value); quiet && usQuiet && ours > 0 {
+		return median(alone, hops.Figure.value) / ours
+	}
+	return 0
+}
+
+// hopsOf is the job that goes through the hops of another one.
+func hopsOf(name string) (hops Job, ok bool) {
+	file := ""
+	for _, j := range Jobs() {
+		if j.Name == name {
+			file = j.File
+		}
+	}
+	for _, j := range Jobs() {
+		if j.Hops && !j.Apart && j.Span == 0 && file != "" && j.File == file {
+			return j, true
+		}
+	}
+	return Job{}, false
+}
+
+// coresFactor is by how much all cores are more than those that a row's target and fio kept busy; 0: not known, as they
+// go round without sleeping, or fio does not tell.
+func (r *Report) coresFactor(row *Row) float64 {
+	cells, quiet := r.trusted(row.Job, row.Target)
+	if !quiet || !row.Writes || strings.HasPrefix(row.Job, "70/30") {
+		return 0
+	}
+	busy := median(cells, func(c Cell) float64 { return c.IOPS*c.CPUUsPerIO/1e6 + c.ClientCPU })
+	if busy <= 0 {
+		return 0
+	}
+	return float64(r.Machine.Cores) / busy
+}

@@ -1,0 +1,97 @@
+package bench
+
+import (
+	"strings"
+	"testing"
+)
+
+// run adds a quiet cell to a report.
+func (r *Report) run(job, target string, iops, cpu, client float64) {
+	r.Cells = append(r.Cells, Cell{Job: job, Target: target, IOPS: iops, MBps: iops, MeanUs: 1, CPUUsPerIO: cpu,
+		ClientCPU: client})
+}
+
+// A missed goal says how much is lacking, and the nearest of what forbids it: the drive as a log uses it, the parts of
+// ours, the cores.
+func TestLimits(t *testing.T) {
+	const job, hops = "16K random write QD8", "16K random write QD8, hop by hop"
+	for _, tc := range []struct {
+		what                     string
+		log, edge, cpu           float64
+		lacks, verdict, elsewise string
+	}{
+		{"nothing forbids", 200, 190, 1000, "1.50x", "nothing known forbids it", ""},
+		{"the drive forbids", 120, 190, 1000, "1.50x", "forbidden by the drive: at most 1.20", "Edge"},
+		{"the nearest of two forbids", 140, 110, 1000, "1.50x", "forbidden by Edge alone: at most 1.10", "drive"},
+		{"the cores forbid", 200, 190, 15000, "1.50x", "forbidden by all cores: at most 1.25", "drive"},
+	} {
+		r := &Report{Machine: machine{Cores: 2}}
+		r.run(job, qemu, 100, 0, 0)
+		r.run(job, embedded, 100, tc.cpu, 0.1)
+		r.run(hops, embedded, 100, 0, 0)
+		r.run(hops, logAlone, tc.log, 0, 0)
+		r.run(hops, edgeAlone, tc.edge, 0, 0)
+		r.summarize()
+		rows := r.limits()
+		if len(rows) != 1 {
+			t.Fatalf("%s: %q", tc.what, rows)
+		}
+		got := rows[0]
+		if last := got[len(got)-1]; got[0] != job || got[1] != embedded || got[4] != tc.lacks || last != tc.verdict {
+			t.Errorf("%s: %q", tc.what, got)
+		} else if tc.elsewise != "" && strings.Contains(last, tc.elsewise) {
+			t.Errorf("%s: %q", tc.what, got)
+		}
+	}
+}
+
+// Goals that are met are not in it; of figures where less is better nothing forbids more; and where there are no hops,
+// nothing is made up.
+func TestLimitsOfOthers(t *testing.T) {
+	r := &Report{Machine: machine{Cores: 2}}
+	r.run(coldRead, qemu, 100, 10, 0.5)
+	r.run(coldRead, embedded, 140, 20, 0.5)
+	r.run("70/30 4K QD32", qemu, 100, 10, 0.5)
+	r.run("70/30 4K QD32", embedded, 100, 10, 0.5)
+	r.summarize()
+	rows := r.limits()
+	if len(rows) != 2 || rows[0][1] != embedded+", CPU" || rows[0][4] != "2.00x" || rows[1][4] != "1.30x" {
+		t.Fatalf("%q", rows)
+	}
+	for _, row := range rows {
+		for _, c := range row[5:8] {
+			if c != "-" {
+				t.Errorf("%q", row)
+			}
+		}
+	}
+}
+
+// The bars in one place: a line for each job, figure and yardstick, a column for each deployment.
+func TestBars(t *testing.T) {
+	r := &Report{Machine: machine{Cores: 2}}
+	for target, iops := range map[string]float64{qemu: 100, rawFile: 200, embedded: 140, local: 120, processes: 70} {
+		r.run(coldRead, target, iops, 10, 0.5)
+	}
+	r.summarize()
+	want := map[string]string{
+		coldRead + "|qemu-nbd":      "1.40 (>= 1.35)|1.20 (>= 1.35) **MISSED**|0.70 (>= 0.65)|-",
+		coldRead + "|raw file":      "0.70 (>= 0.68)|-|-|-",
+		coldRead + ", CPU|qemu-nbd": "1.00 (<= 1.00)|1.00 (<= 1.00)|1.00 (<= 2.50)|-",
+		coldRead + "|Vitastor":      "2.7 (>= 2.3)|-|1.4 (>= 1.2)|-",
+	}
+	rows := r.bars()
+	for _, row := range rows {
+		key := row[0] + "|" + row[1]
+		if got := strings.Join(row[2:], "|"); got != want[key] {
+			t.Errorf("%s: %s, want %s", key, got, want[key])
+		}
+		delete(want, key)
+	}
+	if len(want) > 0 {
+		t.Errorf("missing: %q", want)
+	}
+	if got := r.tally(); !strings.HasPrefix(got, "8 of 9 goals are met.") {
+		t.Error(got)
+	}
+}
