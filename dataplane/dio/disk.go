@@ -226,20 +226,20 @@ func (d *Disk) Close() error {
 }
 
 func (d *Disk) ReadV(l *ring.Loop, op *ring.Op, v *buf.Vec, off int64) {
-	if inRange(l, op, d.size, off, v.Len()) {
-		d.bulk.use(l.Now())
+	if n := v.Len(); inRange(l, op, d.size, off, n) {
+		d.bulk.use(l.Now(), n)
 		l.ReadV(op, d.fd, v, off)
 	}
 }
 
 func (d *Disk) WriteV(l *ring.Loop, op *ring.Op, v *buf.Vec, off int64) {
-	if inRange(l, op, d.size, off, v.Len()) {
-		d.bulk.use(l.Now())
+	if n := v.Len(); inRange(l, op, d.size, off, n) {
+		d.bulk.use(l.Now(), n)
 		l.WriteV(op, d.fd, v, off)
 	}
 }
 
 func (d *Disk) Datasync(l *ring.Loop, op *ring.Op) {
-	d.bulk.use(l.Now())
+	d.bulk.use(l.Now(), 0)
 	l.Datasync(op, d.fd)
 }

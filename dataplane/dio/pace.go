@@ -15,7 +15,9 @@ import (
 // Bulk writes share a drive with small IO that somebody waits for: a journal's record, a reader's block. A drive takes
 // what it is given in about that order, so a record waits for all that was handed over before it, and a SCO's fragments
 // are a megabyte at a time for each ASD. So where loops read and write a drive, this process has one bulk write under
-// way on it; where none does, a few. To cut them into shorter ones was tried and no better: it costs CPU.
+// way on it; where none does, a few. To cut them into shorter ones was tried and no better: it costs CPU. A loop whose
+// own IO is as long waits for nothing that it would notice, but for what the drive does in all, and that is more with a
+// few under way: then they are let in as well.
 //
 // It goes by drive and not by file: six ASDs on six drives share nothing, six files of one drive do. Nothing is held
 // back of a rotating drive, whose elevator wants to see much, nor of an array, which wants depth. A virtual drive says
@@ -28,6 +30,9 @@ const (
 	// A loop that began nothing for so long does not use the drive. It is more than bulkDepth of them take, so that one
 	// which waits for an IO behind them still does.
 	loopsUse = 50 * time.Millisecond
+	// Loops stream where of their IOs of late fewer than one in streamShare is shorter than longIO.
+	longIO      = 256 << 10 // bytes
+	streamShare = 4
 )
 
 // lane is the bulk writing of one drive.
@@ -36,7 +41,13 @@ type lane struct {
 	one  chan struct{} // the write that may always be under way, or those
 	more chan struct{} // the others
 	used atomic.Int64  // when a loop last began an IO there, in nanoseconds of CLOCK_MONOTONIC
+
+	began      atomic.Int64 // when late did, as used
+	late, past ios          // since then, and for loopsUse or so before
 }
+
+// ios counts what loops began.
+type ios struct{ short, long atomic.Int32 }
 
 func newLane(always, more int) *lane {
 	return &lane{turn: make(chan struct{}, 1), one: make(chan struct{}, always), more: make(chan struct{}, more)}
@@ -99,11 +110,28 @@ func onlyDrive(dir string) string {
 	return dir
 }
 
-// use notes an IO of a loop.
-func (l *lane) use(now int64) {
-	if l != nil {
-		l.used.Store(now)
+// use notes an IO of a loop, of n bytes.
+func (l *lane) use(now int64, n int) {
+	if l == nil {
+		return
 	}
+	l.used.Store(now)
+	if at := l.began.Load(); now-at >= int64(loopsUse) && l.began.CompareAndSwap(at, now) {
+		l.past.short.Store(l.late.short.Swap(0))
+		l.past.long.Store(l.late.long.Swap(0))
+	}
+	if n < longIO {
+		l.late.short.Add(1)
+	} else {
+		l.late.long.Add(1)
+	}
+}
+
+// streams reports whether loops move so much that each IO of theirs takes long by itself.
+func (l *lane) streams() bool {
+	short := l.past.short.Load() + l.late.short.Load()
+	long := l.past.long.Load() + l.late.long.Load()
+	return long > 0 && streamShare*short <= long
 }
 
 // enter waits until a write of n bytes may begin, or ctx ends. What it returns is to be received from at its end; nil:
@@ -140,6 +168,9 @@ func (l *lane) enter(ctx context.Context, n int) <-chan struct{} {
 
 // quiet is how long loops must begin nothing for more than one bulk write to be let in.
 func (l *lane) quiet() time.Duration {
+	if l.streams() {
+		return 0
+	}
 	var now unix.Timespec
 	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) != nil {
 		return 0

@@ -59,15 +59,53 @@ func TestBulkLane(t *testing.T) {
 		}
 	}
 	l := newLane(1, bulkDepth-1)
-	l.use(monotonic())
+	l.use(monotonic(), 4096)
 	l.enter(ctx, 1<<20)
 	l.enter(ctx, 1<<20) // once no loop has used the drive for a while, though the first is still under way
 
 	var none *lane
-	none.use(1)
+	none.use(1, 4096)
 	if none.enter(ctx, 1<<20) != nil {
 		t.Error("a lane that is none")
 	}
+}
+
+// Loops that stream do not hold bulk writes back, and a root written now and then is no other matter; as soon as a
+// quarter of their IO is short they do.
+func TestBulkBesideAStream(t *testing.T) {
+	l, now := newLane(1, bulkDepth-1), int64(time.Hour)
+	is := func(what string, streams bool) {
+		t.Helper()
+		if l.streams() != streams {
+			t.Errorf("%s: a stream: %v", what, !streams)
+		}
+	}
+	is("nothing", false)
+	for i := range 100 {
+		l.use(now, 1<<20)
+		if now += int64(time.Millisecond); i%10 == 0 {
+			l.use(now, 4096)
+		}
+	}
+	is("long ones", true)
+	var leave []<-chan struct{}
+	for range bulkDepth {
+		leave = append(leave, l.enter(context.Background(), 1<<20))
+	}
+	for _, c := range leave {
+		<-c
+	}
+	for range 100 {
+		l.use(now, 1<<20)
+		l.use(now, 4096)
+		now += int64(time.Millisecond)
+	}
+	is("as many short ones", false)
+	for range 200 {
+		l.use(now, 1<<20)
+		now += int64(time.Millisecond)
+	}
+	is("long ones again", true)
 }
 
 // Of the bulk writes that ASDs with processes of their own do on one drive two are under way at a time. One that hangs

@@ -10,11 +10,11 @@ import (
 )
 
 // storedRun is one as `vstor bench --out` writes it, cut to what these commands need.
-const storedRun = `{"vstor_bench_format": 1, "rounds": 3, "rows": [
- {"job": "4K read", "figure": "IOPS", "target": "vstor", "base": "qemu-nbd", "ours": 20, "ratio": 1, "goal": 1.3}],
-"cells": [{"job": "4K read", "target": "vstor", "round": 0, "iops": 19, "mean_us": 5, "ios": 9},
- {"job": "4K read", "target": "vstor", "round": 1, "iops": 20, "mean_us": 5, "ios": 9},
- {"job": "4K read", "target": "vstor", "round": 2, "iops": 21, "mean_us": 5, "ios": 9}]}`
+const storedRun = `{"vstor_bench_format": 1, "rounds": 3,
+"cells": [{"job": "16K random write QD8", "target": "vstor", "round": 0, "iops": 19, "mean_us": 5, "ios": 9},
+ {"job": "16K random write QD8", "target": "vstor", "round": 1, "iops": 20, "mean_us": 5, "ios": 9},
+ {"job": "16K random write QD8", "target": "vstor", "round": 2, "iops": 21, "mean_us": 5, "ios": 9},
+ {"job": "16K random write QD8", "target": "qemu-nbd", "round": 1, "iops": 19, "mean_us": 5, "ios": 9}]}`
 
 func TestBenchReport(t *testing.T) {
 	dir := t.TempDir()
@@ -35,7 +35,7 @@ func TestBenchReport(t *testing.T) {
 	}{
 		{"report " + run, 0, "MISSED"},
 		{"report --json " + run, 0, `"vstor_bench_format": 1`},
-		{"report " + run + " --benchstat", 0, "BenchmarkVstor/job=4K_read/target=vstor 9 5000 ns/op 19.0 iops"},
+		{"report " + run + " --benchstat", 0, "BenchmarkVstor/job=16K_random_write_QD8/target=vstor 9 5000 ns/op 19.0 iops"},
 		{"report " + run + " --benchstat --json", exitUsage, "give one of them"},
 		{"report " + run + " --html " + page + " --markdown " + summary, 0, ""},
 		{"report " + none, exitError, "is no run"},
@@ -84,7 +84,7 @@ func TestBenchstatReadsIt(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	for _, want := range []string{"Vstor/job=4K_read/target=vstor", "iops", "sec/op", "20.00", "120.0"} {
+	for _, want := range []string{"Vstor/job=16K_random_write_QD8/target=vstor", "iops", "sec/op", "20.00", "120.0"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("%q is missing:\n%s", want, out)
 		}
