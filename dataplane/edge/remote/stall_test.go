@@ -81,7 +81,9 @@ func TestStallOfAPassiveEdge(t *testing.T) {
 func TestReadsPassStalledChanges(t *testing.T) {
 	for _, tc := range []struct{ writes, blocks int }{{600, 1}, {24, 256}} {
 		w := newWorldOf(t, 8192)
-		e := w.mustOpen('a')
+		// The router is never taken for silent: what comes back on another connection is sent before all else.
+		e, err := w.open('a', func(o *Options) { o.RenewEvery = 10 * time.Second })
+		must(t, err)
 		e.do(block.Write, 0, 64, 1)
 		// No location is told, so that reads go by way of the router.
 		w.v.loop.Call(func() { w.v.hold, w.v.mute = true, true })
