@@ -87,6 +87,11 @@ func TestReadsPassStalledChanges(t *testing.T) {
 		e.do(block.Write, 0, 64, 1)
 		// No location is told, so that reads go by way of the router.
 		w.v.loop.Call(func() { w.v.hold, w.v.mute = true, true })
+		t.Cleanup(func() { // what is held keeps everything else from ending, and a failure would hang
+			for end := time.Now().Add(5 * time.Second); t.Failed() && time.Now().Before(end); time.Sleep(time.Millisecond) {
+				w.v.loop.Call(w.v.release)
+			}
+		})
 		var writes []*request
 		for i := range tc.writes {
 			writes = append(writes, e.start(block.Write, 64+i*tc.blocks, tc.blocks, 2))
