@@ -169,6 +169,19 @@ func (l *callList) pop() *call {
 	return c
 }
 
+// overlap reports whether one of the changes in the list and c have blocks in common.
+func (l *callList) overlap(c *call) bool {
+	if l.changes == 0 {
+		return false
+	}
+	for o := l.head; o != nil; o = o.next {
+		if o.changes() && o.overlaps(c.addr, c.count) {
+			return true
+		}
+	}
+	return false
+}
+
 // takeOut takes those out of which which is true, to be ended one by one. To end them on the way would be wrong: who is
 // told may ask for more, and what is in line may leave.
 func (l *callList) takeOut(which func(*call) bool) (out callList) {
@@ -190,22 +203,23 @@ func (r *Remote) enqueue(c *call) {
 	r.sendNext()
 }
 
-// sendNext sends what waits, as far as the bounds and the session allow: first what is repeated, and nothing else until
-// all of that is acknowledged.
+// sendNext sends what waits, as far as the bounds and the session allow: first what is repeated, and no other change
+// until all of that is acknowledged.
 func (r *Remote) sendNext() {
 	for r.conn != nil && !r.conn.Ended() && !r.closing {
-		var c *call
-		switch {
-		case r.state == replaying && r.replay.head != nil:
-			c = r.replay.head
-		case r.state == replaying && r.out.changes > 0:
-			return
-		case r.state == replaying:
+		if r.state == replaying && r.replay.head == nil && r.out.changes == 0 {
 			r.state = up
 			r.atRest() // asked to while it was away
 			r.ownSoon()
 			continue
-		case r.state == up:
+		}
+		var c *call
+		switch r.state {
+		case replaying:
+			if c = r.replay.head; c == nil || !r.hasRoomFor(c) {
+				c = r.besideReplay()
+			}
+		case up:
 			c = r.nextWaiting()
 		}
 		if c == nil || r.out.n > 0 && (r.out.n >= r.limit || r.bytes+c.size > r.room) {
@@ -227,13 +241,27 @@ func (r *Remote) nextWaiting() *call {
 	if !r.mayChange() && !r.yielding {
 		r.acquire()
 	}
+	return r.passing(func(*call) bool { return true })
+}
+
+// besideReplay is the first in line that may leave while changes are repeated: nothing that has to do with their blocks
+// (see the package comment). A flush has not, since it is about what was acknowledged. So drives that are full when a
+// router comes back keep no reader waiting.
+func (r *Remote) besideReplay() *call {
+	return r.passing(func(c *call) bool { return !r.replay.overlap(c) && !r.out.overlap(c) })
+}
+
+// passing is the first in line that is no change and that may leave before those.
+func (r *Remote) passing(may func(*call) bool) *call {
 	if r.waiting.changes == r.waiting.n {
 		return nil
 	}
-	for c.changes() {
-		c = c.next
+	for c := r.waiting.head; c != nil; c = c.next {
+		if !c.changes() && may(c) {
+			return c
+		}
 	}
-	return c
+	return nil
 }
 
 // hasRoomFor reports whether one more change may be out. Changes wait at the router while drives are full, and there

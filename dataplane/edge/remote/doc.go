@@ -18,12 +18,13 @@
 // # A lost connection
 //
 // Changes that were not acknowledged may have happened or not. The router lets the old session come to rest, then
-// all of them are sent again, in their order, before anything else; what the old session did of them is written over by
-// the same. That is as if each happened once, when its repetition did, provided that nobody sees the time between: a
-// read that had seen the last of two changes of a block would see the first come back. So reads that go to the router
-// are held until the last repetition is acknowledged. Reads from the cache go on: it knows no block of which a change
-// is under way. Acknowledgements come in the order in which changes were sent, so those that lack one are the last
-// ones, and no acknowledged change is overtaken by the repetition of an older one.
+// all of them are sent again, in their order, before any other change; what the old session did of them is written over
+// by the same. That is as if each happened once, when its repetition did, provided that nobody sees the time between: a
+// read that had seen the last of two changes of a block would see the first come back. So reads of their blocks that go
+// to the router are held until the last repetition is acknowledged, and reads of other blocks are not: what is repeated
+// may wait at the router for as long as drives are full. Reads from the cache go on: it knows no block of which a
+// change is under way. Acknowledgements come in the order in which changes were sent, so those that lack one are the
+// last ones, and no acknowledged change is overtaken by the repetition of an older one.
 //
 // A router that comes back from a kill has all that was acknowledged. One whose machine lost power may lack what was
 // not flushed. Its sequence tells, and then the vDisk is lost to this edge as if another had taken it over: see broken.

@@ -77,6 +77,7 @@ type volume struct {
 	hole     []bool
 	seq      ids.Seq
 	hold     bool      // changes wait for release; loop
+	dying    bool      // changes are lost; loop
 	mute     bool      // no location is told; loop
 	fail     errs.Kind // of changes; loop
 	constant bool      // it was made read-only; loop
@@ -110,7 +111,10 @@ func (v *volume) later(f func()) {
 
 func (v *volume) Mutate(m *block.Mutation) {
 	v.held = append(v.held, m)
-	if !v.hold {
+	switch {
+	case v.dying:
+		v.later(v.lose)
+	case !v.hold:
 		v.later(v.release)
 	}
 }
@@ -140,6 +144,17 @@ func (v *volume) release() {
 		}
 		v.pool.ReleaseVec(&m.Data)
 		m.Err = v.fail
+		m.Done.MutationDone(m)
+	}
+}
+
+// lose ends what waits as a router that dies does.
+func (v *volume) lose() {
+	list := v.held
+	v.held = nil
+	for _, m := range list {
+		v.pool.ReleaseVec(&m.Data)
+		m.Err = errs.Closed
 		m.Done.MutationDone(m)
 	}
 }
