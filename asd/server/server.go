@@ -20,6 +20,7 @@ type Server struct {
 	opts   Options
 	pool   *buf.Pool
 	loop   *ring.Loop
+	joiner *ring.Joiner
 	core   *core
 	work   work
 	usage  usage
@@ -58,6 +59,7 @@ func New(o Options) (*Server, error) {
 	if _, why := s.loop.Plain(); why != nil {
 		o.Log.Warn("no io_uring: IO is plain, which is slower", "loop", o.Name, "error", why)
 	}
+	s.joiner = ring.Join(s.loop)
 	s.work.start(s)
 	return s, nil
 }
@@ -137,6 +139,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	var err error
 	s.stop.Do(func() {
 		s.work.stop()
+		s.joiner.Stop()
 		s.loop.Stop()
 		err = s.pool.Close()
 	})

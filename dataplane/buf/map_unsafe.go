@@ -8,7 +8,7 @@ import (
 
 // mapAnon maps n bytes in single pages, none of which is there before it is touched. Big pages would be mapped in no
 // time; but the first touch of one zeroes all of it, which on a guest whose host gives it the memory only then takes
-// 5 ms (measured), and who touches a pool, or a table of a cache, first is a loop. See BigBytes.
+// 5 ms (measured), and who touches a pool, or a table of a cache, first is a loop. See BigBytes and Stretch.
 func mapAnon(n int) ([]byte, error) {
 	return unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
 }
@@ -22,8 +22,7 @@ const bigPage = 2 << 20
 // has no such pieces left, or the machine forbids them (transparent_hugepage), single pages come. Nothing is
 // reserved for it. REQUIRES: the run is new; nobody uses it yet.
 func (p *Pool) JoinPages(s Seg) {
-	// Outwards to whole pieces: neighbours may share one. The mapping begins with one since Linux 6.7; before, a
-	// piece at either end may be lost.
+	// Outwards to whole pieces: neighbours may share one.
 	first := int(s.Page) * PageSize &^ (bigPage - 1)
 	end := min((int(s.Page)*PageSize+int(s.Off+s.Len)+bigPage-1)&^(bigPage-1), len(p.mem))
 	_ = unix.Madvise(p.mem[first:end], unix.MADV_HUGEPAGE)
@@ -39,17 +38,26 @@ func unmap(b []byte) error { return unix.Munmap(b) }
 // drive in long writes and is first touched by who can wait for it, which is no loop. n is rounded up to pages, and
 // nothing is taken before it is touched. Free them with FreeBig.
 func BigBytes(n int) ([]byte, error) {
+	b, err := mapPieces(n)
+	if err != nil {
+		return nil, err
+	}
+	if whole := len(b) &^ (bigPage - 1); whole > 0 { // not the rest: a few bytes there would take a page of it
+		_ = unix.Madvise(b[:whole], unix.MADV_HUGEPAGE)
+	}
+	return b, nil
+}
+
+// mapPieces maps n bytes, rounded up to pages, from a boundary of big pages on, in single pages as mapAnon does. Unmap
+// them with FreeBig.
+func mapPieces(n int) ([]byte, error) {
 	n = (n + PageSize - 1) &^ (PageSize - 1)
 	p, err := unix.MmapPtr(-1, 0, nil, uintptr(n)+bigPage, unix.PROT_READ|unix.PROT_WRITE,
 		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
 	if err != nil {
 		return nil, err
 	}
-	b := unsafe.Slice((*byte)(fromBoundary(p, uintptr(n))), n)
-	if whole := n &^ (bigPage - 1); whole > 0 { // not the rest: a few bytes there would take a page of it
-		_ = unix.Madvise(b[:whole], unix.MADV_HUGEPAGE)
-	}
-	return b, nil
+	return unsafe.Slice((*byte)(fromBoundary(p, uintptr(n))), n), nil
 }
 
 // fromBoundary gives all of bigPage+n mapped bytes back but n from the first boundary on: big pages lie on such.
@@ -63,7 +71,7 @@ func fromBoundary(p unsafe.Pointer, n uintptr) unsafe.Pointer {
 	return start
 }
 
-// FreeBig unmaps what BigBytes gave.
+// FreeBig unmaps what BigBytes and mapPieces gave.
 func FreeBig(b []byte) error {
 	return unix.MunmapPtr(unsafe.Pointer(unsafe.SliceData(b)), uintptr(len(b)))
 }

@@ -48,6 +48,13 @@ type Pool struct {
 	nfree       int
 	low         int // smallest nfree seen
 	reserve     int // pages that only AllocReserved may take
+
+	// See Lend.
+	joined   []bool // by stretch: it was lent, or is to be left alone; the pool's last part may be none
+	used     int    // stretches in which a page was ever given out, and those before
+	lent     bool
+	joins    int
+	lendable func()
 }
 
 // NewPool maps size bytes (rounded up to 256 KiB) outside the Go heap. The last reserve bytes of it
@@ -55,7 +62,7 @@ type Pool struct {
 func NewPool(size, reserve int64) (*Pool, error) {
 	groups := int((size + groupPages*PageSize - 1) / (groupPages * PageSize))
 	groups = max(groups, 2)
-	mem, err := mapAnon(groups * groupPages * PageSize)
+	mem, err := mapPieces(groups * groupPages * PageSize)
 	if err != nil {
 		return nil, errs.Wrap(errs.IO, err, "buf: cannot map a pool of %d bytes", size)
 	}
@@ -65,6 +72,7 @@ func NewPool(size, reserve int64) (*Pool, error) {
 		free:    make([]uint64, groups),
 		whole:   make([]uint64, (groups+63)/64),
 		part:    make([]uint64, (groups+63)/64),
+		joined:  make([]bool, groups/stretchGroups),
 		reserve: int(reserve / PageSize),
 	}
 	const zeroGroups = zeroPages / groupPages
@@ -81,14 +89,19 @@ func NewPool(size, reserve int64) (*Pool, error) {
 func (p *Pool) Close() error {
 	mem := p.mem
 	p.mem = nil
-	return unmap(mem)
+	return FreeBig(mem)
 }
 
 // Pages is the number of pages that can be given out; Free how many are free now, Low the fewest
 // that ever were.
 func (p *Pool) Pages() int { return len(p.refs) - zeroPages }
-func (p *Pool) Free() int  { return p.nfree }
-func (p *Pool) Low() int   { return p.low }
+func (p *Pool) Free() int {
+	if p.lent {
+		return p.nfree + stretchPages // which come back
+	}
+	return p.nfree
+}
+func (p *Pool) Low() int { return p.low }
 
 // Reserve is how many pages Alloc leaves alone.
 func (p *Pool) Reserve() int { return p.reserve }
@@ -163,6 +176,9 @@ func (p *Pool) takeRun(v *Vec, g, start, run int) {
 		p.refs[i] = 1
 	}
 	v.Add(Seg{Page: Page(first), Len: uint32(run * PageSize)})
+	if first+run > p.used*stretchPages {
+		p.grew(first + run)
+	}
 }
 
 func (p *Pool) summarize(g int) {
@@ -213,6 +229,9 @@ func (p *Pool) Release(pg Page) {
 	p.free[g] |= 1 << (int(pg) % groupPages)
 	p.summarize(g)
 	p.nfree++
+	if p.free[g] == ^uint64(0) {
+		p.freed(g)
+	}
 }
 
 // ReleaseVec drops a reference to every page that v touches, and resets v.

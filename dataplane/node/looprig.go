@@ -33,6 +33,7 @@ type loopRig struct {
 	keeper *volume.Keeper
 	client *pracc.Client
 	fetch  *fetcher
+	joiner *ring.Joiner
 
 	cache    *blockcache.Cache // nil: none
 	tier     *ssd.Tier         // of cache, nil: RAM only
@@ -108,7 +109,8 @@ func (n *Node) startLoop(i int) (*loopRig, error) {
 	if _, why := l.Plain(); why != nil {
 		n.log.Warn(noUring, "loop", opts.Name, "error", why)
 	}
-	r := &loopRig{n: n, id: i, pool: pool, loop: l, hub: link.NewHub(l, link.HubOptions{})}
+	r := &loopRig{n: n, id: i, pool: pool, loop: l, hub: link.NewHub(l, link.HubOptions{}),
+		joiner: ring.Join(l)}
 	l.Call(func() {
 		if err = r.openReaders(); err != nil {
 			return
@@ -292,6 +294,7 @@ func (r *loopRig) stop() error {
 			<-done
 		}
 	}
+	r.joiner.Stop()
 	r.loop.Stop()
 	if r.file != nil {
 		r.file.Close()

@@ -127,7 +127,8 @@ func TestOpenRefused(t *testing.T) {
 	}
 }
 
-// Changes that lost their acknowledgement are sent again, in order, before any other; a read of their blocks waits for them.
+// Changes that lost their acknowledgement are sent again, in order, before any other; a read of their blocks waits for
+// them.
 func TestReplay(t *testing.T) {
 	w := newWorld(t)
 	e := w.mustOpen('a')
