@@ -30,6 +30,8 @@ const Zero Page = 0
 // ZeroRun is how many bytes one Seg that starts at Zero may span.
 const ZeroRun = zeroPages * PageSize
 
+const zeroGroups = zeroPages / groupPages
+
 // groupPages is the number of pages in an allocation group: one word of the bitmap. A run never
 // crosses a group, but runs of neighbouring groups merge in a Vec.
 const groupPages = 64
@@ -45,7 +47,8 @@ type Pool struct {
 	free []uint64 // one bit per page, set = free
 	// Summaries, one bit per group: whole = all 64 free; part = some but not all free.
 	whole, part []uint64
-	nfree       int
+	pages       int // that can be given out
+	nfree       int // of them
 	low         int // smallest nfree seen
 	reserve     int // pages that only AllocReserved may take
 
@@ -57,11 +60,13 @@ type Pool struct {
 	lendable func()
 }
 
-// NewPool maps size bytes (rounded up to 256 KiB) outside the Go heap. The last reserve bytes of it
+// NewPool maps size bytes (rounded up to 256 KiB), and Spare, outside the Go heap. The last reserve bytes of it
 // are given out by AllocReserved alone, so that whoever may never wait on a full pool does not.
 func NewPool(size, reserve int64) (*Pool, error) {
 	groups := int((size + groupPages*PageSize - 1) / (groupPages * PageSize))
 	groups = max(groups, 2)
+	pages := (groups - zeroGroups) * groupPages
+	groups += Spare / (groupPages * PageSize)
 	mem, err := mapPieces(groups * groupPages * PageSize)
 	if err != nil {
 		return nil, errs.Wrap(errs.IO, err, "buf: cannot map a pool of %d bytes", size)
@@ -73,15 +78,15 @@ func NewPool(size, reserve int64) (*Pool, error) {
 		whole:   make([]uint64, (groups+63)/64),
 		part:    make([]uint64, (groups+63)/64),
 		joined:  make([]bool, groups/stretchGroups),
+		pages:   pages,
+		nfree:   pages,
+		low:     pages,
 		reserve: int(reserve / PageSize),
 	}
-	const zeroGroups = zeroPages / groupPages
 	for g := zeroGroups; g < groups; g++ {
 		p.free[g] = ^uint64(0)
 		p.whole[g/64] |= 1 << (g % 64)
 	}
-	p.nfree = (groups - zeroGroups) * groupPages
-	p.low = p.nfree
 	return p, nil
 }
 
@@ -94,14 +99,9 @@ func (p *Pool) Close() error {
 
 // Pages is the number of pages that can be given out; Free how many are free now, Low the fewest
 // that ever were.
-func (p *Pool) Pages() int { return len(p.refs) - zeroPages }
-func (p *Pool) Free() int {
-	if p.lent {
-		return p.nfree + stretchPages // which come back
-	}
-	return p.nfree
-}
-func (p *Pool) Low() int { return p.low }
+func (p *Pool) Pages() int { return p.pages }
+func (p *Pool) Free() int  { return p.nfree }
+func (p *Pool) Low() int   { return p.low }
 
 // Reserve is how many pages Alloc leaves alone.
 func (p *Pool) Reserve() int { return p.reserve }

@@ -16,7 +16,12 @@ import (
 //	untouched or in single pages, free ─ Lend ─► Join ─ TakeBack ─► in a big page, free
 //
 // That is done to what was used and the next, so an idle process does not grow, and once to each: where the machine has
-// no big pages left, single pages come, and nobody asks again.
+// no big pages left, single pages come, and nobody asks again. The first, where the zeros lie, stays as it is.
+//
+// Whoever finds pages free counts on them. So no pages are counted as lent: there is a stretch more than are given out.
+
+// Spare is what a Pool maps beyond its size, in bytes.
+const Spare = bigPage
 
 // stretchGroups is the number of groups in a big page.
 const stretchGroups = bigPage / (groupPages * PageSize)
@@ -39,20 +44,16 @@ func (p *Pool) OnLendable(f func()) {
 	f()
 }
 
-// Lend takes a stretch that is free and was not joined yet out of the pool. False: there is none, or one is lent, or
-// too few pages are free to miss so many. The caller is as for Alloc. Each that is lent is taken back.
+// Lend takes a stretch that is free and was not joined yet out of the pool. False: there is none, or one is lent. The
+// caller is as for Alloc. Each that is lent is taken back.
 func (p *Pool) Lend() (Stretch, bool) {
-	if p.lent || p.nfree-p.reserve < len(p.refs)/4+stretchPages {
+	if p.lent {
 		return Stretch{}, false
 	}
 	for i := range min(p.used+stretchesAhead, len(p.joined)) {
 		if !p.joined[i] && p.stretchFree(i) {
-			for g := i * stretchGroups; g < (i+1)*stretchGroups; g++ {
-				p.free[g] = 0
-				p.summarize(g)
-			}
 			p.lent, p.joined[i] = true, true
-			p.nfree -= stretchPages
+			p.setStretch(i, 0)
 			return Stretch{p, i}, true
 		}
 	}
@@ -67,21 +68,25 @@ func (s Stretch) Join() {
 	_ = unix.Madvise(b, unix.MADV_HUGEPAGE)
 	// In the kernel and not by writing to it: a goroutine amid a page fault would hold up the collector, which waits for
 	// all that run. Where the kernel cannot (it can since Linux 5.14), it is single pages again.
-	if unix.Madvise(b, unix.MADV_POPULATE_WRITE) != nil {
-		_ = unix.Madvise(b, unix.MADV_NOHUGEPAGE)
-	}
+	_ = unix.Madvise(b, unix.MADV_POPULATE_WRITE)
+	// What was not done now the kernel shall not do by itself later, when the pages are in use.
+	_ = unix.Madvise(b, unix.MADV_NOHUGEPAGE)
 }
 
 // TakeBack returns a stretch. The caller is as for Alloc.
 func (p *Pool) TakeBack(s Stretch) {
 	invariants.Assert(p.lent && s.pool == p, "buf: a stretch is taken back that was not lent")
 	p.lent = false
-	for g := s.index * stretchGroups; g < (s.index+1)*stretchGroups; g++ {
-		p.free[g] = ^uint64(0)
+	p.setStretch(s.index, ^uint64(0))
+	p.joins++
+}
+
+// setStretch makes all pages of a stretch free or not.
+func (p *Pool) setStretch(i int, free uint64) {
+	for g := i * stretchGroups; g < (i+1)*stretchGroups; g++ {
+		p.free[g] = free
 		p.summarize(g)
 	}
-	p.nfree += stretchPages
-	p.joins++
 }
 
 // Joined is how many stretches were joined. The caller is as for Alloc.

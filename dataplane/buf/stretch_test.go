@@ -61,27 +61,29 @@ func TestLend(t *testing.T) {
 	}
 }
 
-// Where few pages are free none are lent.
-func TestLendOfFew(t *testing.T) {
+// Pages that are free can be had, whatever is lent.
+func TestAllocBesideLent(t *testing.T) {
 	p := newPool(t, 16<<20, 4<<20)
-	var v, w Vec
-	p.Alloc(&v, 2*stretchPages)
-	p.Alloc(&w, 7*stretchPages/2)
-	if p.ReleaseVec(&v); p.nfree-p.reserve >= p.Pages()/4+stretchPages {
-		t.Fatalf("%d pages are free: this tests nothing", p.nfree)
-	}
-	if _, ok := p.Lend(); ok {
-		t.Error("a stretch is lent")
-	}
-	p.ReleaseVec(&w)
+	var v, w, x Vec
+	p.Alloc(&v, 1)
+	p.ReleaseVec(&v)
 	s, ok := p.Lend()
-	if !ok {
-		t.Fatal("none is lent of many")
+	if !ok || p.Free() != p.Pages() {
+		t.Fatalf("%d pages of %d are free", p.Free(), p.Pages())
 	}
-	if p.Free() != p.Pages() {
-		t.Errorf("%d pages are free of %d", p.Free(), p.Pages())
+	if !p.Alloc(&v, p.Free()-p.Reserve()) || p.Alloc(&x, 1) || !p.AllocReserved(&w, p.Free()) || p.AllocReserved(&x, 1) {
+		t.Errorf("%d pages are free", p.Free())
 	}
+	if n := (v.Len() + w.Len()) / PageSize; n != p.Pages() {
+		t.Errorf("%d pages of %d were given out", n, p.Pages())
+	}
+	s.Join()
 	p.TakeBack(s)
+	if p.Free() != 0 || p.AllocReserved(&x, 1) {
+		t.Errorf("%d pages too many", p.Free()+1)
+	}
+	p.ReleaseVec(&v)
+	p.ReleaseVec(&w)
 }
 
 // Whatever is allocated and released meanwhile, a page of a stretch that is lent is nobody's, and what pages hold
@@ -118,7 +120,10 @@ func TestLendRandom(t *testing.T) {
 			vecs = vecs[:len(vecs)-1]
 		default:
 			var v Vec
-			if !p.Alloc(&v, 1+rng.IntN(1<<rng.IntN(11))) {
+			n := 1 + rng.IntN(1<<rng.IntN(11))
+			if ok := p.Alloc(&v, n); ok != (p.Free()+v.Len()/PageSize >= n) {
+				t.Fatalf("%d pages asked of %d free: %v", n, p.Free(), ok)
+			} else if !ok {
 				continue
 			}
 			for _, seg := range v.Segs {

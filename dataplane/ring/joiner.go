@@ -19,6 +19,9 @@ type Joiner struct {
 // zeroes a stretch in 0.2 ms, but in 5 ms where the machine is virtual and its host gives the memory only then.
 const joinShare = 19
 
+// joinPause is the least pause: there may be nothing to lend any more when the loop comes to it, time and again.
+const joinPause = 10 * time.Millisecond
+
 // Join begins that for a loop that has started. Any goroutine; once for a loop.
 func Join(l *Loop) *Joiner {
 	j := &Joiner{loop: l, work: make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{})}
@@ -42,15 +45,13 @@ func (j *Joiner) run() {
 			return
 		case <-j.work:
 		}
-		for {
-			took, ok := j.joinOne()
-			if !ok {
-				break
-			}
+		for ok := true; ok; {
+			var took time.Duration
+			took, ok = j.joinOne()
 			select {
 			case <-j.quit:
 				return
-			case <-time.After(joinShare * took):
+			case <-time.After(max(joinShare*took, joinPause)):
 			}
 		}
 	}

@@ -92,12 +92,12 @@ func (o *Options) Validate() error {
 	return nil
 }
 
-// Memory is how many bytes outside the Go heap a loop with these options maps at most, its Pool apart: the
-// plain engine maps one receive buffer and no rings.
+// Memory is how many bytes outside the Go heap a loop with these options maps at most, its Pool's size apart and what
+// that maps beyond it included: the plain engine maps one receive buffer and no rings.
 func (o Options) Memory() int64 {
 	o.ensureDefaults()
 	return int64(o.RecvBufs)*int64(o.RecvBufSize) + scratchSize +
-		int64(o.Entries)*sqeSize + int64(o.Entries)*SlotsPerEntry*cqeSize
+		int64(o.Entries)*sqeSize + int64(o.Entries)*SlotsPerEntry*cqeSize + buf.Spare
 }
 
 func ceilPow2(n int) int {
