@@ -27,6 +27,9 @@ type call struct {
 	size  int64 // bytes of data that it carries or asks for
 	since int64 // loop time when it was asked
 
+	by     *call  // what held it last, see held
+	byTurn uint32 // of by
+
 	mut    *mutation // of a change or a flush
 	asked  *asked    // of a read
 	at     int       // where in its pages, in bytes
@@ -89,7 +92,7 @@ func (r *Remote) newCall(t uint8, addr ids.BlockAddr, n uint64) *call {
 	c.turn = (c.turn + 1) & 0x7fff_ffff // the highest bit is controlBit
 	c.Type, c.Arg, c.ID = t, 0, uint64(c.turn)<<32|uint64(c.index)
 	c.addr, c.count, c.size, c.since = addr, n, 0, r.loop.Now()
-	c.replied, c.broken = false, 0
+	c.replied, c.broken, c.by = false, 0, nil
 	c.body = c.body[:0]
 	return c
 }
@@ -169,17 +172,17 @@ func (l *callList) pop() *call {
 	return c
 }
 
-// overlap reports whether one of the changes in the list and c have blocks in common.
-func (l *callList) overlap(c *call) bool {
+// overlap is the first change in the list that has blocks in common with c.
+func (l *callList) overlap(c *call) *call {
 	if l.changes == 0 {
-		return false
+		return nil
 	}
 	for o := l.head; o != nil; o = o.next {
 		if o.changes() && o.overlaps(c.addr, c.count) {
-			return true
+			return o
 		}
 	}
-	return false
+	return nil
 }
 
 // takeOut takes those out of which which is true, to be ended one by one. To end them on the way would be wrong: who is
@@ -244,11 +247,29 @@ func (r *Remote) nextWaiting() *call {
 	return r.passing(func(*call) bool { return true })
 }
 
-// besideReplay is the first in line that may leave while changes are repeated: nothing that has to do with their blocks
-// (see the package comment). A flush has not, since it is about what was acknowledged. So drives that are full when a
+// besideReplay is the first in line that may leave while changes are repeated: nothing that tells of their blocks (see
+// the package comment). A flush does not, since it is about what was acknowledged. So drives that are full when a
 // router comes back keep no reader waiting.
 func (r *Remote) besideReplay() *call {
-	return r.passing(func(c *call) bool { return !r.replay.overlap(c) && !r.out.overlap(c) })
+	return r.passing(func(c *call) bool { return !r.held(c) })
+}
+
+// held reports whether a call would tell of a block that is changed again. A look-up does not: what it says of such is
+// not kept. What held it is looked at first, as it mostly still does: many may wait for many.
+func (r *Remote) held(c *call) bool {
+	if c.Type == proto.TLocations {
+		return false
+	}
+	if by := c.by; by != nil && by.turn == c.byTurn && (by.state == callReplay || by.state == callOut) {
+		return true
+	}
+	if c.by = r.replay.overlap(c); c.by == nil {
+		c.by = r.out.overlap(c)
+	}
+	if c.by != nil {
+		c.byTurn = c.by.turn
+	}
+	return c.by != nil
 }
 
 // passing is the first in line that is no change and that may leave before those.

@@ -191,7 +191,7 @@ func (r *Remote) started() {
 // not there or has not answered the one before. Any goroutine but the loop.
 func (r *Remote) ReportRot(m proto.Rot) (sent bool) {
 	r.loop.Call(func() {
-		if sent = r.state == up && !r.rot.pending && !r.rot.Queued(); sent {
+		if sent = r.state >= replaying && !r.rot.pending && !r.rot.Queued(); sent {
 			r.sendControl(&r.rot, m.Append(nil))
 		}
 	})
@@ -401,13 +401,14 @@ func (r *Remote) look() {
 const silence = 6
 
 // stall fails what has waited for a router longer than it may; where one is there, what has waited so long for another
-// edge to give the vDisk up: that one may hang in the midst of a change. What the router was told it bounds itself.
+// edge to give the vDisk up: that one may hang in the midst of a change. What the router was told it bounds itself,
+// what it is told again too: a new connection would only have to wait until the changes of this one come to rest.
 func (r *Remote) stall(now int64) {
 	if r.opt.StallTimeout == 0 {
 		return
 	}
 	old := now - int64(r.opt.StallTimeout)
-	if r.state == up && now-r.heard < int64(2*r.opt.RenewEvery) {
+	if r.state >= replaying && now-r.heard < int64(2*r.opt.RenewEvery) {
 		if !r.mayChange() {
 			r.stallOut(&r.waiting, func(c *call) bool { return c.changes() && c.since <= old })
 			r.failOwning(errs.IO, old)
@@ -477,7 +478,7 @@ type Info struct {
 // Info tells of the session.
 func (r *Remote) Info() (i Info) {
 	r.loop.Call(func() {
-		i = Info{Size: r.size, Volume: r.volume, Exclusive: r.mode == proto.Exclusive, Connected: r.state == up,
+		i = Info{Size: r.size, Volume: r.volume, Exclusive: r.mode == proto.Exclusive, Connected: r.state >= replaying,
 			Fenced: r.fenced}
 	})
 	return i

@@ -176,6 +176,41 @@ func TestReadsPassRepeatedChanges(t *testing.T) {
 	}
 }
 
+// What is sent again may wait at the router for longer than the edge lets it: the connection stays, and reads go on.
+func TestRepeatedChangesOutlastTheStall(t *testing.T) {
+	w := newWorld(t)
+	e, err := w.open('a', func(o *Options) { o.RenewEvery, o.StallTimeout = 2*time.Second, 500*time.Millisecond })
+	must(t, err)
+	e.do(block.Write, 0, 8, 1)
+	w.v.loop.Call(func() { w.v.hold, w.v.mute = true, true })
+	write := e.start(block.Write, 4, 1, 2)
+	arrived := func() (ok bool) {
+		w.v.loop.Call(func() { ok = len(w.v.held) > 0 })
+		return ok
+	}
+	w.eventually("the write does not leave", arrived)
+	w.down.Store(true)
+	w.cut()
+	w.v.loop.Call(func() { w.v.dying = true; w.v.lose() })
+	w.restart(7, func() { w.v.dying = false })
+	w.eventually("nothing is sent again", arrived)
+	connects := e.r.Stats.Connects.Load()
+	held := e.start(block.Read, 4, 1, 0)
+	time.Sleep(1500 * time.Millisecond) // it is looked at every 400 ms
+	e.reads(0, 4, 1)
+	if n := e.r.Stats.Connects.Load(); n != connects || write.over() || held.over() {
+		t.Errorf("%d connections more; the write is over: %v, the read of its block: %v", n-connects, write.over(),
+			held.over())
+	}
+	w.v.loop.Call(func() { w.v.hold = false; w.v.release() })
+	for _, q := range []*request{write, held} {
+		if k := q.wait(); k != errs.OK {
+			t.Error(k)
+		}
+	}
+	e.reads(4, 1, 2)
+}
+
 func (q *request) over() bool {
 	select {
 	case <-q.done:
