@@ -374,8 +374,12 @@ func (r *Remote) FrameIn(h *wire.Header, body []byte, in *buf.Vec) link.Verdict 
 	case c.Queued(): // refused before all of it had left: it ends with the connection
 		return r.nonsense("a %s was answered before it was there", proto.TypeName(c.Type))
 	default:
+		full := k == errs.Full && c.changes()
 		r.unsend(c)
 		r.failed(c, k)
+		if full { // what waits here as long has waited for the same: it does not begin to wait there
+			r.stallChanges(r.loop.Now(), k)
+		}
 		r.atRest()
 		r.sendNext()
 	}

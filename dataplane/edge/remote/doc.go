@@ -5,6 +5,7 @@
 //	Mutate      changes, in order, kept until they are acknowledged                        change.go
 //	ReadLogged  what was "asked", and Extents, Warm, Manifest                              ask.go
 //	session     dial, open, renew; lost, replay, fenced                                    session.go, connect.go
+//	stall       what has waited too long for a router, or for room there, fails            stall.go
 //	pushes      Invalidate, Yield, Revoke, Redirect                                        push.go
 //
 // # What is kept, and when

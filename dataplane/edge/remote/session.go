@@ -400,41 +400,6 @@ func (r *Remote) look() {
 // silence is how many renewals may go unanswered, one behind the other, before another connection is tried.
 const silence = 6
 
-// stall fails what has waited for a router longer than it may; where one is there, what has waited so long for another
-// edge to give the vDisk up: that one may hang in the midst of a change. What the router was told it bounds itself,
-// what it is told again too: a new connection would only have to wait until the changes of this one come to rest.
-func (r *Remote) stall(now int64) {
-	if r.opt.StallTimeout == 0 {
-		return
-	}
-	old := now - int64(r.opt.StallTimeout)
-	if r.state >= replaying && now-r.heard < int64(2*r.opt.RenewEvery) {
-		if !r.mayChange() {
-			r.stallOut(&r.waiting, func(c *call) bool { return c.changes() && c.since <= old })
-			r.failOwning(errs.IO, old)
-			r.sendNext()
-		}
-		return
-	}
-	if c := r.out.head; c != nil && c.since <= old && r.conn != nil {
-		r.conn.Abort(errs.New(errs.Unreachable, "requests have waited for the router for %v", r.opt.StallTimeout))
-		return // they come back, and the next look finds them
-	}
-	for _, l := range []*callList{&r.replay, &r.waiting} {
-		r.stallOut(l, func(c *call) bool { return c.since <= old })
-	}
-	r.failOwning(errs.IO, old)
-	r.sendNext()
-}
-
-func (r *Remote) stallOut(l *callList, which func(*call) bool) {
-	stalled := l.takeOut(which)
-	for stalled.head != nil {
-		r.Stats.Stalled.Inc()
-		r.failed(stalled.pop(), errs.IO)
-	}
-}
-
 // Ended: the connection is of no use any more (link.Handler). Its frames and pages come back before Closed.
 func (r *Remote) Ended(reason error) {
 	if r.state >= replaying {

@@ -220,6 +220,39 @@ func (q *request) over() bool {
 	}
 }
 
+// Changes that the router has no room for wait here. When those it has fail, as drives stayed full for so long, the
+// others have waited as long: they fail too, and do not begin to wait there.
+func TestStallOfWaitingChanges(t *testing.T) {
+	w := newWorldOf(t, 8192)
+	e, err := w.open('a', func(o *Options) { o.RenewEvery, o.StallTimeout = 10*time.Second, 2*time.Second })
+	must(t, err)
+	e.do(block.Write, 0, 64, 1)
+	w.v.loop.Call(func() { w.v.hold, w.v.fail = true, errs.Full })
+	var writes []*request
+	for i := range 24 {
+		writes = append(writes, e.start(block.Write, 64+i*256, 256, 2))
+	}
+	w.eventually("the writes do not leave", func() bool {
+		return e.on(func() bool { return e.r.waiting.changes > 0 })
+	})
+	time.Sleep(2100 * time.Millisecond)
+	young := e.start(block.Write, 0, 1, 3)
+	w.eventually("the last does not wait", func() bool {
+		return e.on(func() bool { return e.r.waiting.tail.count == 1 })
+	})
+	w.v.loop.Call(w.v.release)
+	for _, q := range writes {
+		if k := q.wait(); k != errs.Full {
+			t.Error(k)
+		}
+	}
+	w.v.loop.Call(func() { w.v.hold, w.v.fail = false, errs.OK; w.v.release() })
+	if k := young.wait(); k != errs.OK {
+		t.Error("what had not waited so long:", k)
+	}
+	e.reads(0, 1, 3)
+}
+
 // manyWrites submits writes and reads, each write before a read; at the end of the first write told is called and more
 // comes.
 func (e *host) manyWrites(told func(), more *request) (writes, rest []*request) {
