@@ -58,10 +58,11 @@ func TestCopies(t *testing.T) {
 	d := newDeployment(t, small...)
 	d.start()
 	file, model := holedImage(t, size)
-	for name, in := range map[string][]string{
-		"nbdcopy": {"nbdcopy", "--connections=8", "--requests=16", "--flush"},
-		"convert": {"qemu-img", "convert", "-n", "-W", "-m", "8", "-f", "raw", "-O", "raw"},
+	for _, in := range [][]string{ // in this order: the second is compared with the first
+		{"nbdcopy", "--connections=8", "--requests=16", "--flush"},
+		{"qemu-img", "convert", "-n", "-W", "-m", "8", "-f", "raw", "-O", "raw"},
 	} {
+		name := in[0]
 		d.vstor("vdisk", "create", name, "--size", strconv.Itoa(size))
 		uri := d.uri(name)
 		if got := mapByLibnbd(t, uri); !slices.Equal(got, []extent{{0, size, stateHole}}) {
