@@ -53,10 +53,10 @@ type Pool struct {
 	reserve     int // pages that only AllocReserved may take
 
 	// See Lend.
-	joined   []bool // by stretch: it was lent, or is to be left alone; the pool's last part may be none
+	joined   []bool // by stretch: it was lent; what is left at the pool's end is none
 	used     int    // stretches in which a page was ever given out, and those before
 	lent     bool
-	joins    int
+	joins    int // stretches that came back
 	lendable func()
 }
 

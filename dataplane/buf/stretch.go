@@ -67,7 +67,7 @@ func (s Stretch) Join() {
 	_ = unix.Madvise(b, unix.MADV_DONTNEED) // the single pages
 	_ = unix.Madvise(b, unix.MADV_HUGEPAGE)
 	// In the kernel and not by writing to it: a goroutine amid a page fault would hold up the collector, which waits for
-	// all that run. Where the kernel cannot (it can since Linux 5.14), it is single pages again.
+	// all that run. A kernel that cannot (before Linux 5.14) leaves it untouched: single pages again, as they are used.
 	_ = unix.Madvise(b, unix.MADV_POPULATE_WRITE)
 	// What was not done now the kernel shall not do by itself later, when the pages are in use.
 	_ = unix.Madvise(b, unix.MADV_NOHUGEPAGE)

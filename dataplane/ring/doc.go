@@ -18,5 +18,6 @@
 //
 // Layers, from the top: loop.go (the pass), op.go and transfer.go (an operation and what happens when it
 // comes back short), inbox.go, timer.go, hook.go, held.go; engine.go is the seam to whatever carries the
-// operations; uring*.go carry them by io_uring, plain*.go without.
+// operations; uring*.go carry them by io_uring, plain*.go without. Beside them joiner.go has the pool's pages come to
+// lie in big pages.
 package ring

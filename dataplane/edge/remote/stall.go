@@ -29,7 +29,9 @@ func (r *Remote) stall(now int64) {
 	r.sendNext()
 }
 
-// stallChanges fails the changes in line that have waited longer than they may.
+// stallChanges fails the changes in line that have waited as long as they may, with k. What was asked for a moment
+// later than those that the router fails begins to wait there, and so waits up to twice as long as it should: the
+// router counts from when it was told.
 func (r *Remote) stallChanges(now int64, k errs.Kind) {
 	if old := now - int64(r.opt.StallTimeout); r.opt.StallTimeout > 0 {
 		r.stallOut(&r.waiting, k, func(c *call) bool { return c.changes() && c.since <= old })
