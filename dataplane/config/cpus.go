@@ -12,7 +12,8 @@ const maxCPU = 1023 // what an affinity mask holds
 func cpusKey() *Key {
 	const name = "loop-cpus"
 	return &Key{Name: name, Arg: "CPUS",
-		Help: "CPUs that the IO loops keep to, one each in turn, like 2,3 or 4-7; default: the kernel decides",
+		Help: "CPUs that the IO loops keep to, one each in turn, a router's from the last on, like 2,3 or 4-7; " +
+			"default: the kernel decides",
 		get: func(c *Config) []string {
 			if len(c.LoopCPUs) == 0 {
 				return nil

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"vstor/dataplane/api"
@@ -34,6 +35,7 @@ func RunRouter(ctx context.Context, o RouterRole, ready func()) error {
 		return err
 	}
 	o.Config.Processes = true
+	o.Config.LoopCPUs = routerCPUs(o.Config.LoopCPUs)
 	o.Config.BlockCache, o.Config.BlockCacheSSD = 0, 0 // blocks are cached where clients read them
 	n, err := startAfter(Options{Config: o.Config, Log: o.Log, Fresh: o.Fresh, Fatal: o.Fatal, NoNBD: true, Parted: true,
 		Edges: &EdgeOptions{Secret: secret, TLS: o.TLS}})
@@ -53,6 +55,14 @@ func RunRouter(ctx context.Context, o RouterRole, ready func()) error {
 		err = cerr
 	}
 	return err
+}
+
+// routerCPUs are those of a router's loops, in turn: the deployment's, the last first. Edges on this machine begin with
+// the first, and a write goes through a loop of each.
+func routerCPUs(cpus []int) []int {
+	out := slices.Clone(cpus)
+	slices.Reverse(out)
+	return out
 }
 
 // lastRouterWait is how long the router of a parent that was killed may take to end.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -358,6 +359,30 @@ func TestNothingIsLeftOfAnEdge(t *testing.T) {
 	d.stop()
 	d.start()
 	d.vstor("vdisk", "rm", "v")
+}
+
+// With two CPUs to keep to, the loops of edge and router have one each, not both the first.
+func TestLoopsKeepApart(t *testing.T) {
+	if runtime.NumCPU() < 2 {
+		t.Skip("SKIPPED: there is one CPU")
+	}
+	d := newDeployment(t, append(small, "--processes", "--loops", "1", "--loop-cpus", "0,1")...)
+	d.start()
+	for child, want := range map[string]string{"edge-0": "0", "router-0": "1"} {
+		kept, all := 0, 0
+		lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", d.child(child)))
+		for _, path := range lists {
+			b, _ := os.ReadFile(path)
+			_, list, _ := strings.Cut(string(b), "Cpus_allowed_list:")
+			list, _, _ = strings.Cut(list, "\n")
+			if all++; strings.TrimSpace(list) == want {
+				kept++
+			}
+		}
+		if kept == 0 || kept == all {
+			t.Errorf("%d of %d threads of %s keep to CPU %s", kept, all, child, want)
+		}
+	}
 }
 
 // Router and edge are killed under load: a client of the edge sees a pause when the router dies and no error, and
