@@ -53,7 +53,7 @@ func TestReport(t *testing.T) {
 	r := Report{JournalBytes: 100}
 	speed := map[string]float64{embedded: 1, processes: 2, local: 1, cached: 3, cachedASDs: 3, single: 3, overTCP: 4,
 		overTLS: 1, full: 1, fullASDs: 1, qemu: 1, rawFile: 4, cephEC: 0.5, driveAlone: 4, praccAlone: 3, edgeAlone: 2,
-		nullServer: 5}
+		bareServer: 5, nullServer: 5}
 	for _, j := range Jobs() {
 		for round, f := range []float64{1, 3, 2} {
 			for target, x := range speed {
@@ -142,7 +142,7 @@ func TestDisturbedRowsHaveNoRatio(t *testing.T) {
 // Who does which job.
 func TestWhoDoesWhat(t *testing.T) {
 	inTurns := "vstor, vstor ASDs, "
-	peers := "qemu-nbd, nbdkit file, null server, raw file, "
+	peers := "qemu-nbd, nbdkit file, bare server, raw file, "
 	for name, want := range map[string]string{
 		coldRead: inTurns + "vstor short, " + peers + "one ASD, tgt iSCSI, Ceph 3x, Ceph 4+2",
 

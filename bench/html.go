@@ -158,8 +158,8 @@ func (r *Report) jobs() (out []string) {
 // allTargets are in the order of columns and colours, those of most jobs first: colours are used again after eight, and
 // which they are must not hang on what else a run had.
 var allTargets = []string{embedded, processes, local, qemu, nbdkitFile, rawFile, single, cached, cachedASDs, overTCP,
-	overTLS, full, driveAlone, praccAlone, edgeAlone, nullServer, tgtISCSI, cephRep, cephEC, logAlone, ramAlone, ssdAlone,
-	fragsAlone, fullASDs}
+	overTLS, full, driveAlone, praccAlone, edgeAlone, bareServer, tgtISCSI, cephRep, cephEC, logAlone, ramAlone, ssdAlone,
+	fragsAlone, fullASDs, nullServer}
 
 // colour is the number of a target's, the same in all pages. One that is not known has the last.
 func colour(target string) int {

@@ -44,6 +44,7 @@ const (
 	nbdkitFile = "nbdkit file"
 	rawFile    = "raw file"
 	nullServer = "null server" // stores nothing: what fio and NBD take by themselves
+	bareServer = "bare server" // our NBD and loop on the raw file and a log, and nothing between: see Bare
 	tgtISCSI   = "tgt iSCSI"   // the last three only when asked for
 	cephRep    = "Ceph 3x"
 	cephEC     = "Ceph 4+2"

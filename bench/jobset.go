@@ -74,10 +74,10 @@ func reads4K() []Job {
 	hot := func(target string) Goal { return Goal{Target: target, Base: qemu, BaseJob: coldRead, Ratio: 3} }
 	jobs := []Job{
 		{Name: coldRead, File: "4k-randread-qd32", Figure: IOPS, Cold: true,
-			Goals: append([]Goal{inOne(1.35), overRaw(0.68), short(1.35), asds(0.65), over(single, 0.8), over(nullServer, 0),
+			Goals: append([]Goal{inOne(1.35), overRaw(0.68), short(1.35), asds(0.65), over(single, 0.8), over(bareServer, 0),
 				cpu(embedded, 1), cpu(local, 1), cpu(processes, 2.5)}, ceph(20, 10)...)},
 		{Name: "4K random read QD1, cold", File: "4k-randread-qd1", Figure: Latency, Cold: true,
-			Goals: []Goal{inOne(1.15), short(1.15), asds(2.3), over(nullServer, 0),
+			Goals: []Goal{inOne(1.15), short(1.15), asds(2.3), over(bareServer, 0),
 				{Target: embedded, Base: cephEC, Ratio: 1 / 7.0}, {Target: processes, Base: cephEC, Ratio: 1 / 3.5}}},
 		{Name: "4K random read QD32, cached", File: "4k-randread-qd32", Figure: IOPS, Span: cachedPart,
 			Goals: []Goal{hot(cached), hot(cachedASDs), {Target: nullServer, Base: qemu, BaseJob: coldRead}}},
@@ -142,7 +142,7 @@ func otherReads() []Job {
 	return []Job{
 		{Name: "16K random read QD8", File: "16k-randread-qd8", Figure: IOPS, Goals: shown(embedded, processes)},
 		{Name: sequentialRead, File: "1m-read-qd8", Figure: MBps, Cold: true,
-			Goals: append([]Goal{inOne(0.9), asds(0.7), over(nullServer, 0)}, encrypted()...)},
+			Goals: append([]Goal{inOne(0.9), asds(0.7), over(bareServer, 0)}, encrypted()...)},
 		{Name: "4M sequential read QD4", File: "4m-read-qd4", Figure: MBps, Goals: shown(embedded, processes)},
 	}
 }
@@ -155,12 +155,12 @@ func otherWrites() []Job {
 	return []Job{
 		// The bar is 0.8 once the journal skips payload that is sealed anyway.
 		{Name: sequentialWrite, File: "1m-write-qd8", Figure: MBps, For: 15 * time.Second, Sustained: true,
-			Goals: slices.Concat([]Goal{inOne(0.5), asds(0.4), over(nullServer, 0)}, ceph(20, 10), encrypted())},
+			Goals: slices.Concat([]Goal{inOne(0.5), asds(0.4), over(bareServer, 0)}, ceph(20, 10), encrypted())},
 		{Name: syncedWrite, File: "1m-write-qd8-sync", Figure: MBps, Goals: []Goal{inOne(0), overRaw(0)}},
 		{Name: "4M sequential write QD4", File: "4m-write-qd4", Figure: MBps, Goals: shown(embedded, processes)},
 		{Name: "1M puts, 8 at a time", RW: put, Block: "1M", Depth: 8, Figure: MBps, Goals: puts},
 		{Name: "16K random write QD8", File: "16k-randwrite-qd8", Figure: IOPS,
-			Goals: append([]Goal{inOne(1.5), asds(1.2), over(nullServer, 0)}, ceph(20, 10)...)},
+			Goals: append([]Goal{inOne(1.5), asds(1.2), over(bareServer, 0)}, ceph(20, 10)...)},
 	}
 }
 
@@ -168,11 +168,11 @@ func writes4K() []Job {
 	return []Job{
 		{Name: "4K random write QD1", File: "4k-randwrite-qd1", Figure: Latency, Goals: []Goal{inOne(1.2)}},
 		{Name: "4K write + fsync QD1", File: "4k-randwrite-fsync-qd1", Figure: IOPS,
-			Goals: append([]Goal{inOne(1), asds(1), over(nullServer, 0)}, ceph(20, 10)...)},
+			Goals: append([]Goal{inOne(1), asds(1), over(bareServer, 0)}, ceph(20, 10)...)},
 		{Name: "70/30 4K QD32", File: "4k-mixed-qd32", Figure: IOPS,
-			Goals: append([]Goal{inOne(1.3), short(1.3), asds(0.8), over(nullServer, 0)}, ceph(20, 10)...)},
+			Goals: append([]Goal{inOne(1.3), short(1.3), asds(0.8), over(bareServer, 0)}, ceph(20, 10)...)},
 		{Name: randomWrite, File: "4k-randwrite-qd32", Figure: IOPS, For: 30 * time.Second, Sustained: true,
-			Goals: append([]Goal{inOne(1.7), overRaw(0.9), asds(1.3), over(nullServer, 0), cpu(embedded, 1.2),
+			Goals: append([]Goal{inOne(1.7), overRaw(0.9), asds(1.3), over(bareServer, 0), cpu(embedded, 1.2),
 				cpu(processes, 2.5)}, ceph(20, 10)...)},
 		{Name: "1M sequential read QD8, after random writes", File: "1m-read-qd8", Figure: MBps, Cold: true,
 			Goals: shown(embedded, processes)},

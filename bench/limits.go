@@ -7,17 +7,22 @@ import (
 )
 
 // limitsHead names the columns of the table of goals that are missed.
-var limitsHead = []string{"job", "on", "ratio", "goal", "lacks", "the drive", edgeAlone, "all cores", ""}
+var limitsHead = append(append([]string{"job", "on", "ratio", "goal", "lacks"}, limitNames...), "")
+
+// limitNames are what may forbid a goal, in the order of their columns; see factors.
+var limitNames = []string{"the drive", bareServer, "fio", edgeAlone, "all cores"}
 
 const limitsSay = "For each goal that is missed how many times faster it would have to be (\"lacks\"), and how many " +
 	"times faster others are in the same job. \"The drive\" is the part of that name below: " + driveAlone + ", and for " +
 	"writes " + logAlone + ", which writes the bytes that a log with 4+2 behind it writes; \"" + edgeAlone + "\" is " +
 	"all of ours but NBD. Each is set against our own line in the same table of hops, measured minutes apart. A part " +
-	"alone has the machine to itself and nothing before it, so the whole cannot be faster. \"All cores\" is what " +
-	"they would give if they were never idle, at the CPU that an IO takes of ours and of fio: for jobs that " +
-	"write, where our loops sleep when there is nothing to do. What the drive forbids is forbidden on this " +
-	"machine; what the Edge or the cores forbid only to this code. Where nothing forbids a goal it is missed and " +
-	"nothing else."
+	"alone has the machine to itself and nothing before it, so the whole cannot be faster. Of puts, which are durable " +
+	"when they are answered, the drive is the raw file flushed after every eight. \"" + bareServer + "\" is our NBD " +
+	"before the raw file and such a log, with nothing between, in the same rounds. \"fio\" is what its one core would " +
+	"give if it were never idle, and \"all cores\" what all would, at the CPU that an IO takes of ours and of fio: for " +
+	"jobs that write, where our loops sleep when there is nothing to do. What the drive, the bare server and fio forbid " +
+	"is forbidden on this machine to whoever serves NBD by one loop; what the Edge or the cores forbid only to this " +
+	"code. Where nothing forbids a goal it is missed and nothing else."
 
 // limits is a line for each of them.
 func (r *Report) limits() (rows [][]string) {
@@ -41,22 +46,25 @@ func (r *Report) limits() (rows [][]string) {
 
 // limitsOf is the rest of the line of a row.
 func (r *Report) limitsOf(row *Row) []string {
+	lacks, factors := row.Goal/row.Ratio, r.factors(row)
 	if row.Figure.less() {
-		return []string{timesFaster(row.Ratio / row.Goal), "-", "-", "-", "nothing known forbids it"}
+		lacks, factors = 1/lacks, make([]float64, len(limitNames))
 	}
-	lacks := row.Goal / row.Ratio
-	names := []string{"the drive", edgeAlone, "all cores"}
-	factors := []float64{r.drive(row), r.hopFactor(row, edgeAlone), r.coresFactor(row)}
 	out, verdict := []string{timesFaster(lacks)}, "nothing known forbids it"
 	least := math.Inf(1)
 	for i, f := range factors {
 		out = append(out, timesFaster(f))
 		if f > 0 && f < lacks && f < least {
 			least = f
-			verdict = fmt.Sprintf("forbidden by %s: at most %.2f", names[i], row.Ratio*f)
+			verdict = fmt.Sprintf("forbidden by %s: at most %.2f", limitNames[i], row.Ratio*f)
 		}
 	}
 	return append(out, verdict)
+}
+
+// factors are how many times faster than a row's target each of limitNames is; 0: not measured.
+func (r *Report) factors(row *Row) []float64 {
+	return []float64{r.drive(row), r.bareFactor(row), r.fioFactor(row), r.hopFactor(row, edgeAlone), r.coresFactor(row)}
 }
 
 func timesFaster(f float64) string {
@@ -70,6 +78,9 @@ func timesFaster(f float64) string {
 func (r *Report) drive(row *Row) float64 {
 	if f := r.hopFactor(row, logAlone); f > 0 {
 		return f
+	}
+	if flushed := r.ratioRow(row.Job, row.Target, rawFile, syncedWrite); flushed != nil && flushed.Ratio > 0 {
+		return 1 / flushed.Ratio
 	}
 	return r.hopFactor(row, driveAlone)
 }
@@ -85,6 +96,35 @@ func (r *Report) hopFactor(row *Row, part string) float64 {
 	us, usQuiet := r.trusted(hops.Name, row.Target)
 	if ours := median(us, hops.Figure.value); quiet && usQuiet && ours > 0 {
 		return median(alone, hops.Figure.value) / ours
+	}
+	return 0
+}
+
+// ratioRow is that of a target in a job, set against what base has in baseJob; nil: none.
+func (r *Report) ratioRow(job, target, base, baseJob string) *Row {
+	for i := range r.Rows {
+		row := &r.Rows[i]
+		if row.Job == job && row.Target == target && row.Base == base && row.BaseJob == baseJob && row.Figure != CPU {
+			return row
+		}
+	}
+	return nil
+}
+
+// bareFactor is how many times faster the bare server is in the same rounds, each set beside qemu-nbd there.
+func (r *Report) bareFactor(row *Row) float64 {
+	bare, ours := r.ratioRow(row.Job, bareServer, qemu, row.Job), r.ratioRow(row.Job, row.Target, qemu, row.Job)
+	if bare == nil || ours == nil || ours.Ratio == 0 {
+		return 0
+	}
+	return bare.Ratio / ours.Ratio
+}
+
+// fioFactor is by how much a core is more than what fio had of its one.
+func (r *Report) fioFactor(row *Row) float64 {
+	cells, quiet := r.trusted(row.Job, row.Target)
+	if busy := median(cells, func(c Cell) float64 { return c.ClientCPU }); quiet && busy > 0 {
+		return 1 / busy
 	}
 	return 0
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -154,6 +155,16 @@ func newNull(opt *Options) *peer {
 	n := newPeer(opt, nullServer, "nbdkit", "z")
 	n.args = []string{"nbdkit", "-f", "-U", n.socket, "null", fmt.Sprintf("size=%d", opt.Size)}
 	return n
+}
+
+// newBare is a Bare: how fast vstor's NBD is on this drive, with a log and no storage.
+func newBare(opt *Options) *peer {
+	b := newPeer(opt, bareServer, opt.Vstor, "n")
+	b.args = []string{opt.Vstor, "bench", "bare", "--socket", b.socket, "--file", rawPath(opt)}
+	if serverCPUs() != "" {
+		b.args = append(b.args, "--cpu", strconv.Itoa(fioCPU+1))
+	}
+	return b
 }
 
 // raw is the peers' file without a server: the limit.

@@ -26,7 +26,8 @@ func (a *app) benchCommand() *cobra.Command {
 		Args: takes(),
 	}
 	f := cmd.Flags()
-	cmd.AddCommand(a.cacheSimCommand(), a.benchReportCommand(), a.benchCompareCommand(), a.benchPartCommand())
+	cmd.AddCommand(a.cacheSimCommand(), a.benchReportCommand(), a.benchCompareCommand(), a.benchPartCommand(),
+		a.benchBareCommand())
 	f.StringVar(&opt.JSON, "out", "", "file for the results, as JSON")
 	f.StringVar(&opt.HTML, "html", "", "file for a page with plots of the results")
 	f.StringVar(&opt.Markdown, "markdown", "", "file for a summary; what stands below its marker line is kept")
