@@ -19,10 +19,10 @@ const limitsSay = "For each goal that is missed how many times faster it would h
 	"alone has the machine to itself and nothing before it, so the whole cannot be faster. Of puts, which are durable " +
 	"when they are answered, the drive is the raw file flushed after every eight. \"" + bareServer + "\" is our NBD " +
 	"before the raw file and such a log, with nothing between, in the same rounds. \"fio\" is what its one core would " +
-	"give if it were never idle, and \"all cores\" what all would, at the CPU that an IO takes of ours and of fio: for " +
-	"jobs that write, where our loops sleep when there is nothing to do. What the drive, the bare server and fio forbid " +
-	"is forbidden on this machine to whoever serves NBD by one loop; what the Edge or the cores forbid only to this " +
-	"code. Where nothing forbids a goal it is missed and nothing else."
+	"give if it were never idle, and \"all cores\" what all would, at the CPU that an IO takes of ours and of fio: " +
+	"where our loops sleep when there is nothing to do, as they do for writes, and with more processes than cores. What " +
+	"the drive, the bare server and fio forbid is forbidden on this machine to whoever serves NBD by one loop; what the " +
+	"Edge or the cores forbid only to this code. Where nothing forbids a goal it is missed and nothing else."
 
 // limits is a line for each of them.
 func (r *Report) limits() (rows [][]string) {
@@ -149,7 +149,7 @@ func hopsOf(name string) (hops Job, ok bool) {
 // go round without sleeping, or fio does not tell.
 func (r *Report) coresFactor(row *Row) float64 {
 	cells, quiet := r.trusted(row.Job, row.Target)
-	if !quiet || !row.Writes || strings.HasPrefix(row.Job, "70/30") {
+	if !quiet || !r.sleeps(row) {
 		return 0
 	}
 	busy := median(cells, func(c Cell) float64 { return c.IOPS*c.CPUUsPerIO/1e6 + c.ClientCPU })
@@ -157,4 +157,12 @@ func (r *Report) coresFactor(row *Row) float64 {
 		return 0
 	}
 	return float64(r.Machine.Cores) / busy
+}
+
+// sleeps says whether the loops of a row's target sleep when there is nothing to do. Those that read drives go round
+// where each loop and each ASD of the host has a core.
+func (r *Report) sleeps(row *Row) bool {
+	const loops = 2 // edge and router
+	many := row.Target == processes || row.Target == local || row.Target == cachedASDs
+	return row.Writes && !strings.HasPrefix(row.Job, "70/30") || many && r.Machine.Cores <= asdCount+loops
 }

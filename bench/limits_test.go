@@ -69,6 +69,26 @@ func TestLimitsOfOthers(t *testing.T) {
 	}
 }
 
+// The cores' limit is known where loops sleep: of reads with more processes than cores, and of no others.
+func TestCoresOfReads(t *testing.T) {
+	for _, tc := range []struct {
+		target, want string
+		cores        int
+	}{
+		{local, "1.25x", 2},
+		{local, "-", 16},
+		{embedded, "-", 2},
+	} {
+		r := &Report{Machine: machine{Cores: tc.cores}}
+		r.run("70/30 4K QD32", qemu, 100, 10, 0.5)
+		r.run("70/30 4K QD32", tc.target, 100, 15000, 0.1)
+		r.summarize()
+		if row := r.limits()[0]; row[len(row)-2] != tc.want {
+			t.Errorf("%s on %d cores: %q, want %s", tc.target, tc.cores, row, tc.want)
+		}
+	}
+}
+
 // Of puts, which are durable when they are answered, the drive is what it gives if it is flushed as often.
 func TestLimitOfPuts(t *testing.T) {
 	const puts = "1M puts, 8 at a time"
