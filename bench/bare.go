@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -19,11 +20,11 @@ import (
 	"vstor/dataplane/ring"
 )
 
-// Bare is an NBD server that stores nothing: vstor's own NBD and loop on a file, and between them only what nobody can
-// do without who stores erasure coded behind a log. Reads are those of the file, one each; writes go to a driveLog
+// BareServer is an NBD server that stores nothing: vstor's own NBD and loop on a file, and between them only what nobody
+// can do without who stores erasure coded behind a log. Reads are those of the file, one each; writes go to a driveLog
 // there, so that what is read is not what was written. Storage can be faster than that by fewer bytes, a cache, or
 // another drive for the log: what it has less is what it costs.
-type Bare struct {
+type BareServer struct {
 	Socket string // of NBD; made
 	File   string // written over
 	CPU    int    // that the loop keeps to; below 0: the kernel decides
@@ -33,10 +34,12 @@ type Bare struct {
 const (
 	bareMemory  = 512 << 20
 	bareReserve = 1 << 20
+
+	bareRecvBufs = 16
 )
 
-// RunBare serves until ctx ends.
-func RunBare(ctx context.Context, b Bare, out io.Writer) (err error) {
+// RunBareServer serves until ctx ends. The process should be for this alone.
+func RunBareServer(ctx context.Context, b BareServer, out io.Writer) (err error) {
 	fd, err := openDirect(b.File)
 	if err != nil {
 		return err
@@ -47,7 +50,9 @@ func RunBare(ctx context.Context, b Bare, out io.Writer) (err error) {
 		return err
 	}
 	defer pool.Close()
-	opts := ring.Options{Name: "bare", Pool: pool, Spin: runtime.NumCPU() > 1}
+	// Loop and runtime are set as those of a deployment, or the two could not be compared.
+	runtime.GOMAXPROCS(runtime.NumCPU() + 1)
+	opts := ring.Options{Name: "bare", Pool: pool, Spin: runtime.NumCPU() > 1, RecvBufs: bareRecvBufs}
 	if b.CPU >= 0 {
 		opts.CPUs = []int{b.CPU}
 	}
@@ -73,7 +78,7 @@ func RunBare(ctx context.Context, b Bare, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(b.Socket)
+	defer config.RemoveSocket(b.Socket)
 	fmt.Fprintln(out, partReady)
 	return serveBare(ctx, srv, ln)
 }
@@ -82,14 +87,14 @@ func RunBare(ctx context.Context, b Bare, out io.Writer) (err error) {
 func serveBare(ctx context.Context, srv *nbd.Server, ln net.Listener) error {
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(ln) }()
+	var err error
 	select {
-	case err := <-served:
-		return err
+	case err = <-served:
 	case <-ctx.Done():
 	}
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout/2)
 	defer cancel()
-	return srv.Shutdown(limit)
+	return errors.Join(err, srv.Shutdown(limit))
 }
 
 // bareDisk is the device, on its loop.
@@ -115,16 +120,14 @@ func (d *bareDisk) open(file string) (err error) {
 		return errs.Wrap(errs.IO, err, "cannot learn the size of a file")
 	}
 	d.size = st.Size() / ids.BlockSize * ids.BlockSize
-	if d.size < 4*maxBlock {
-		return errs.New(errs.Invalid, "%s has %d bytes; a bare server needs at least %d", file, d.size, 4*maxBlock)
-	}
 	d.loop.Call(func() { err = d.log.open(d.loop, d.fd, d.size) })
 	return err
 }
 
 func (d *bareDisk) Info() block.Info { return block.Info{Size: d.size} }
 
-// Submit refuses what no job asks for: parts of blocks, and changes without data.
+// Submit refuses what no job asks for: parts of blocks, changes without data, and flags. Pages for reads are there: NBD
+// asks for no more at a time than half of the pool.
 func (d *bareDisk) Submit(r *block.Request) {
 	x := d.take()
 	x.req = r
@@ -138,9 +141,12 @@ func (d *bareDisk) Submit(r *block.Request) {
 		x.entry.data, x.entry.size = &r.Data, int(r.Len)
 		d.log.add(&x.entry)
 	default:
-		d.loop.Defer(&x.op, -int32(syscall.EOPNOTSUPP))
+		d.loop.Defer(&x.op, refused)
 	}
 }
+
+// refused is the end of a request that no job asks for.
+const refused = -int32(syscall.EOPNOTSUPP)
 
 func (d *bareDisk) take() *bareIO {
 	if n := len(d.free); n > 0 {
@@ -159,7 +165,11 @@ func (x *bareIO) RingDone(_ *ring.Op, res int32) {
 	if x.req.Op == block.Read {
 		want = int(x.req.Len)
 	}
-	x.ended(ioFailure(res, want))
+	err := ioFailure(res, want)
+	if res == refused {
+		err = errs.New(errs.Unsupported, "no job of the bench asks for that")
+	}
+	x.ended(err)
 }
 
 // ended answers. Data of a write is the device's to give back.

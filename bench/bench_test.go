@@ -150,7 +150,7 @@ func TestWhoDoesWhat(t *testing.T) {
 		"4K random read QD32":                          "vstor TCP, vstor TLS",
 		"4K random read QD128":                         inTurns + "qemu-nbd, raw file",
 		"1M puts, 8 at a time":                         "one ASD",
-		"1M sequential read QD8, cold":                 inTurns + peers + "vstor TCP, vstor TLS, tgt iSCSI",
+		sequentialRead:                                 inTurns + "qemu-nbd, nbdkit file, raw file, vstor TCP, vstor TLS, tgt iSCSI",
 		"4K random write QD32, 30 s, drives 80 % full": "vstor 80 %, ASDs 80 %",
 		"4K random write QD32, 120 s":                  inTurns + "qemu-nbd",
 		"4K random write QD32, degraded":               "vstor ASDs",

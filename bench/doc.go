@@ -6,8 +6,8 @@
 // and direct IO, and behind nbdkit. The jobs go round, each job on each target, in turns, and the ratios within each
 // round are compared: their median counts.
 // The raw file under fio's own io_uring engine is what the drive gives to fio, an NBD server that stores nothing what
-// fio and NBD take by themselves, with that server. Beside them one ASD stands alone: the bench is its client, over
-// TCP, and reads and puts as many bytes.
+// fio and NBD take by themselves, with that server, and our own before a bare log what storage begins with. Beside them
+// one ASD stands alone: the bench is its client, over TCP, and reads and puts as many bytes.
 //
 // Parts of the path that fio does not reach, PRACC, the Edge and the caches, are driven by a process that opens the
 // deployment for that (RunPart); what an IO costs more on one than on the part below is what that hop costs.
@@ -33,8 +33,8 @@
 //	asdread.go  its reads, by a loop; closedloop.go: what keeps IOs going on one
 //	asdput.go   its puts, by goroutines
 //	part.go     parts of the path, each with what is below it and nothing before it
-//	inside.go   the process that drives one; insidelow.go: PRACC and the drive; insidelog.go: the drive as a log uses it;
-//	            insidecaches.go: the caches
+//	inside.go   the process that drives one; insidelow.go: PRACC and the drive; insidecaches.go: the caches
+//	drivelog.go the drive as a log uses it: alone in insidelog.go, behind NBD in bare.go
 //	hops.go     what each of them costs
 //	profile.go  where the time of our processes goes meanwhile
 //	proc.go     CPU and bytes from /proc and /sys

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"vstor/dataplane/buf"
+	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
 	"vstor/dataplane/ring"
 )
@@ -13,9 +14,10 @@ import (
 // erasure coding can have by writing fewer bytes, or on another drive for its log. All on the loop.
 //
 //	add ──> waits ──> record: a header and all that waits, to the log ──> ended
-//	                  logRecords at a time         └──> owed: half as much again, in pieces, one at a time
+//	                  logRecords at a time         └──> owed: half as much again, in pieces
 //
-// Where too much is owed, records wait: what was measured could go on for ever.
+// One piece at a time is written, as a record stands behind them all, and more where that does not keep up. Where too
+// much is owed, records wait: what was measured could go on for ever.
 type driveLog struct {
 	loop    *ring.Loop
 	fd      int
@@ -24,17 +26,22 @@ type driveLog struct {
 	waiting []*logEntry
 	free    []*logRecord
 	hook    ring.Hook
-	closing bool  // nothing is added any more: what is owed stays so
 	owed    int64 // bytes that were answered and have to be stored
-	piece   logPiece
-	err     error // of a piece; entries fail from then on
+	pieces  [logPieces]logPiece
+	content buf.Vec       // of all pieces
+	at      int64         // where the next piece goes, behind the log
+	busy    int           // pieces under way
+	idle    chan struct{} // not nil: nothing is added any more, what is owed stays so, and it is closed at busy 0
+	err     error         // of a piece; entries fail from then on
 }
 
 const (
 	logRecords   = 3 // as the journal's
 	logRecordMax = 1 << 20
+	logPieces    = 8
 	logPieceSize = 1 << 20
 	logRoom      = 64 << 20
+	logLeast     = 8 * maxBlock // bytes that a file must have
 )
 
 // logEntry is a write, its maker's: whole blocks at data, which are read until ended is called.
@@ -53,18 +60,20 @@ type logRecord struct {
 	size    int
 }
 
-// logPiece is the one bulk write at a time.
+// logPiece is a bulk write under way, or free.
 type logPiece struct {
-	of    *driveLog
-	op    ring.Op
-	pages buf.Vec
-	at    int64 // behind the log
-	busy  bool
-	idle  chan struct{} // closed at its end, when somebody waits for that
+	of   *driveLog
+	op   ring.Op
+	vec  buf.Vec // content, which the op consumes
+	busy bool
 }
 
-// open takes a piece's pages. bytes are those of the file that it may write over.
+// open takes the pages of pieces. bytes are those of the file, from its start on, that it may write over. Errors:
+// Invalid for too few, Full without pages.
 func (w *driveLog) open(loop *ring.Loop, fd int, bytes int64) error {
+	if bytes < logLeast {
+		return errs.New(errs.Invalid, "a log in %d bytes of a file: it needs at least %d", bytes, logLeast)
+	}
 	w.loop, w.fd, w.size = loop, fd, bytes/2/ids.BlockSize*ids.BlockSize
 	w.hook = ring.Hook{Run: w.write, Stage: ring.StageDevice}
 	for range logRecords {
@@ -72,22 +81,24 @@ func (w *driveLog) open(loop *ring.Loop, fd int, bytes int64) error {
 		r.op.Done = r
 		w.free = append(w.free, r)
 	}
-	w.piece.of, w.piece.op.Done = w, &w.piece
-	return takePages(loop.Pool(), &w.piece.pages, logPieceSize)
+	for i := range w.pieces {
+		p := &w.pieces[i]
+		p.of, p.op.Done = w, p
+	}
+	return takePages(loop.Pool(), &w.content, logPieceSize)
 }
 
-// close waits for the end of the piece under way and gives the pages back. Nothing that was added may be under way. Not
-// on the loop.
+// close waits for the end of the pieces under way and gives the pages back. Nothing that was added may be under way.
+// Not on the loop.
 func (w *driveLog) close() {
 	idle := make(chan struct{})
 	w.loop.Call(func() {
-		w.closing = true
-		if w.piece.idle = idle; !w.piece.busy {
+		if w.idle = idle; w.busy == 0 {
 			close(idle)
 		}
 	})
 	<-idle
-	w.loop.Call(func() { w.loop.Pool().ReleaseVec(&w.piece.pages) })
+	w.loop.Call(func() { w.loop.Pool().ReleaseVec(&w.content) })
 }
 
 // add writes an entry, with those that are added in the same pass.
@@ -136,31 +147,41 @@ func (r *logRecord) RingDone(_ *ring.Op, res int32) {
 	w.loop.AtPassEnd(&w.hook) // what found no record free
 }
 
-// store begins the next piece, if one is owed.
+// store begins as many pieces as are to be under way for what is owed.
 func (w *driveLog) store() {
-	p := &w.piece
-	if p.busy || w.owed < logPieceSize || w.closing {
-		return
+	for i := range w.pieces {
+		want := int(1 + w.owed*logPieces/logRoom)
+		if p := &w.pieces[i]; !p.busy && w.idle == nil && w.busy < want && w.owed >= int64(w.busy+1)*logPieceSize {
+			p.write()
+		}
 	}
-	if w.size+p.at+logPieceSize > 2*w.size {
-		p.at = 0
+}
+
+func (p *logPiece) write() {
+	w := p.of
+	if w.size+w.at+logPieceSize > 2*w.size {
+		w.at = 0
 	}
+	p.vec.Reset()
+	p.vec.AppendRange(&w.content, 0, logPieceSize)
 	p.busy = true
-	w.loop.WriteV(&p.op, w.fd, &p.pages, w.size+p.at)
-	p.at += logPieceSize
+	w.busy++
+	w.loop.WriteV(&p.op, w.fd, &p.vec, w.size+w.at)
+	w.at += logPieceSize
 }
 
 // RingDone goes on.
 func (p *logPiece) RingDone(_ *ring.Op, res int32) {
 	w := p.of
+	p.busy = false
+	w.busy--
+	w.owed -= logPieceSize
 	if err := ioFailure(res, logPieceSize); err != nil {
 		w.err = err
 	}
-	p.busy = false
-	w.owed -= logPieceSize
 	w.store()
 	w.loop.AtPassEnd(&w.hook) // what waited for room
-	if p.idle != nil && !p.busy {
-		close(p.idle)
+	if w.idle != nil && w.busy == 0 {
+		close(w.idle)
 	}
 }

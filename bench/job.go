@@ -34,7 +34,7 @@ const (
 	fullASDs   = "ASDs 80 %"   // the same with processes
 	single     = "one ASD"     // no vstor around it: the bench is its client
 	driveAlone = "drive alone" // a loop and the raw file; this and the next six by RunPart
-	logAlone   = "log alone"   // the same, as a log with 4+2 behind it writes: see logIOs
+	logAlone   = "log alone"   // the same, as a log with 4+2 behind it writes: see driveLog
 	praccAlone = "PRACC alone" // embedded, the part and what is below it
 	edgeAlone  = "Edge alone"
 	ramAlone   = "block cache"      // its RAM, which is asked for one block after the other
@@ -44,7 +44,7 @@ const (
 	nbdkitFile = "nbdkit file"
 	rawFile    = "raw file"
 	nullServer = "null server" // stores nothing: what fio and NBD take by themselves
-	bareServer = "bare server" // our NBD and loop on the raw file and a log, and nothing between: see Bare
+	bareServer = "bare server" // our NBD and loop on the raw file and a log, and nothing between: see BareServer
 	tgtISCSI   = "tgt iSCSI"   // the last three only when asked for
 	cephRep    = "Ceph 3x"
 	cephEC     = "Ceph 4+2"
@@ -140,8 +140,11 @@ func (j Job) on(target string) bool {
 }
 
 // judged says whether this target's figure in this job has a goal to reach, or a goal of any job is measured
-// against it.
+// against it. The bare server says what goals can be reached: what it can keep up for a moment does not count.
 func (j Job) judged(target string) bool {
+	if target == bareServer {
+		return j.barred()
+	}
 	for _, other := range Jobs() {
 		for _, g := range other.Goals {
 			base := g.Base == target && (g.BaseJob == j.Name || g.BaseJob == "" && other.Name == j.Name)

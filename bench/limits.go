@@ -3,11 +3,12 @@ package bench
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 )
 
 // limitsHead names the columns of the table of goals that are missed.
-var limitsHead = append(append([]string{"job", "on", "ratio", "goal", "lacks"}, limitNames...), "")
+var limitsHead = slices.Concat([]string{"job", "on", "ratio", "goal", "lacks"}, limitNames, []string{""})
 
 // limitNames are what may forbid a goal, in the order of their columns; see factors.
 var limitNames = []string{"the drive", bareServer, "fio", edgeAlone, "all cores"}
@@ -15,14 +16,15 @@ var limitNames = []string{"the drive", bareServer, "fio", edgeAlone, "all cores"
 const limitsSay = "For each goal that is missed how many times faster it would have to be (\"lacks\"), and how many " +
 	"times faster others are in the same job. \"The drive\" is the part of that name below: " + driveAlone + ", and for " +
 	"writes " + logAlone + ", which writes the bytes that a log with 4+2 behind it writes; \"" + edgeAlone + "\" is " +
-	"all of ours but NBD. Each is set against our own line in the same table of hops, measured minutes apart. A part " +
-	"alone has the machine to itself and nothing before it, so the whole cannot be faster. Of puts, which are durable " +
-	"when they are answered, the drive is the raw file flushed after every eight. \"" + bareServer + "\" is our NBD " +
-	"before the raw file and such a log, with nothing between, in the same rounds. \"fio\" is what its one core would " +
-	"give if it were never idle, and \"all cores\" what all would, at the CPU that an IO takes of ours and of fio: " +
-	"where our loops sleep when there is nothing to do, as they do for writes, and with more processes than cores. What " +
-	"the drive, the bare server and fio forbid is forbidden on this machine to whoever serves NBD by one loop; what the " +
-	"Edge or the cores forbid only to this code. Where nothing forbids a goal it is missed and nothing else."
+	"all of ours but NBD. Each is set against our own line in the same table of hops, measured minutes apart. Of puts, " +
+	"which are durable when they are answered, the drive is the raw file flushed after every eight, in its one round. " +
+	"\"" + bareServer + "\" is our NBD before the raw file and such a log, with nothing between, in the same rounds. " +
+	"\"fio\" is what its one core would give if it were never idle, told from nine tenths of it on, and \"all cores\" " +
+	"what all would, at the CPU that an IO takes of ours and of fio: where our loops sleep when there is nothing to do, " +
+	"as they do for writes, and with more processes than cores. What the drive and fio forbid is forbidden on this " +
+	"machine, the bare server to whoever keeps such a log behind such NBD, the Edge or the cores to this code. A part " +
+	"that is slower by itself than the whole, minutes apart, forbids nothing. Where nothing forbids a goal it is missed " +
+	"and nothing else."
 
 // limits is a line for each of them.
 func (r *Report) limits() (rows [][]string) {
@@ -54,7 +56,7 @@ func (r *Report) limitsOf(row *Row) []string {
 	least := math.Inf(1)
 	for i, f := range factors {
 		out = append(out, timesFaster(f))
-		if f > 0 && f < lacks && f < least {
+		if f >= 1 && f < lacks && f < least {
 			least = f
 			verdict = fmt.Sprintf("forbidden by %s: at most %.2f", limitNames[i], row.Ratio*f)
 		}
@@ -79,8 +81,8 @@ func (r *Report) drive(row *Row) float64 {
 	if f := r.hopFactor(row, logAlone); f > 0 {
 		return f
 	}
-	if flushed := r.ratioRow(row.Job, row.Target, rawFile, syncedWrite); flushed != nil && flushed.Ratio > 0 {
-		return 1 / flushed.Ratio
+	if row.Target == single && row.Writes {
+		return r.times(syncedWrite, rawFile, row)
 	}
 	return r.hopFactor(row, driveAlone)
 }
@@ -100,30 +102,31 @@ func (r *Report) hopFactor(row *Row, part string) float64 {
 	return 0
 }
 
-// ratioRow is that of a target in a job, set against what base has in baseJob; nil: none.
-func (r *Report) ratioRow(job, target, base, baseJob string) *Row {
-	for i := range r.Rows {
-		row := &r.Rows[i]
-		if row.Job == job && row.Target == target && row.Base == base && row.BaseJob == baseJob && row.Figure != CPU {
-			return row
-		}
-	}
-	return nil
-}
-
-// bareFactor is how many times faster the bare server is in the same rounds, each set beside qemu-nbd there.
+// bareFactor is how many times faster the bare server is; 0: not measured, or the row's target is not behind NBD.
 func (r *Report) bareFactor(row *Row) float64 {
-	bare, ours := r.ratioRow(row.Job, bareServer, qemu, row.Job), r.ratioRow(row.Job, row.Target, qemu, row.Job)
-	if bare == nil || ours == nil || ours.Ratio == 0 {
+	if row.Target == single {
 		return 0
 	}
-	return bare.Ratio / ours.Ratio
+	return r.times(row.Job, bareServer, row)
 }
 
-// fioFactor is by how much a core is more than what fio had of its one.
+// times is how many times faster than a row's target another is in a job, in the same rounds; 0: not measured.
+func (r *Report) times(job, other string, row *Row) float64 {
+	ratios, sound := r.paired(job, other, row.Job, row.Target, row.Figure.value)
+	if len(ratios) == 0 || !sound {
+		return 0
+	}
+	return middle(ratios)
+}
+
+// fioFull is how much of its core fio has where the core may be what limits: below, it takes less for each IO the more
+// of them there are.
+const fioFull = 0.9
+
+// fioFactor is by how much a core is more than what fio had of its one; 0: it had much less.
 func (r *Report) fioFactor(row *Row) float64 {
 	cells, quiet := r.trusted(row.Job, row.Target)
-	if busy := median(cells, func(c Cell) float64 { return c.ClientCPU }); quiet && busy > 0 {
+	if busy := median(cells, func(c Cell) float64 { return c.ClientCPU }); quiet && busy >= fioFull {
 		return 1 / busy
 	}
 	return 0
@@ -149,20 +152,19 @@ func hopsOf(name string) (hops Job, ok bool) {
 // go round without sleeping, or fio does not tell.
 func (r *Report) coresFactor(row *Row) float64 {
 	cells, quiet := r.trusted(row.Job, row.Target)
-	if !quiet || !r.sleeps(row) {
+	if !quiet || !row.sleeps() {
 		return 0
 	}
 	busy := median(cells, func(c Cell) float64 { return c.IOPS*c.CPUUsPerIO/1e6 + c.ClientCPU })
-	if busy <= 0 {
+	if client := median(cells, func(c Cell) float64 { return c.ClientCPU }); busy <= 0 || client <= 0 {
 		return 0
 	}
 	return float64(r.Machine.Cores) / busy
 }
 
 // sleeps says whether the loops of a row's target sleep when there is nothing to do. Those that read drives go round
-// where each loop and each ASD of the host has a core.
-func (r *Report) sleeps(row *Row) bool {
-	const loops = 2 // edge and router
-	many := row.Target == processes || row.Target == local || row.Target == cachedASDs
-	return row.Writes && !strings.HasPrefix(row.Job, "70/30") || many && r.Machine.Cores <= asdCount+loops
+// where each loop and each ASD of the host has a core, which ASDs in processes of their own do not leave them.
+func (row *Row) sleeps() bool {
+	readsDrives := !row.Writes || strings.HasPrefix(row.Job, "70/30")
+	return !readsDrives || slices.Contains([]string{processes, local, cached, cachedASDs}, row.Target)
 }

@@ -21,7 +21,7 @@ func rawPath(opt *Options) string { return filepath.Join(opt.Work, "raw.img") }
 type peer struct {
 	opt    *Options
 	as     string
-	tool   string // its command, which the package is named for or nearly so
+	tool   string // its command: ours, or the name of its package or nearly so
 	socket string
 	args   []string // of its command
 	p      *process
@@ -157,15 +157,20 @@ func newNull(opt *Options) *peer {
 	return n
 }
 
-// newBare is a Bare: how fast vstor's NBD is on this drive, with a log and no storage.
-func newBare(opt *Options) *peer {
+// bare is a BareServer: how fast vstor's NBD is on this drive, with a log and no storage.
+type bare struct{ *peer }
+
+func newBare(opt *Options) bare {
 	b := newPeer(opt, bareServer, opt.Vstor, "n")
 	b.args = []string{opt.Vstor, "bench", "bare", "--socket", b.socket, "--file", rawPath(opt)}
 	if serverCPUs() != "" {
 		b.args = append(b.args, "--cpu", strconv.Itoa(fioCPU+1))
 	}
-	return b
+	return bare{b}
 }
+
+// rest waits until what it owes is written: as ours, it is charged with that.
+func (b bare) rest(ctx context.Context, d time.Duration) error { return quiesce(ctx, b.pids(), d) }
 
 // raw is the peers' file without a server: the limit.
 type raw struct{ opt *Options }

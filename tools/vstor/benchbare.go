@@ -14,8 +14,8 @@ import (
 // benchBareCommand is what `vstor bench` starts to know what NBD, a loop and a log cost without storage. It writes over
 // the file, so help does not tell of it.
 func (a *app) benchBareCommand() *cobra.Command {
-	var b bench.Bare
-	cmd := &cobra.Command{Use: "bare", Hidden: true, Args: cobra.NoArgs,
+	var b bench.BareServer
+	cmd := &cobra.Command{Use: "bare", Hidden: true, Args: takes(),
 		Short: "serve a file over NBD as vstor bench needs it: what is written cannot be read"}
 	f := cmd.Flags()
 	f.StringVar(&b.Socket, "socket", "", "where to listen")
@@ -25,7 +25,7 @@ func (a *app) benchBareCommand() *cobra.Command {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 		defer stop()
 		b.Log = slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-		return bench.RunBare(ctx, b, a.stdout)
+		return bench.RunBareServer(ctx, b, a.stdout)
 	}
 	return cmd
 }
