@@ -20,10 +20,10 @@ import (
 	"vstor/dataplane/ring"
 )
 
-// BareServer is an NBD server that stores nothing: vstor's own NBD and loop on a file, and between them only what nobody
-// can do without who stores erasure coded behind a log. Reads are those of the file, one each; writes go to a driveLog
-// there, so that what is read is not what was written. Storage can be faster than that by fewer bytes, a cache, or
-// another drive for the log: what it has less is what it costs.
+// BareServer is an NBD server that stores nothing: vstor's own NBD and loop on a file, and between them only what
+// nobody can do without who stores erasure coded behind a log. Reads are those of the file, one each; writes go to a
+// driveLog there, so that what is read is not what was written. Storage can be faster than that by fewer bytes, a
+// cache, or another drive for the log: what it has less is what it costs.
 type BareServer struct {
 	Socket string // of NBD; made
 	File   string // written over

@@ -53,7 +53,7 @@ func TestReport(t *testing.T) {
 	r := Report{JournalBytes: 100}
 	speed := map[string]float64{embedded: 1, processes: 2, local: 1, cached: 3, cachedASDs: 3, single: 3, overTCP: 4,
 		overTLS: 1, full: 1, fullASDs: 1, qemu: 1, rawFile: 4, cephEC: 0.5, driveAlone: 4, praccAlone: 3, edgeAlone: 2,
-		bareServer: 5, nullServer: 5}
+		bareServer: 5}
 	for _, j := range Jobs() {
 		for round, f := range []float64{1, 3, 2} {
 			for target, x := range speed {
@@ -146,11 +146,12 @@ func TestWhoDoesWhat(t *testing.T) {
 	for name, want := range map[string]string{
 		coldRead: inTurns + "vstor short, " + peers + "one ASD, tgt iSCSI, Ceph 3x, Ceph 4+2",
 
-		"4K random read QD32, cached":                  "vstor cache, ASDs cache, null server",
-		"4K random read QD32":                          "vstor TCP, vstor TLS",
-		"4K random read QD128":                         inTurns + "qemu-nbd, raw file",
-		"1M puts, 8 at a time":                         "one ASD",
-		sequentialRead:                                 inTurns + "qemu-nbd, nbdkit file, raw file, vstor TCP, vstor TLS, tgt iSCSI",
+		"4K random read QD32, cached": "vstor cache, ASDs cache",
+		"4K random read QD32":         "vstor TCP, vstor TLS",
+		"4K random read QD128":        inTurns + "qemu-nbd, raw file",
+		"1M puts, 8 at a time":        "one ASD",
+		sequentialRead: inTurns +
+			"qemu-nbd, nbdkit file, raw file, vstor TCP, vstor TLS, tgt iSCSI",
 		"4K random write QD32, 30 s, drives 80 % full": "vstor 80 %, ASDs 80 %",
 		"4K random write QD32, 120 s":                  inTurns + "qemu-nbd",
 		"4K random write QD32, degraded":               "vstor ASDs",

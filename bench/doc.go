@@ -5,9 +5,8 @@
 // a deployment whose ASDs are processes, and a raw file, written through once, behind qemu-nbd with io_uring
 // and direct IO, and behind nbdkit. The jobs go round, each job on each target, in turns, and the ratios within each
 // round are compared: their median counts.
-// The raw file under fio's own io_uring engine is what the drive gives to fio, an NBD server that stores nothing what
-// fio and NBD take by themselves, with that server, and our own before a bare log what storage begins with. Beside them
-// one ASD stands alone: the bench is its client, over TCP, and reads and puts as many bytes.
+// The raw file under fio's own io_uring engine is what the drive gives to fio, our NBD before a bare log what storage
+// begins with. Beside them one ASD stands alone: the bench is its client, over TCP, and reads and puts as many bytes.
 //
 // Parts of the path that fio does not reach, PRACC, the Edge and the caches, are driven by a process that opens the
 // deployment for that (RunPart); what an IO costs more on one than on the part below is what that hop costs.

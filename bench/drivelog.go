@@ -41,7 +41,7 @@ const (
 	logPieces    = 8
 	logPieceSize = 1 << 20
 	logRoom      = 64 << 20
-	logLeast     = 8 * maxBlock // bytes that a file must have
+	logLeast     = 4 * maxBlock // bytes that a file must have
 )
 
 // logEntry is a write, its maker's: whole blocks at data, which are read until ended is called.

@@ -159,7 +159,7 @@ func (r *Report) jobs() (out []string) {
 // which they are must not hang on what else a run had.
 var allTargets = []string{embedded, processes, local, qemu, nbdkitFile, rawFile, single, cached, cachedASDs, overTCP,
 	overTLS, full, driveAlone, praccAlone, edgeAlone, bareServer, tgtISCSI, cephRep, cephEC, logAlone, ramAlone, ssdAlone,
-	fragsAlone, fullASDs, nullServer}
+	fragsAlone, fullASDs}
 
 // colour is the number of a target's, the same in all pages. One that is not known has the last.
 func colour(target string) int {

@@ -43,7 +43,6 @@ const (
 	qemu       = "qemu-nbd"
 	nbdkitFile = "nbdkit file"
 	rawFile    = "raw file"
-	nullServer = "null server" // stores nothing: what fio and NBD take by themselves
 	bareServer = "bare server" // our NBD and loop on the raw file and a log, and nothing between: see BareServer
 	tgtISCSI   = "tgt iSCSI"   // the last three only when asked for
 	cephRep    = "Ceph 3x"
@@ -140,11 +139,8 @@ func (j Job) on(target string) bool {
 }
 
 // judged says whether this target's figure in this job has a goal to reach, or a goal of any job is measured
-// against it. The bare server says what goals can be reached: what it can keep up for a moment does not count.
+// against it.
 func (j Job) judged(target string) bool {
-	if target == bareServer {
-		return j.barred()
-	}
 	for _, other := range Jobs() {
 		for _, g := range other.Goals {
 			base := g.Base == target && (g.BaseJob == j.Name || g.BaseJob == "" && other.Name == j.Name)
@@ -157,13 +153,14 @@ func (j Job) judged(target string) bool {
 }
 
 // length is how long the job runs on a target. What bears on no goal takes half the time of a cell: it is shown to be
-// seen, and a run is long enough. What it is worth to run longer runs longer all the same where it has a base.
+// seen, and a run is long enough. What it is worth to run longer runs longer all the same where it has a base. The bare
+// server takes a whole one: of a log that is ever empty in the beginning nobody can say what is possible.
 func (j Job) length(o *Options, target string) time.Duration {
 	d := o.Cell
 	if j.For > 0 && (j.judged(target) || !j.barred()) {
 		return max(d, o.shortened(j.For))
 	}
-	if !j.judged(target) {
+	if !j.judged(target) && target != bareServer {
 		d /= 2
 	}
 	return d

@@ -2,7 +2,6 @@ package bench
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -147,14 +146,6 @@ func (k nbdkit) flush(forget bool) error {
 		return errs.Wrap(errs.IO, e, "the page cache does not forget the raw file")
 	}
 	return nil
-}
-
-// newNull is nbdkit's null plugin: it answers at once and has no drive, and shows what fio and the socket take with a
-// server that does nothing else. It is no limit: one whose socket code is better is faster than it.
-func newNull(opt *Options) *peer {
-	n := newPeer(opt, nullServer, "nbdkit", "z")
-	n.args = []string{"nbdkit", "-f", "-U", n.socket, "null", fmt.Sprintf("size=%d", opt.Size)}
-	return n
 }
 
 // bare is a BareServer: how fast vstor's NBD is on this drive, with a log and no storage.

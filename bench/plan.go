@@ -70,7 +70,7 @@ func (o *Options) cost(s step) time.Duration {
 func (o *Options) aside(s step) time.Duration {
 	d := costAny
 	switch s.target {
-	case rawFile, qemu, nbdkitFile, nullServer, bareServer, tgtISCSI:
+	case rawFile, qemu, nbdkitFile, bareServer, tgtISCSI:
 		return d
 	case cephRep, cephEC:
 		return d + costCeph

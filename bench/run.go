@@ -69,7 +69,7 @@ func targets(opt *Options) (list []target, one *oneASD) {
 	one = newOneASD(opt)
 	us, spread := newOurs(opt, false), newOurs(opt, true)
 	list = []target{us, spread, variant{spread, local}, variant{us, cached}, variant{spread, cachedASDs}, newQemu(opt),
-		guest{newNbdkit(opt)}, guest{newNull(opt)}, guest{newBare(opt)}, raw{opt}, one,
+		guest{newNbdkit(opt)}, guest{newBare(opt)}, raw{opt}, one,
 		tcp{us, false}, tcp{us, true}, newCrowded(opt, false), newCrowded(opt, true)}
 	for _, name := range parts {
 		list = append(list, &part{us: us, as: name})
