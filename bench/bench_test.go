@@ -156,7 +156,7 @@ func TestWhoDoesWhat(t *testing.T) {
 		"4K random write QD32, 120 s":                  inTurns + "qemu-nbd",
 		"4K random write QD32, degraded":               "vstor ASDs",
 		"4K random read QD1, hop by hop": inTurns +
-			"vstor short, raw file, drive alone, PRACC alone, Edge alone",
+			"vstor short, bare server, raw file, drive alone, PRACC alone, Edge alone",
 		"4K random write QD1, hop by hop":         inTurns + "raw file, drive alone, log alone, Edge alone",
 		"4K random read QD32, cached, hop by hop": "vstor cache, Edge alone, block cache",
 		"4K random read QD32, other caches alone": "block cache file, fragment cache",

@@ -12,10 +12,18 @@ import (
 // disturbed is the share of all cores, 0 to 1, taken by others from which on a cell does not count.
 const disturbed = 0.15
 
+// A cell does not count either where others moved a share of driveShare of all that moved on the drive, and driveLeast
+// bytes a second: whoever copies a file past the page cache takes no CPU, and half of the drive. What a file system
+// writes into its journal is nobody's, and Ceph's files have it write 18 MB a second.
+const (
+	driveShare = 0.1
+	driveLeast = 64 << 20
+)
+
 // calmFor is how long a cell waits for others to end, before it runs all the same.
 const calmFor = 10 * time.Second
 
-// window is what the machine did during a cell, in CPU time.
+// window is what the machine did during a cell, in CPU time, and the drive.
 type window struct {
 	all   time.Duration // what all cores had to give
 	busy  time.Duration // by tasks, and stolen by the hypervisor; without interrupts, which are on behalf of whoever
@@ -24,6 +32,12 @@ type window struct {
 	// kernel is what tasks is made of, by number: a thread that ends takes its time with it, and from a sum of all it
 	// would be missed as if it had been negative.
 	kernel map[string]time.Duration
+
+	at    time.Time // of a look
+	took  time.Duration
+	moved int64 // bytes that were read from the drive and written to it
+	own   int64 // by those that are measured, fio and the bench
+	blind bool  // the system tells not of all of them
 }
 
 // others is the share of all cores that nothing measured has used. Busy time is counted in ticks and that of processes
@@ -35,25 +49,45 @@ func (w window) others() float64 {
 	return max(0, float64(w.busy-w.ours-w.tasks)/float64(w.all))
 }
 
-// isDisturbed is whether a cell counts, by the share of the cores that others had just before and during it. Before it
-// everything measured idles; a cell waits for that, so what is left then will hardly have ended.
-func isDisturbed(before, during float64) bool { return before > disturbed || during > disturbed }
+// driven is how many bytes a second others moved on the drive, if they were enough to disturb; else 0. Bytes are the
+// process's that asks for them, also where a thread of the kernel moves them, and as soon as they wait in the page
+// cache, so others may come out as less than none.
+func (w window) driven() float64 {
+	others := float64(w.moved - w.own)
+	if w.blind || w.took <= 0 || others < driveShare*float64(w.moved) || others < driveLeast*w.took.Seconds() {
+		return 0
+	}
+	return others / w.took.Seconds()
+}
 
-// look takes stock; between two of them lies a window.
-func look(servers []int) (window, error) {
-	var w window
+// isDisturbed is whether a cell counts, by the share of the cores that others had just before and during it, and what
+// they moved on the drive. Before it everything measured idles; a cell waits for that, so what is left then will hardly
+// have ended.
+func isDisturbed(before, during, driven float64) bool {
+	return before > disturbed || during > disturbed || driven > 0
+}
+
+// look takes stock, also of the drive below a path; between two of them lies a window.
+func look(servers []int, path string) (window, error) {
+	w := window{at: time.Now(), moved: driveMoved(path)}
 	w.busy, w.all = cpuTime()
 	u, err := usageOf(servers)
 	if err != nil {
 		return w, err
 	}
+	self, err := processUsage(os.Getpid()) // with those that it has waited for, fio among them
+	if err != nil {
+		return w, err
+	}
 	w.ours, w.kernel = u.cpu+ownTime(), kernelTimes()
+	w.own, w.blind = u.read+u.written+self.read+self.written, u.hidden || self.hidden
 	return w, nil
 }
 
 // since is what lies between two looks.
 func (w window) since(b window) window {
-	out := window{all: w.all - b.all, busy: w.busy - b.busy, ours: w.ours - b.ours}
+	out := window{all: w.all - b.all, busy: w.busy - b.busy, ours: w.ours - b.ours, took: w.at.Sub(b.at),
+		moved: w.moved - b.moved, own: w.own - b.own, blind: w.blind || b.blind}
 	for thread, now := range w.kernel {
 		out.tasks += max(0, now-b.kernel[thread]) // a number may be another thread's by now
 	}
@@ -131,6 +165,10 @@ func calm() (load float64) {
 
 // disturbance says what disturbed a cell.
 func (c Cell) disturbance() string {
-	return fmt.Sprintf("others had %.0f %% of the cores before and %.0f %% during it", c.OtherLoad*100,
+	text := fmt.Sprintf("others had %.0f %% of the cores before and %.0f %% during it", c.OtherLoad*100,
 		c.OtherDuring*100)
+	if c.OtherDriveMBps > 0 {
+		text += fmt.Sprintf(", and moved %.0f MB/s on the drive", c.OtherDriveMBps)
+	}
+	return text
 }

@@ -1,7 +1,10 @@
 package bench
 
 import (
+	"io"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
 )
@@ -23,8 +26,14 @@ func TestDisturbance(t *testing.T) {
 		{"somebody was at it before", 0.5, window{all: 20 * s, busy: 12 * s, ours: 12 * s}, true},
 		{"a little of others", 0.1, window{all: 20 * s, busy: 14 * s, ours: 12 * s}, false},
 		{"no time has passed", 0, window{}, false},
+		{"we use the drive", 0, window{all: 20 * s, took: 10 * s, moved: 20 << 30, own: 20 << 30}, false},
+		{"ours waits in the page cache", 0, window{all: 20 * s, took: 10 * s, moved: 1 << 30, own: 2 << 30}, false},
+		{"others use the drive", 0, window{all: 20 * s, took: 10 * s, moved: 20 << 30, own: 10 << 30}, true},
+		{"others log a line", 0, window{all: 20 * s, took: 10 * s, moved: 2 << 20, own: 0}, false},
+		{"a little beside much", 0, window{all: 20 * s, took: 10 * s, moved: 20 << 30, own: 19 << 30}, false},
+		{"nobody tells", 0, window{all: 20 * s, took: 10 * s, moved: 20 << 30, blind: true}, false},
 	} {
-		if got := isDisturbed(c.before, c.w.others()); got != c.want {
+		if got := isDisturbed(c.before, c.w.others(), c.w.driven()); got != c.want {
 			t.Errorf("%s: disturbed %v, others had %.2f", c.name, got, c.w.others())
 		}
 	}
@@ -42,13 +51,13 @@ func TestKernelThreadsEnd(t *testing.T) {
 
 // Our own work is ours, whatever else the machine does.
 func TestLook(t *testing.T) {
-	from, err := look(nil)
+	from, err := look(nil, "/")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for end := time.Now().Add(300 * time.Millisecond); time.Now().Before(end); {
 	}
-	to, err := look(nil)
+	to, err := look(nil, "/")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,10 +65,50 @@ func TestLook(t *testing.T) {
 	if w.ours < 20*time.Millisecond || w.all < 200*time.Millisecond || w.tasks < 0 || w.busy > w.all {
 		t.Errorf("%+v", w)
 	}
-	if _, err := look([]int{1 << 30}); err == nil {
+	if _, err := look([]int{1 << 30}, "/"); err == nil {
 		t.Error("a server that is gone is looked at")
 	}
 	if len(statFields("/proc/self/stat")) < statShort || statFields("/proc/none/stat") != nil {
 		t.Errorf("%d: %v", os.Getpid(), statFields("/proc/self/stat"))
+	}
+}
+
+// What another process writes past the page cache is seen on the drive, and is ours once we have waited for it.
+func TestDriveOfOthers(t *testing.T) {
+	const size = 64 << 20
+	dir := t.TempDir()
+	from, err := look(nil, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if from.moved == 0 || from.blind {
+		t.Skip("SKIPPED: the system does not tell what a drive does")
+	}
+	dd := exec.Command("dd", "if=/dev/zero", "of="+filepath.Join(dir, "f"), "bs=1M", "count=64", "oflag=direct")
+	out, err := dd.StderrPipe()
+	if err == nil {
+		err = dd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	said, _ := io.ReadAll(out)
+	to, err := look(nil, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := dd.Wait(); err != nil {
+		t.Skipf("SKIPPED: no direct IO here: %s", said)
+	}
+	w := to.since(from)
+	if others := w.moved - w.own; others < size-1<<20 { // we read a little
+		t.Errorf("%d bytes were written by another, and %d seen", size, others)
+	}
+	after, err := look(nil, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w := after.since(from); w.own < size {
+		t.Errorf("a child wrote %d bytes, and %d are ours", size, w.own)
 	}
 }

@@ -24,7 +24,7 @@
 //	fio.go      one fio run
 //	openloop.go one run at a fixed rate, by package load
 //	target.go   what can be measured
-//	peer.go     qemu-nbd, nbdkit and the raw file; tgt.go, ceph.go: those one has to ask for
+//	peer.go     qemu-nbd, nbdkit, the bare server and the raw file; tgt.go, ceph.go: those one has to ask for
 //	ours.go     the deployments
 //	variant.go  them with other settings: with a block cache, with short-circuit reads, on full drives
 //	tcp.go      one of them over TCP, plain and with TLS; cert.go: its certificate

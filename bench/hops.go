@@ -8,7 +8,8 @@ var hopsHead = []string{"job", "down from", "IOPS", "mean us", "this hop", "p50 
 const hopsSay = "One path, cut off further and further up: each line is an IO that begins at that part and goes all " +
 	"the way down. What its mean is more than that of the line above is this hop. The raw file is driven by fio, the " +
 	"lines called alone by the part's own loop, those called vstor by fio over NBD: the hop of the first of these has " +
-	"what fio does itself in it. " + logAlone + " is the drive as a log uses it that stores 4+2 behind it: " +
+	"what fio does itself in it. " + bareServer + " is NBD and fio on what stands above it and nothing else: the line " +
+	"below is set against that above. " + logAlone + " is the drive as a log uses it that stores 4+2 behind it: " +
 	"records of a header and what waits, and half as much again in pieces of 1 MiB, with no code, sum or map. " +
 	"In " + local + " edge and router are processes of their own, in " + processes + " reads go by way of the ASDs'. " +
 	"fio's percentiles do not count the submission, ours do, and come in steps of 6 %. Each line was run once, and " +
@@ -34,13 +35,13 @@ func (r *Report) hops() (rows [][]string) {
 			if below > 0 {
 				hop = fmt.Sprintf("%+.1f", mean-below)
 			}
-			switch below = mean; {
-			case j.Apart:
-				below = 0
+			switch {
 			case !quiet:
 				hop, below = "disturbed", 0
-			case g.Target == rawFile: // by another's clock
+			case j.Apart, g.Target == rawFile: // by another's clock
 				below = 0
+			case g.Target != bareServer: // which the next does not stand on
+				below = mean
 			}
 			p50 := median(cells, func(c Cell) float64 { return c.P50Us })
 			rows = append(rows, []string{name, g.Target, known(median(cells, IOPS.value), 0), known(mean, 1), hop,

@@ -223,18 +223,23 @@ func (in *inside) readThrough(ctx context.Context, bytes int64) error {
 // edgeIOs are requests to the Edge; see closedLoop.
 type edgeIOs struct {
 	closedLoop
-	in    *inside
-	op    block.Op
-	at    offsets
-	lanes []edgeIO
+	in      *inside
+	op      block.Op
+	at      offsets
+	lanes   []edgeIO
+	waiting []int // lanes that wait for pages, the first first
+	asleep  bool  // until it is time to look for pages again
 }
 
 type edgeIO struct {
-	of    *edgeIOs
-	lane  int
-	req   block.Request
-	again func()
+	of   *edgeIOs
+	lane int
+	req  block.Request
 }
+
+// pagesAgain is when to look for pages after there were none. Lanes have them in turn: were they for whoever happens to
+// look first, an IO could wait for seconds.
+const pagesAgain = 100 * time.Microsecond
 
 // runEdge does reads or writes below NBD: the Edge, and all that is below it. Of what is written the content is
 // whatever is in the pages.
@@ -245,7 +250,7 @@ func (in *inside) runEdge(ctx context.Context, p *Part) (result, error) {
 	}
 	for i := range e.lanes {
 		l := &e.lanes[i]
-		l.of, l.lane, l.again = e, i, func() { e.send(i) }
+		l.of, l.lane = e, i
 	}
 	e.start = e.submit
 	return e.run(ctx, in.vdisk.Loop(), p)
@@ -254,21 +259,34 @@ func (in *inside) runEdge(ctx context.Context, p *Part) (result, error) {
 func (e *edgeIOs) submit(lane int) {
 	l := &e.lanes[lane]
 	l.req = block.Request{Op: e.op, Off: e.at.next(), Len: uint32(e.at.block), Done: l, Data: l.req.Data}
-	e.send(lane)
+	e.waiting = append(e.waiting, lane)
+	e.send()
 }
 
-// send submits a request, a write once there are pages for it, as a connection waits for them.
-func (e *edgeIOs) send(lane int) {
-	l, loop := &e.lanes[lane], e.in.vdisk.Loop()
-	if e.op == block.Write && !loop.Pool().Alloc(&l.req.Data, e.at.block/ids.BlockSize) {
-		if e.over() {
+// send submits what waits, writes once there are pages for them, as a connection waits for them.
+func (e *edgeIOs) send() {
+	loop := e.in.vdisk.Loop()
+	for len(e.waiting) > 0 {
+		l := &e.lanes[e.waiting[0]]
+		switch {
+		case e.op != block.Write || loop.Pool().Alloc(&l.req.Data, e.at.block/ids.BlockSize):
+			e.in.vdisk.Disk().Submit(&l.req)
+		case e.over():
 			e.leave()
+		default:
+			if !e.asleep {
+				e.asleep = true
+				time.AfterFunc(pagesAgain, func() { loop.PostFunc(e.wake) })
+			}
 			return
 		}
-		time.AfterFunc(time.Millisecond, func() { loop.PostFunc(l.again) })
-		return
+		e.waiting = slices.Delete(e.waiting, 0, 1)
 	}
-	e.in.vdisk.Disk().Submit(&l.req)
+}
+
+func (e *edgeIOs) wake() {
+	e.asleep = false
+	e.send()
 }
 
 // Completed gives the pages back and goes on.

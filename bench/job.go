@@ -154,13 +154,13 @@ func (j Job) judged(target string) bool {
 
 // length is how long the job runs on a target. What bears on no goal takes half the time of a cell: it is shown to be
 // seen, and a run is long enough. What it is worth to run longer runs longer all the same where it has a base. The bare
-// server takes a whole one: of a log that is ever empty in the beginning nobody can say what is possible.
+// server takes a whole one: what it owes behind its log comes late, and a short run would be without.
 func (j Job) length(o *Options, target string) time.Duration {
 	d := o.Cell
 	if j.For > 0 && (j.judged(target) || !j.barred()) {
 		return max(d, o.shortened(j.For))
 	}
-	if !j.judged(target) && target != bareServer {
+	if !j.judged(target) && (target != bareServer || j.Hops) {
 		d /= 2
 	}
 	return d

@@ -123,7 +123,8 @@ func hopReads() []Job {
 		Apart: true, Goals: figures(ssdAlone, fragsAlone)}
 	hit.Span, caches.Span = cachedPart, cachedPart
 	return []Job{
-		hop("4K random read QD1", "4k-randread-qd1", Latency, slices.Concat(readHops, []string{local, processes})),
+		hop("4K random read QD1", "4k-randread-qd1", Latency,
+			slices.Concat(readHops[:2], []string{bareServer}, readHops[2:], []string{local, processes})),
 		hop("4K random read QD32", "4k-randread-qd32", IOPS, readHops),
 		hit, caches,
 	}

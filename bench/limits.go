@@ -16,15 +16,16 @@ var limitNames = []string{"the drive", bareServer, "fio", edgeAlone, "all cores"
 const limitsSay = "For each goal that is missed how many times faster it would have to be (\"lacks\"), and how many " +
 	"times faster others are in the same job. \"The drive\" is the part of that name below: " + driveAlone + ", and for " +
 	"writes " + logAlone + ", which writes the bytes that a log with 4+2 behind it writes; \"" + edgeAlone + "\" is " +
-	"all of ours but NBD. Each is set against our own line in the same table of hops, measured minutes apart. Of puts, " +
-	"which are durable when they are answered, the drive is the raw file flushed after every eight, in its one round. " +
-	"\"" + bareServer + "\" is our NBD before the raw file and such a log, with nothing between, in the same rounds. " +
-	"\"fio\" is what its one core would give if it were never idle, told from nine tenths of it on, and \"all cores\" " +
-	"what all would, at the CPU that an IO takes of ours and of fio: where our loops sleep when there is nothing to do, " +
-	"as they do for writes, and with more processes than cores. What the drive and fio forbid is forbidden on this " +
-	"machine, the bare server to whoever keeps such a log behind such NBD, the Edge or the cores to this code. A part " +
-	"that is slower by itself than the whole, minutes apart, forbids nothing. Where nothing forbids a goal it is missed " +
-	"and nothing else."
+	"all of ours but NBD. Each is set against our own line in the same table of hops, measured minutes apart, once. Of " +
+	"puts, which are durable when they are answered, the drive is the raw file flushed after every eight, in its one " +
+	"round. \"" + bareServer + "\" is our NBD before the raw file and such a log, with nothing between, in the same " +
+	"rounds and for a cell each. \"fio\" is what the one core that it is kept to would give if it were never idle, told " +
+	"from nine tenths of it on, and \"all cores\" what all would, at the CPU that an IO takes of ours and of fio: where " +
+	"our loops sleep when there is nothing to do, as they do for writes, and with more processes than cores. What the " +
+	"drive forbids is forbidden on this machine, what fio does to its one core, the bare server to whoever keeps such a " +
+	"log behind such NBD, the Edge or the cores to this code. \"Within the spread\": the rounds' ratios lie further " +
+	"apart than what is lacking beyond it. A part that is slower by itself than the whole forbids nothing. Where " +
+	"nothing forbids a goal it is missed and nothing else."
 
 // limits is a line for each of them.
 func (r *Report) limits() (rows [][]string) {
@@ -46,19 +47,30 @@ func (r *Report) limits() (rows [][]string) {
 	return rows
 }
 
-// limitsOf is the rest of the line of a row.
+// limitsOf is the rest of the line of a row. Of CPU nothing is known to forbid less.
 func (r *Report) limitsOf(row *Row) []string {
-	lacks, factors := row.Goal/row.Ratio, r.factors(row)
+	lacks, factors, bound := row.Goal/row.Ratio, r.factors(row), "at most"
 	if row.Figure.less() {
-		lacks, factors = 1/lacks, make([]float64, len(limitNames))
+		lacks, bound = 1/lacks, "at least"
+	}
+	if row.Figure == CPU {
+		factors = make([]float64, len(limitNames))
 	}
 	out, verdict := []string{timesFaster(lacks)}, "nothing known forbids it"
 	least := math.Inf(1)
 	for i, f := range factors {
 		out = append(out, timesFaster(f))
-		if f >= 1 && f < lacks && f < least {
-			least = f
-			verdict = fmt.Sprintf("forbidden by %s: at most %.2f", limitNames[i], row.Ratio*f)
+		if f < 1 || f >= lacks || f >= least {
+			continue
+		}
+		least = f
+		best := row.Ratio * f
+		if row.Figure.less() {
+			best = row.Ratio / f
+		}
+		verdict = fmt.Sprintf("forbidden by %s: %s %.2f", limitNames[i], bound, best)
+		if f*(1+row.RatioSpreadPercent/200) >= lacks {
+			verdict += ", within the spread"
 		}
 	}
 	return append(out, verdict)
@@ -96,10 +108,14 @@ func (r *Report) hopFactor(row *Row, part string) float64 {
 	}
 	alone, quiet := r.trusted(hops.Name, part)
 	us, usQuiet := r.trusted(hops.Name, row.Target)
-	if ours := median(us, hops.Figure.value); quiet && usQuiet && ours > 0 {
-		return median(alone, hops.Figure.value) / ours
+	them, ours := median(alone, hops.Figure.value), median(us, hops.Figure.value)
+	switch {
+	case !quiet || !usQuiet || them <= 0 || ours <= 0:
+		return 0
+	case hops.Figure.less():
+		return ours / them
 	}
-	return 0
+	return them / ours
 }
 
 // bareFactor is how many times faster the bare server is; 0: not measured, or the row's target is not behind NBD.
@@ -113,8 +129,11 @@ func (r *Report) bareFactor(row *Row) float64 {
 // times is how many times faster than a row's target another is in a job, in the same rounds; 0: not measured.
 func (r *Report) times(job, other string, row *Row) float64 {
 	ratios, sound := r.paired(job, other, row.Job, row.Target, row.Figure.value)
-	if len(ratios) == 0 || !sound {
+	switch {
+	case len(ratios) == 0 || !sound:
 		return 0
+	case row.Figure.less():
+		return 1 / middle(ratios)
 	}
 	return middle(ratios)
 }
@@ -127,7 +146,7 @@ const fioFull = 0.9
 func (r *Report) fioFactor(row *Row) float64 {
 	cells, quiet := r.trusted(row.Job, row.Target)
 	if busy := median(cells, func(c Cell) float64 { return c.ClientCPU }); quiet && busy >= fioFull {
-		return 1 / busy
+		return max(1, 1/busy) // its threads may run a little longer than their job
 	}
 	return 0
 }

@@ -102,6 +102,28 @@ func TestLimitOfPuts(t *testing.T) {
 	}
 }
 
+// Where less is better a part bounds from below, and one that is hardly slower than the goal does so within the spread.
+func TestLimitsOfLatency(t *testing.T) {
+	const job, hops = "4K random read QD1, cold", "4K random read QD1, hop by hop"
+	for edge, want := range map[float64]string{
+		190: "forbidden by Edge alone: at least 1.90",
+		100: "nothing known forbids it",
+		118: "forbidden by Edge alone: at least 1.18, within the spread",
+	} {
+		r := &Report{Machine: machine{Cores: 2}}
+		for round, us := range []float64{180, 200, 220} {
+			r.Cells = append(r.Cells, Cell{Job: job, Target: qemu, Round: round, MeanUs: 100},
+				Cell{Job: job, Target: embedded, Round: round, MeanUs: us})
+		}
+		r.Cells = append(r.Cells, Cell{Job: hops, Target: embedded, MeanUs: 200},
+			Cell{Job: hops, Target: edgeAlone, MeanUs: edge})
+		r.summarize()
+		if rows := r.limits(); len(rows) != 1 || rows[0][len(rows[0])-1] != want {
+			t.Errorf("%q, want %q", rows, want)
+		}
+	}
+}
+
 // The bars in one place: a line for each job, figure and yardstick, a column for each deployment.
 func TestBars(t *testing.T) {
 	r := &Report{Machine: machine{Cores: 2}}

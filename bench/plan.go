@@ -113,8 +113,10 @@ func (o *Options) total(steps []step) time.Duration {
 	return d
 }
 
-// between is what a round needs before its first step: two volumes are written through.
-func (o *Options) between() time.Duration { return 2*fillTime(o.Size) + 2*costWrite }
+// between is what a round needs before its first step: two volumes are written through, and the raw file.
+func (o *Options) between() time.Duration {
+	return 2*fillTime(o.Size) + 2*costWrite + fillTime(o.Size)/5
+}
 
 const (
 	startAll   = 10 * time.Second

@@ -15,7 +15,9 @@ import (
 // usage is what a process has used so far, or several together.
 type usage struct {
 	cpu     time.Duration
+	read    int64 // bytes that came from drives
 	written int64 // bytes the process had written to drives
+	hidden  bool  // the system does not tell of the two
 	rss     int64 // bytes
 }
 
@@ -28,7 +30,9 @@ func usageOf(pids []int) (usage, error) {
 			return usage{}, err
 		}
 		sum.cpu += u.cpu
+		sum.read += u.read
 		sum.written += u.written
+		sum.hidden = sum.hidden || u.hidden
 		sum.rss += u.rss
 	}
 	return sum, nil
@@ -44,9 +48,8 @@ func processUsage(pid int) (usage, error) {
 	}
 	pages, _ := strconv.ParseInt(fields[21], 10, 64)
 	u := usage{cpu: cpuOf(fields), rss: pages * int64(os.Getpagesize())}
-	if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid)); err == nil {
-		u.written = field(string(b), "write_bytes:")
-	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
+	u.read, u.written, u.hidden = field(string(b), "read_bytes:"), field(string(b), "write_bytes:"), err != nil
 	return u, nil
 }
 
@@ -100,6 +103,25 @@ func driveWritten(path string) int64 {
 	}
 	sectors, _ := strconv.ParseInt(fields[6], 10, 64)
 	return sectors * 512
+}
+
+// driveMoved is how many bytes were read from and written to the whole drive below path, by anybody; 0 if it has none.
+func driveMoved(path string) int64 {
+	dir, err := filepath.EvalSymlinks(driveFolder(path))
+	if err != nil {
+		return 0
+	}
+	if _, err := os.Stat(filepath.Join(dir, "partition")); err == nil {
+		dir = filepath.Dir(dir)
+	}
+	b, err := os.ReadFile(filepath.Join(dir, "stat"))
+	fields := strings.Fields(string(b))
+	if err != nil || len(fields) < 7 {
+		return 0
+	}
+	read, _ := strconv.ParseInt(fields[2], 10, 64)
+	written, _ := strconv.ParseInt(fields[6], 10, 64)
+	return (read + written) * 512
 }
 
 // fileSystems are the names of those that a bench is likely to find, by what statfs says.

@@ -72,7 +72,9 @@ type Cell struct {
 	// Disturbed was so twice, and counts for no ratio.
 	OtherLoad   float64 `json:"other_load"`
 	OtherDuring float64 `json:"other_load_during"`
-	Disturbed   bool    `json:"disturbed,omitempty"`
+	// OtherDriveMBps is what others moved on the drive meanwhile, if it was enough to disturb.
+	OtherDriveMBps float64 `json:"other_drive_mb_per_second,omitempty"`
+	Disturbed      bool    `json:"disturbed,omitempty"`
 }
 
 // Row is one goal: medians of the rounds, and of the rounds' ratios.

@@ -266,10 +266,16 @@ func writeThrough(ctx context.Context, path string, size int64) error {
 // fillJob writes every block once.
 var fillJob = Job{Name: "fill", File: "1m-write-qd8", RW: "write"}
 
-// begin begins a round: all blocks of our volumes and of the one ASD are written anew, and sealed. The others' are in
-// place since prepare.
+// begin begins a round: all blocks of the raw file, of our volumes and of the one ASD are written anew, and sealed, so
+// that nobody reads what is older than what others read: a drive that is virtual may know the difference. Those of tgt
+// and Ceph are in place since they started.
 func (b *bench) begin(ctx context.Context, round int) error {
-	b.progress.start(fmt.Sprintf("round %d of %d: writing our volumes through", round+1, b.opt.Rounds))
+	b.progress.start(fmt.Sprintf("round %d of %d: writing all volumes through", round+1, b.opt.Rounds))
+	if round > 0 {
+		if err := writeThrough(ctx, rawPath(b.opt), b.opt.Size); err != nil {
+			return err
+		}
+	}
 	for _, t := range b.targets {
 		if one, is := t.(*oneASD); is && round > 0 {
 			if err := one.fill(ctx); err != nil {
@@ -340,7 +346,7 @@ func (b *bench) cell(ctx context.Context, s step, t target) (Cell, error) {
 	}
 	copied, counts := copiedBy(ctx, t)
 	driveBefore := driveWritten(b.opt.Work)
-	from, err := look(t.pids())
+	from, err := look(t.pids(), b.opt.Work)
 	if err != nil {
 		return Cell{}, err
 	}
@@ -350,7 +356,7 @@ func (b *bench) cell(ctx context.Context, s step, t target) (Cell, error) {
 	if err != nil {
 		return Cell{}, err
 	}
-	to, err := look(t.pids())
+	to, err := look(t.pids(), b.opt.Work)
 	if err = errors.Join(err, keep()); err != nil {
 		return Cell{}, err
 	}
@@ -364,13 +370,14 @@ func (b *bench) cell(ctx context.Context, s step, t target) (Cell, error) {
 	if err != nil {
 		return Cell{}, err
 	}
+	w := to.since(from)
 	c := Cell{Job: s.job.Name, Target: s.target, Round: s.round, IOPS: r.IOPS, MBps: r.MBps, MeanUs: r.Mean,
 		P50Us: r.P50, P99Us: r.P99, P999Us: r.P999, IOs: r.IOs, Bytes: r.Bytes, Percentiles: r.Percentiles, Series: r.Series,
 		WrittenBytes: s.job.writes(r.Bytes), DriveBytes: driveWritten(b.opt.Work) - driveBefore,
 		LateP99Us: r.Late, ClientCPU: r.ClientCPU, FromCache: r.FromCache,
-		OtherLoad: load, OtherDuring: to.since(from).others(),
+		OtherLoad: load, OtherDuring: w.others(), OtherDriveMBps: w.driven() / 1e6,
 		RestSeconds: time.Since(ended).Seconds(), ResidentBytes: after.rss, ServerBytes: after.written - before.written}
-	c.Disturbed = isDisturbed(c.OtherLoad, c.OtherDuring)
+	c.Disturbed = isDisturbed(c.OtherLoad, c.OtherDuring, c.OtherDriveMBps)
 	if r.IOs > 0 {
 		c.CPUUsPerIO = float64((after.cpu - before.cpu).Microseconds()) / float64(r.IOs)
 	}

@@ -258,19 +258,19 @@ func (c *Cell) doubts() (out []string) {
 
 // disturbance says how much of the run something else on the machine took; empty: nothing to speak of.
 func (r *Report) disturbance() string {
-	n, worst := 0, 0.0
-	for i := range r.Cells {
-		if r.Cells[i].Disturbed {
+	n, worst, moved := 0, 0.0, 0.0
+	for _, c := range r.Cells {
+		if c.Disturbed {
 			n++
 		}
-		worst = max(worst, r.Cells[i].OtherLoad, r.Cells[i].OtherDuring)
+		worst, moved = max(worst, c.OtherLoad, c.OtherDuring), max(moved, c.OtherDriveMBps)
 	}
 	if n == 0 {
 		return ""
 	}
-	return fmt.Sprintf("DISTURBED: in %d of %d cells something else kept up to %.0f %% of the cores busy, twice; these "+
-		"rounds are left out, and where they are half of a figure's or more it has no ratio: measure again on a quiet "+
-		"machine", n, len(r.Cells), worst*100)
+	return fmt.Sprintf("DISTURBED: in %d of %d cells something else kept up to %.0f %% of the cores busy, or moved up to "+
+		"%.0f MB/s on the drive, twice; these rounds are left out, and where they are half of a figure's or more it has no "+
+		"ratio: measure again on a quiet machine", n, len(r.Cells), worst*100, moved)
 }
 
 // written says what became of the bytes of a writing job on one of our targets.

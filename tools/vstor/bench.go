@@ -19,10 +19,11 @@ func (a *app) benchCommand() *cobra.Command {
 		Use:   "bench",
 		Short: "measure this vstor against others on a raw file",
 		Long: "Measure deployments of its own, in one process and with a process for each ASD, and one ASD alone, against\n" +
-			"qemu-nbd on a raw file, nbdkit on it if it is installed, and the raw file itself: the same jobs, in turns, on\n" +
-			"one file system. Needs fio and qemu-utils, a machine that does nothing else, and up to 42 GB below --dir (here\n" +
-			"the folder to work in; the current one if it is not given). What it makes there it removes. How long it takes\n" +
-			"it says first; jobs during which others used the machine give no ratio.",
+			"qemu-nbd on a raw file, nbdkit on it if it is installed, an NBD server of ours that stores nothing, and the raw\n" +
+			"file itself: the same jobs, in turns, on one file system. Needs fio and qemu-utils, a machine that does nothing\n" +
+			"else, and up to 42 GB below --dir (here the folder to work in; the current one if it is not given). What it\n" +
+			"makes there it removes. How long it takes it says first; jobs during which others used the machine give no\n" +
+			"ratio.",
 		Args: takes(),
 	}
 	f := cmd.Flags()
