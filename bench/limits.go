@@ -21,7 +21,7 @@ const limitsSay = "For each goal that is missed how many times faster it would h
 	"round. \"" + bareServer + "\" is our NBD before the raw file and such a log, with nothing between, in the same " +
 	"rounds and for a cell each. \"fio\" is what the one core that it is kept to would give if it were never idle, told " +
 	"from nine tenths of it on, and \"all cores\" what all would, at the CPU that an IO takes of ours and of fio: where " +
-	"our loops sleep when there is nothing to do, as they do for writes, and with more processes than cores. What the " +
+	"our loops sleep when there is nothing to do, as they do unless they read drives. What the " +
 	"drive forbids is forbidden on this machine, what fio does to its one core, the bare server to whoever keeps such a " +
 	"log behind such NBD, the Edge or the cores to this code. \"Within the spread\": the rounds' ratios lie further " +
 	"apart than what is lacking beyond it. A part that is slower by itself than the whole forbids nothing. Where " +
@@ -181,9 +181,9 @@ func (r *Report) coresFactor(row *Row) float64 {
 	return float64(r.Machine.Cores) / busy
 }
 
-// sleeps says whether the loops of a row's target sleep when there is nothing to do. Those that read drives go round
-// where each loop and each ASD of the host has a core, which ASDs in processes of their own do not leave them.
+// sleeps says whether the loops of a row's target sleep when there is nothing to do. Those that read drives go round;
+// those that write to them, or wait for sockets alone, do not.
 func (row *Row) sleeps() bool {
 	readsDrives := !row.Writes || strings.HasPrefix(row.Job, "70/30")
-	return !readsDrives || slices.Contains([]string{processes, local, cached, cachedASDs}, row.Target)
+	return !readsDrives || slices.Contains([]string{processes, cached, cachedASDs}, row.Target)
 }

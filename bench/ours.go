@@ -88,7 +88,7 @@ func (o *ours) launch(ctx context.Context, flags ...string) error {
 	args := []string{o.opt.Vstor, "up", "--dir", o.dir, "--asds", strconv.Itoa(asdCount),
 		"--asd-size", units.FormatSize(o.asdSize), "--journal", units.FormatSize(o.opt.Journal), "--policy", "4,2,5,1"}
 	args = append(args, flags...)
-	if cpus := serverCPUs(); cpus != "" {
+	if cpus := serverCPUs(); cpus != "" && !slices.Contains(flags, "--loop-cpus") {
 		args = append(args, "--loop-cpus", cpus)
 	}
 	p, out, err := launch(o.dir+".log", args...)

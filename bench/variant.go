@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"time"
 
@@ -35,7 +36,11 @@ func (v variant) begin(ctx context.Context, j Job) error {
 
 func (v variant) restart(ctx context.Context) error {
 	if v.as == local {
-		return v.startWith(ctx, "--block-cache", "0", "--short-circuit", "on")
+		settings := []string{"--block-cache", "0", "--short-circuit", "on"}
+		if cpus := serverCPUs(); cpus != "" { // the router, which has little to do, may be where fio is
+			settings = append(settings, "--loop-cpus", fmt.Sprintf("%s,%d", cpus, fioCPU))
+		}
+		return v.startWith(ctx, settings...)
 	}
 	size := v.cacheSize()
 	settings := []string{"--short-circuit", "off", "--block-cache", units.FormatSize(size)}

@@ -202,17 +202,18 @@ func ringOptions(cfg *config.Config, pool *buf.Pool) ring.Options {
 // a container's quota comes to.
 var cpus = runtime.GOMAXPROCS(0)
 
-// spins reports whether loops may go round without a sleep: where each process of the deployment has a CPU, they do not
-// take it from the ASDs that they wait for.
+// spins reports whether loops may go round without a sleep: where each that reads drives has a CPU, and one is left for
+// all else. In processes of their own those are the edges' that read drives themselves; others wait for sockets, and do
+// not go round.
 func spins(cfg *config.Config) bool {
-	loops, others := cfg.Loops, 0
+	loops := cfg.Loops
 	if cfg.Processes {
-		loops, others = 2*cfg.Loops, cfg.ASDs // router and edge; on a host of its own an edge counts too many
+		loops = 2 * cfg.Loops // with the router's
 	}
 	if n := len(cfg.LoopCPUs); n > 0 && loops > n {
 		return false // two on one CPU would keep each other from it
 	}
-	return cfg.LoopSpin != config.Off && loops+others < cpus
+	return cfg.LoopSpin != config.Off && cfg.Loops < cpus
 }
 
 // fragmentBytes is what one fragment takes in the proxy's memory.

@@ -36,6 +36,7 @@ func RunRouter(ctx context.Context, o RouterRole, ready func()) error {
 	}
 	o.Config.Processes = true
 	o.Config.LoopCPUs = routerCPUs(o.Config.LoopCPUs)
+	o.Config.LoopSpin = config.Off                     // it writes, and reads for few
 	o.Config.BlockCache, o.Config.BlockCacheSSD = 0, 0 // blocks are cached where clients read them
 	n, err := startAfter(Options{Config: o.Config, Log: o.Log, Fresh: o.Fresh, Fatal: o.Fatal, NoNBD: true, Parted: true,
 		Edges: &EdgeOptions{Secret: secret, TLS: o.TLS}})
