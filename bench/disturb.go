@@ -37,7 +37,7 @@ type window struct {
 	took  time.Duration
 	moved int64 // bytes that were read from the drive and written to it
 	own   int64 // by those that are measured, fio and the bench
-	blind bool  // the system tells not of all of them
+	blind bool  // the system does not tell of all of them, or of the drive: btrfs has none of its own, nor has overlayfs
 }
 
 // others is the share of all cores that nothing measured has used. Busy time is counted in ticks and that of processes
@@ -80,7 +80,7 @@ func look(servers []int, path string) (window, error) {
 		return w, err
 	}
 	w.ours, w.kernel = u.cpu+ownTime(), kernelTimes()
-	w.own, w.blind = u.read+u.written+self.read+self.written, u.hidden || self.hidden
+	w.own, w.blind = u.read+u.written+self.read+self.written, u.hidden || self.hidden || w.moved == 0
 	return w, nil
 }
 

@@ -35,12 +35,14 @@ func (r *Report) hops() (rows [][]string) {
 			if below > 0 {
 				hop = fmt.Sprintf("%+.1f", mean-below)
 			}
+			if !quiet {
+				hop = "disturbed"
+			}
 			switch {
-			case !quiet:
-				hop, below = "disturbed", 0
-			case j.Apart, g.Target == rawFile: // by another's clock
+			case g.Target == bareServer: // the next does not stand on it
+			case !quiet, j.Apart, g.Target == rawFile: // that by another's clock
 				below = 0
-			case g.Target != bareServer: // which the next does not stand on
+			default:
 				below = mean
 			}
 			p50 := median(cells, func(c Cell) float64 { return c.P50Us })

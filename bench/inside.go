@@ -269,10 +269,10 @@ func (e *edgeIOs) send() {
 	for len(e.waiting) > 0 {
 		l := &e.lanes[e.waiting[0]]
 		switch {
-		case e.op != block.Write || loop.Pool().Alloc(&l.req.Data, e.at.block/ids.BlockSize):
-			e.in.vdisk.Disk().Submit(&l.req)
 		case e.over():
 			e.leave()
+		case e.op != block.Write || loop.Pool().Alloc(&l.req.Data, e.at.block/ids.BlockSize):
+			e.in.vdisk.Disk().Submit(&l.req)
 		default:
 			if !e.asleep {
 				e.asleep = true

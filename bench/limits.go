@@ -47,14 +47,11 @@ func (r *Report) limits() (rows [][]string) {
 	return rows
 }
 
-// limitsOf is the rest of the line of a row. Of CPU nothing is known to forbid less.
+// limitsOf is the rest of the line of a row.
 func (r *Report) limitsOf(row *Row) []string {
 	lacks, factors, bound := row.Goal/row.Ratio, r.factors(row), "at most"
 	if row.Figure.less() {
 		lacks, bound = 1/lacks, "at least"
-	}
-	if row.Figure == CPU {
-		factors = make([]float64, len(limitNames))
 	}
 	out, verdict := []string{timesFaster(lacks)}, "nothing known forbids it"
 	least := math.Inf(1)
@@ -69,15 +66,22 @@ func (r *Report) limitsOf(row *Row) []string {
 			best = row.Ratio / f
 		}
 		verdict = fmt.Sprintf("forbidden by %s: %s %.2f", limitNames[i], bound, best)
-		if f*(1+row.RatioSpreadPercent/200) >= lacks {
+		if f*(1+row.RatioSpreadPercent/100) >= lacks {
 			verdict += ", within the spread"
 		}
 	}
 	return append(out, verdict)
 }
 
-// factors are how many times faster than a row's target each of limitNames is; 0: not measured.
+// factors are how many times faster than a row's target each of limitNames is; 0: not measured. Of latencies what cores
+// have left says nothing.
 func (r *Report) factors(row *Row) []float64 {
+	switch row.Figure {
+	case CPU, P99:
+		return make([]float64, len(limitNames))
+	case Latency:
+		return []float64{r.drive(row), r.bareFactor(row), 0, r.hopFactor(row, edgeAlone), 0}
+	}
 	return []float64{r.drive(row), r.bareFactor(row), r.fioFactor(row), r.hopFactor(row, edgeAlone), r.coresFactor(row)}
 }
 
@@ -130,7 +134,7 @@ func (r *Report) bareFactor(row *Row) float64 {
 func (r *Report) times(job, other string, row *Row) float64 {
 	ratios, sound := r.paired(job, other, row.Job, row.Target, row.Figure.value)
 	switch {
-	case len(ratios) == 0 || !sound:
+	case len(ratios) == 0 || !sound || middle(ratios) <= 0:
 		return 0
 	case row.Figure.less():
 		return 1 / middle(ratios)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime"
 	"time"
 
 	"vstor/dataplane/api"
@@ -37,8 +38,8 @@ func (v variant) begin(ctx context.Context, j Job) error {
 func (v variant) restart(ctx context.Context) error {
 	if v.as == local {
 		settings := []string{"--block-cache", "0", "--short-circuit", "on"}
-		if cpus := serverCPUs(); cpus != "" { // the router, which has little to do, may be where fio is
-			settings = append(settings, "--loop-cpus", fmt.Sprintf("%s,%d", cpus, fioCPU))
+		if runtime.NumCPU() == 2 { // the router, which has little to do, may be where fio is
+			settings = append(settings, "--loop-cpus", fmt.Sprintf("%d,%d", fioCPU+1, fioCPU))
 		}
 		return v.startWith(ctx, settings...)
 	}

@@ -203,8 +203,9 @@ func ringOptions(cfg *config.Config, pool *buf.Pool) ring.Options {
 var cpus = runtime.GOMAXPROCS(0)
 
 // spins reports whether loops may go round without a sleep: where each that reads drives has a CPU, and one is left for
-// all else. In processes of their own those are the edges' that read drives themselves; others wait for sockets, and do
-// not go round.
+// all else on the machine. In processes of their own those are the edge's that reads drives itself, or a cache on one;
+// others wait for sockets, and do not go round. Of other edges on the machine nobody knows: loops that take each
+// other's CPU notice, and sleep for a while.
 func spins(cfg *config.Config) bool {
 	loops := cfg.Loops
 	if cfg.Processes {
