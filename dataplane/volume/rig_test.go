@@ -25,14 +25,15 @@ import (
 
 // memObjects is a backend in memory.
 type memObjects struct {
-	mu   sync.Mutex
-	next ids.SCONum
-	data map[ids.SCONum][]byte
-	list []*layout.Manifest
-	hold chan struct{}      // puts wait for it, if there
-	full func(PutSpec) bool // says that there is no room for it; guarded by mu
-	last func() error       // how a put ends that has copied everything, if there
-	gone bool               // nothing is stored, committed or deleted; guarded by mu
+	mu    sync.Mutex
+	next  ids.SCONum
+	data  map[ids.SCONum][]byte
+	list  []*layout.Manifest
+	hold  chan struct{}      // puts wait for it, if there
+	full  func(PutSpec) bool // says that there is no room for it; guarded by mu
+	last  func() error       // how a put ends that has copied everything, if there
+	gone  bool               // nothing is stored, committed or deleted; guarded by mu
+	trims int                // SCOs that brought trims ahead, ever; guarded by mu
 }
 
 // freeze has nothing stored, committed or deleted from now on, or again.
@@ -99,6 +100,9 @@ func (o *memObjects) Put(ctx context.Context, s PutSpec) (Stored, error) {
 		return nil, errs.New(errs.IO, "the backend is gone")
 	}
 	o.data[s.SCO] = b
+	if bringsTrims(b) {
+		o.trims++
+	}
 	p := &put{m: &layout.Manifest{Namespace: s.Namespace, SCO: s.SCO, Epoch: s.Epoch, Kind: s.Kind, SeqFirst: s.SeqLo,
 		SeqLast: s.SeqHi, Size: int64(len(b)), Plain: int64(len(b))}, done: make(chan struct{})}
 	close(p.done)
