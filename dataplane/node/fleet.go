@@ -124,7 +124,7 @@ func (f *Fleet) startRole(r *role, exe, run string, cfg config.Config, extra map
 
 func (f *Fleet) startRouter(exe, run string) error {
 	cfg := f.n.cfg
-	cfg.NBDListen, cfg.APIListen, cfg.NBDTLS = "", "", config.TLSOff
+	cfg.NBDListen, cfg.APIListen, cfg.NBDTLS, cfg.NBDTLSVerify = "", "", config.TLSOff, false
 	extra := map[string][]string{"dir": {cfg.Dir}, "secret": {filepath.Join(cfg.Dir, secretFile)},
 		"listen": {"unix:" + filepath.Join(run, "router-0.sock")}, "api": {filepath.Join(run, "router-0")}}
 	if f.o.Fresh {

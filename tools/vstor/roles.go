@@ -17,6 +17,7 @@ import (
 	"vstor/dataplane/config"
 	"vstor/dataplane/edge/proto"
 	"vstor/dataplane/errs"
+	"vstor/dataplane/layout"
 	"vstor/dataplane/node"
 	"vstor/dataplane/supervise"
 )
@@ -214,7 +215,9 @@ func (a *app) edgeRunCommand() *cobra.Command {
 			if c.ASDs = len(w.asds); c.ASDs == 0 {
 				c.ASDs = 6 // fill says what is missing
 			}
-			c.ASDSize, c.Nodes, c.Policies = max(c.ASDSize, 1<<30), 0, nil
+			// An edge stores nothing: any policy will do that fits its ASDs, of which there may be fewer than the
+			// default ones need.
+			c.ASDSize, c.Nodes, c.Policies = max(c.ASDSize, 1<<30), 0, []layout.Policy{{K: 1, C: 1, X: 1}}
 		})
 		if err == nil {
 			err = w.fill(&o)
