@@ -36,19 +36,21 @@
 //	READ    edge -> edge/remote: location known  -> pracc, as above
 //	                             else            -> socket -> router -> edge, in the router's process
 //
-// One loop (ring) owns sockets, journal and drive reads of the vDisks assigned to it: one OS thread, one
-// io_uring, run to completion, no locks. Sealing, coding, metadata and repair are goroutines, which talk to
-// a loop through its inbox. Nothing that may block runs on a loop.
+// One loop (ring) owns sockets, journal and drive reads of the vDisks assigned to it: one OS thread, one io_uring,
+// run to completion, no lock but around a look-up in a map that goroutines share. Sealing, coding, metadata and
+// repair are goroutines, which talk to a loop through its inbox. Nothing that may block runs on a loop.
 //
-// Packages, lowest first; each may use those above it in this list, and tools/tidy holds them to it:
+// Packages, lowest first; each uses those above it in this list only, and nbd, edge, proxy, volume and pracc not each
+// other: tools/tidy/law.go says who may use whom, and why:
 //
-//	ids errs invariants stat units   words everyone uses; leaktest: goroutines and memory of tests
+//	ids errs invariants stat units   words everyone uses; leaktest: goroutines and descriptors of tests
 //	sum                              checksums of many blocks side by side; pure
 //	buf                              aligned off-heap pages with reference counts, scatter lists
 //	block                            Request, Device, Mutation, Fetch: the shapes of an IO
 //	ring                             the io_uring loop, and its plain twin for where io_uring is forbidden
 //	wire                             frame header and cursor of the protocols between processes; pure
-//	tlsconn                          TLS with certificates or pre-shared keys, pumped into a socket for a loop
+//	tlsconn                          TLS with certificates or pre-shared keys, pumped into a socket for a loop;
+//	                                 tlsconn/psk13: the server's side of TLS 1.3 with pre-shared keys
 //	link                             a connection that carries frames, on a loop; the door where peers come in
 //	dio                              direct-IO files and drives, and their twins for tests
 //	layout                           keys, locations, policies, chunks, placement, manifests; pure
@@ -64,10 +66,12 @@
 //	supervise                        child processes
 //	node                             composition root: joins all of them
 //
-// and beside the trunk: pracc (partial reads); blockcache (blocks that were read; policy: what stays, ssd: the file of
-// its second tier); fragcache (whole fragments on an SSD, asked before the ASDs); asd (store: one drive's fragments;
-// proto, handshake, server, client: the protocol, how it begins, and its two ends; faults: how to break all that);
-// bench; tools.
+// and beside the trunk: pracc (partial reads); blockcache (blocks that were read; policy: what stays, ssd: the file
+// of its second tier); fragcache (whole fragments on an SSD, asked before the ASDs); asd (store: one drive's
+// fragments; proto, handshake, server, client: the protocol, how it begins, and its two ends; faults: how to break
+// all that); bench (load, nbdc: what generates it; cachesim; plot, stamp; micro: Go benchmarks beside ISA-L and
+// memcpy); tools (vstor: the command; dump; tidy; e2e; guest; recipes). What only tests use is beside what it stands
+// for: meta/metatest, nbd/nbdtest, ring/ringtest, tlsconn/tlstest.
 //
 // Reading order for a newcomer: block, then nbd/receive.go, edge/disk.go, volume/doc.go and what it names,
 // proxy/doc.go, asd/store/doc.go, pracc/doc.go, asd/proto/doc.go, node/node.go.

@@ -57,7 +57,8 @@ func Keys() []*Key {
 		sizeKey("fragment-size", "largest fragment", func(c *Config) *int64 { return &c.FragmentSize }),
 		sizeKey("memory", "what all pools together may hold; default: an eighth of the RAM, at most 1G",
 			func(c *Config) *int64 { return &c.Memory }),
-		zeroSizeKey("block-cache", "RAM that keeps blocks that were read, of --memory; 0: none; default: an eighth of it",
+		zeroSizeKey("block-cache", "RAM that keeps blocks that were read, of --memory, with --processes of --edge-memory; "+
+			"0: none; default: an eighth of it, less where it is little",
 			func(c *Config) *int64 { return &c.BlockCache }),
 		zeroSizeKey("block-cache-ssd", "second tier of the block cache, a file in DIR/cache; 0: none",
 			func(c *Config) *int64 { return &c.BlockCacheSSD }),
