@@ -237,12 +237,12 @@ func (r *loopRig) coreMetrics(p *stat.Page) {
 func (r *loopRig) metrics(p *stat.Page) {
 	r.coreMetrics(p)
 	l := []string{"loop", strconv.Itoa(r.id)}
-	var jr struct{ records, entries, bytes, syncs, stalls float64 }
+	var jr struct{ records, entries, bytes, syncs, stalls, braked float64 }
 	var free, total float64
 	r.loop.Call(func() {
 		j, pr := r.jrn.Stats(), r.jrn.Pressure()
 		jr.records, jr.entries, jr.bytes = float64(j.Records), float64(j.Entries), float64(j.Bytes)
-		jr.syncs, jr.stalls = float64(j.Syncs), float64(j.Stalls)
+		jr.syncs, jr.stalls, jr.braked = float64(j.Syncs), float64(j.Stalls), float64(j.Braked)
 		free, total = float64(pr.Free), float64(pr.Total)
 	})
 	p.Counter("vstor_journal_records_total", "group commits", jr.records, l...)
@@ -250,6 +250,7 @@ func (r *loopRig) metrics(p *stat.Page) {
 	p.Counter("vstor_journal_written_bytes_total", "bytes written with headers", jr.bytes, l...)
 	p.Counter("vstor_journal_syncs_total", "fdatasyncs", jr.syncs, l...)
 	p.Counter("vstor_journal_stalls_total", "times that writes waited for space", jr.stalls, l...)
+	p.Counter("vstor_journal_braked_total", "times that writes were slowed down as little space was left", jr.braked, l...)
 	p.Gauge("vstor_journal_segments", "segments", total, l...)
 	p.Gauge("vstor_journal_segments_free", "segments that are free", free, l...)
 }

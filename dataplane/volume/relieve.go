@@ -113,6 +113,7 @@ func (k *Keeper) tick() {
 // Drain ends the waiting for space, now and from now on: SIGTERM does not wait for the backend.
 func (k *Keeper) Drain() {
 	k.draining = true
+	k.jrn.Hurry()
 	k.arm()
 }
 

@@ -54,8 +54,8 @@ func (j *Journal) passEnd() {
 
 // writeRecord starts one record of what waits. False if nothing does or there is no space.
 func (j *Journal) writeRecord() bool {
-	first := j.copies.head
-	if first == nil {
+	first, held := j.copies.head, j.held()
+	if first == nil && !held {
 		first = j.queue.head
 	}
 	switch {
@@ -76,7 +76,8 @@ func (j *Journal) writeRecord() bool {
 	r.vec.Segs = append(r.vec.Segs, r.page)
 	page := j.loop.Pool().Bytes(r.page.Page)
 	r.gather(&j.copies, &h, page)
-	if j.segs.admits(false) {
+	copied := h.Blocks
+	if !held && j.segs.admits(false) {
 		r.gather(&j.queue, &h, page)
 	}
 	h.put(page)
@@ -84,6 +85,7 @@ func (j *Journal) writeRecord() bool {
 	r.flying, r.failed = true, false
 	j.lastSum = h.Sum
 	j.segs.wrote(j.next, 1+h.Blocks)
+	j.slow(h.Blocks - copied)
 	j.next++
 	j.timer.carried(h.Durable)
 	j.count(&h)

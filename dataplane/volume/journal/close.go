@@ -18,6 +18,7 @@ func (j *Journal) Close(s *Sync) {
 		j.st = closing
 	}
 	j.timer.stop()
+	j.loop.StopTimer(&j.brake.timer)
 	j.timer.wanted = false
 	j.wake()
 }

@@ -3,6 +3,7 @@ package journal
 import (
 	"encoding/binary"
 	"testing"
+	"time"
 
 	"vstor/dataplane/buf"
 	"vstor/dataplane/dio"
@@ -51,6 +52,8 @@ type rig struct {
 	l *ring.Loop
 	d *drive
 	j *Journal
+
+	holds bool // rest is also where the brake holds the line
 }
 
 func create(t fataler, segments int, opt Options) *drive {
@@ -96,7 +99,7 @@ func (r *rig) on(f func()) {
 // settle waits until nothing happens by itself any more.
 func (r *rig) settle() {
 	r.t.Helper()
-	for range 1000 {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
 		still := false
 		r.on(func() { still = r.still() })
 		if still {
@@ -111,7 +114,9 @@ func (r *rig) settle() {
 	r.t.Fatalf("the journal does not come to rest")
 }
 
-func (r *rig) still() bool { return !r.j.hook.Armed() && !r.j.syncs.early.Armed() }
+func (r *rig) still() bool {
+	return !r.j.hook.Armed() && !r.j.syncs.early.Armed() && (r.holds || !r.j.brake.timer.Armed())
+}
 
 // abandon is what kill -9 does to the journal: nothing of it ends any more.
 func (r *rig) abandon() {
@@ -120,6 +125,7 @@ func (r *rig) abandon() {
 		r.d.flying = nil
 		r.l.StopTimer(&r.j.timer.timer)
 		r.l.StopTimer(&r.j.syncs.early)
+		r.l.StopTimer(&r.j.brake.timer)
 		r.l.Pool().ReleaseVec(&r.j.pages)
 	})
 }

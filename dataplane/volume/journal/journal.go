@@ -36,6 +36,7 @@ type Journal struct {
 	syncs   syncer
 	roots   rootWriter
 	timer   keeper
+	brake   brake
 	failed  error
 	closer  *Sync
 	pages   buf.Vec // header pages, one per slot, and the root's
@@ -67,6 +68,7 @@ type Stats struct {
 	Roots    uint64 // root updates
 	Marks    uint64 // records without entries
 	Stalls   uint64 // how often the queue came to a halt for lack of space
+	Braked   uint64 // how often it was held up before that, as little was left
 	Copied   uint64 // entries of AppendCopy
 	InFlight int    // records under way now
 	Queued   int    // entries that wait now
@@ -233,6 +235,7 @@ func (j *Journal) Attach(l *ring.Loop) error {
 	j.syncs.init(j)
 	j.roots.init(j, page.Segs[0])
 	j.timer.init(j)
+	j.initBrake()
 	j.st = attaching
 	j.roots.begin(rootAttach)
 	return nil

@@ -1,0 +1,73 @@
+package journal
+
+import (
+	"testing"
+	"time"
+
+	"vstor/dataplane/errs"
+	"vstor/dataplane/ids"
+)
+
+// The brake holds the line of Append, and nothing else, and lets go when its driver stops.
+func TestBrake(t *testing.T) {
+	l := startLoop(t, 32<<20)
+	d := create(t, 16, Options{})
+	r := open(t, l, d, Options{MarkAfter: -1}, nil)
+	r.holds = true
+	seq, left := ids.Seq(0), 0
+	put := func(n int) []*testEntry {
+		seq += ids.Seq(n)
+		return r.put(1, seq-ids.Seq(n)+1, seq)
+	}
+	look := func() (s Stats, filled float64) {
+		r.on(func() { s, filled = r.j.Stats(), r.j.segs.filled() })
+		return s, filled
+	}
+	r.on(func() { r.j.brake.mid, r.j.brake.most = 24*time.Hour, 24*time.Hour })
+	for _, x := look(); x < brakeFrom-0.05; _, x = look() {
+		for _, e := range put(16) {
+			left += 1 - e.ended
+		}
+	}
+	if s, x := look(); s.Braked != 0 || left != 0 {
+		t.Fatalf("%.2f filled: braked %d times, %d wait", x, s.Braked, left)
+	}
+	for s, _ := look(); s.Queued == 0; s, _ = look() {
+		put(16)
+	}
+	waits := put(16)
+	if s, x := look(); s.Braked != 1 || s.Stalls != 0 || s.Queued < 16 || x < brakeFrom {
+		t.Fatalf("%.2f filled: braked %d times, stalled %d, %d wait", x, s.Braked, s.Stalls, s.Queued)
+	}
+	if s := r.sync(); s.ended != 1 || s.Err != errs.OK {
+		t.Error("FLUSH of what was acknowledged waits with the line")
+	}
+	c := write(l, 1, 1, 1, 1, 1)
+	r.on(func() { r.j.AppendCopy(&c.Entry) })
+	r.settle()
+	if c.ended != 1 || c.Err != errs.OK || waits[0].ended != 0 {
+		t.Error("a copy waits, which gives space back, or took the line along")
+	}
+	r.on(r.j.Hurry)
+	r.settle()
+	if s, _ := look(); s.Queued != 0 || waits[15].ended != 1 || waits[15].Err != errs.OK {
+		t.Errorf("in a hurry %d wait", s.Queued)
+	}
+	r.close()
+}
+
+// Where nobody gives space back the line still comes to a halt, and what it waits until then has a bound.
+func TestBrakeCurve(t *testing.T) {
+	b := brake{mid: brakeMid, most: brakeMost}
+	last := time.Duration(0)
+	for x := 0.0; x <= 1.25; x += 1.0 / 512 {
+		w := b.wait(x)
+		if w < last || w > brakeMost {
+			t.Fatalf("at %v a block waits %v, before that %v", x, w, last)
+		}
+		last = w
+	}
+	if w := b.wait(0.5); w != brakeMid || last != brakeMost {
+		t.Errorf("in the middle %v, at the end %v", w, last)
+	}
+}
