@@ -136,8 +136,8 @@ func (k *Keeper) sealTrims() {
 // short reports whether the tail should move: a quarter of the journal is left, or less.
 func (k *Keeper) short(p journal.Pressure) bool { return p.Free-p.Reserve <= max(1, p.Total/4) }
 
-// desperate reports whether writes already wait for space.
-func (k *Keeper) desperate() bool { return k.jrn.Stalled() != 0 }
+// desperate reports whether writes already wait for space, or will soon.
+func (k *Keeper) desperate() bool { return k.jrn.Tight() }
 
 // relieve asks every vDisk that pins the tail to let go of it.
 func (k *Keeper) relieve() {

@@ -34,6 +34,7 @@ type memObjects struct {
 	last  func() error       // how a put ends that has copied everything, if there
 	gone  bool               // nothing is stored, committed or deleted; guarded by mu
 	trims int                // SCOs that brought trims ahead, ever; guarded by mu
+	late  chan struct{}      // some fragment of each SCO is written only when it is closed, if there
 }
 
 // freeze has nothing stored, committed or deleted from now on, or again.
@@ -105,7 +106,11 @@ func (o *memObjects) Put(ctx context.Context, s PutSpec) (Stored, error) {
 	}
 	p := &put{m: &layout.Manifest{Namespace: s.Namespace, SCO: s.SCO, Epoch: s.Epoch, Kind: s.Kind, SeqFirst: s.SeqLo,
 		SeqLast: s.SeqHi, Size: int64(len(b)), Plain: int64(len(b))}, done: make(chan struct{})}
-	close(p.done)
+	if o.late != nil {
+		p.done = o.late
+	} else {
+		close(p.done)
+	}
 	return p, nil
 }
 

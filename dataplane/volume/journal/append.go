@@ -52,7 +52,7 @@ func (j *Journal) passEnd() {
 	j.finishClose()
 }
 
-// writeRecord starts one record of what waits. False if nothing does or there is no space.
+// writeRecord starts one record of what waits. False if nothing does, or there is no space, or the line is held.
 func (j *Journal) writeRecord() bool {
 	first, held := j.copies.head, j.held()
 	if first == nil && !held {
@@ -65,7 +65,11 @@ func (j *Journal) writeRecord() bool {
 		j.timer.wanted = false // space is worth more than the mark
 		return false
 	case first != nil && !j.segs.place(1+first.payload(), first.copied):
-		j.stall()
+		if held {
+			j.trim()
+		} else {
+			j.stall()
+		}
 		return false
 	}
 	r := j.records[j.next%uint64(len(j.records))]

@@ -23,7 +23,7 @@ func TestBrake(t *testing.T) {
 		r.on(func() { s, filled = r.j.Stats(), r.j.segs.filled() })
 		return s, filled
 	}
-	r.on(func() { r.j.brake.mid, r.j.brake.most = 24*time.Hour, 24*time.Hour })
+	r.on(func() { r.j.brake.mid = 24 * time.Hour })
 	for _, x := look(); x < brakeFrom-0.05; _, x = look() {
 		for _, e := range put(16) {
 			left += 1 - e.ended
@@ -35,6 +35,11 @@ func TestBrake(t *testing.T) {
 	for s, _ := look(); s.Queued == 0; s, _ = look() {
 		put(16)
 	}
+	r.on(func() {
+		if tight := r.j.Tight(); tight != (r.j.segs.filled() >= tightFrom) || r.j.Stalled() != 0 {
+			t.Errorf("%.2f filled: tight %v", r.j.segs.filled(), tight)
+		}
+	})
 	waits := put(16)
 	if s, x := look(); s.Braked != 1 || s.Stalls != 0 || s.Queued < 16 || x < brakeFrom {
 		t.Fatalf("%.2f filled: braked %d times, stalled %d, %d wait", x, s.Braked, s.Stalls, s.Queued)
@@ -48,26 +53,34 @@ func TestBrake(t *testing.T) {
 	if c.ended != 1 || c.Err != errs.OK || waits[0].ended != 0 {
 		t.Error("a copy waits, which gives space back, or took the line along")
 	}
+	// Once all has come back it need not wait on, and a stop has it go at once.
+	r.commit(1, seq-32)
+	if s, x := look(); s.Queued != 0 || waits[15].ended != 1 || waits[15].Err != errs.OK {
+		t.Errorf("%.2f filled: %d wait", x, s.Queued)
+	}
+	for s, _ := look(); s.Queued == 0; s, _ = look() {
+		put(16)
+	}
 	r.on(r.j.Hurry)
 	r.settle()
-	if s, _ := look(); s.Queued != 0 || waits[15].ended != 1 || waits[15].Err != errs.OK {
+	if s, _ := look(); s.Queued != 0 || s.Stalls != 0 {
 		t.Errorf("in a hurry %d wait", s.Queued)
 	}
 	r.close()
 }
 
-// Where nobody gives space back the line still comes to a halt, and what it waits until then has a bound.
+// The curve begins with the last quarter, rises all the way, and has an end.
 func TestBrakeCurve(t *testing.T) {
-	b := brake{mid: brakeMid, most: brakeMost}
+	b := brake{mid: brakeMid}
 	last := time.Duration(0)
-	for x := 0.0; x <= 1.25; x += 1.0 / 512 {
+	for x := 0.0; x <= 1; x += 1.0 / 512 {
 		w := b.wait(x)
-		if w < last || w > brakeMost {
-			t.Fatalf("at %v a block waits %v, before that %v", x, w, last)
+		if w < last || (w > 0) != (x > brakeFrom) {
+			t.Fatalf("%v filled a block waits %v, before that %v", x, w, last)
 		}
 		last = w
 	}
-	if w := b.wait(0.5); w != brakeMid || last != brakeMost {
+	if w := b.wait((1 + brakeFrom) / 2); w != brakeMid || last != brakeMost*brakeMid {
 		t.Errorf("in the middle %v, at the end %v", w, last)
 	}
 }

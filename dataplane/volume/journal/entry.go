@@ -134,8 +134,9 @@ func (q *entryList) take() entryList {
 	return t
 }
 
-// Append puts e in line. It leaves at the end of the pass, in one record with all that wait, or waits
-// for space; Stalled tells. The line is as long as callers make it. Loop only.
+// Append puts e in line. It leaves at the end of the pass, in one record with all that wait, or waits as
+// little space is left (brake), or none; Stalled tells of the latter. The line is as long as callers make
+// it. Loop only.
 func (j *Journal) Append(e *Entry) { j.enqueue(e, &j.queue, false) }
 
 // AppendCopy appends e again, under the sequence it has had all along, so that an older segment can go:

@@ -84,6 +84,7 @@ func open(t fataler, l *ring.Loop, d *drive, opt Options, fn func(ReplayEntry) e
 		if err := j.Attach(l); err != nil {
 			t.Errorf("attach: %v", err)
 		}
+		j.brake.mid = time.Nanosecond // tests of the brake set it
 	})
 	r.settle()
 	return r

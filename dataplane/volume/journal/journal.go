@@ -248,12 +248,12 @@ func (j *Journal) wake() { j.loop.AtPassEnd(&j.hook) }
 // replays, then on the loop only.
 func (j *Journal) Committed(vol ids.VolumeID, seq ids.Seq) {
 	j.segs.committed(vol, seq)
-	j.trim()
+	j.cameBack()
 }
 
 // ForgetVolume says that nothing of vol is needed any more, for it is deleted or unknown. No entry of it
 // may be under way.
 func (j *Journal) ForgetVolume(vol ids.VolumeID) {
 	j.segs.forget(vol)
-	j.trim()
+	j.cameBack()
 }

@@ -19,7 +19,7 @@ func (j *Journal) Pressure() Pressure {
 }
 
 // Stalled is the loop's time at which the line of Append came to a halt for lack of space; 0 while it
-// moves. What frees space is Committed, or AppendCopy and Moved.
+// moves, however slowly. What frees space is Committed, or AppendCopy and Moved.
 func (j *Journal) Stalled() int64 { return j.stalled }
 
 // Usage is what a volume pins: bytes of headers and payload, and the segments they lie in. The bytes
@@ -33,10 +33,7 @@ func (j *Journal) Usage(vol ids.VolumeID) (bytes int64, segments int) {
 }
 
 // Half is half the space that Append can fill, in bytes.
-func (j *Journal) Half() int64 {
-	s := &j.segs
-	return int64(len(s.state)-s.reserve) * int64(s.blocks) * BlockSize / 2
-}
+func (j *Journal) Half() int64 { return j.segs.fillable() * BlockSize / 2 }
 
 // Tail names a segment. The Pos of its entries is in [Lo, Hi).
 type Tail struct {
@@ -73,5 +70,5 @@ func (j *Journal) Moved(vol ids.VolumeID, t Tail) {
 		return
 	}
 	j.segs.moved(vol)
-	j.trim()
+	j.cameBack()
 }

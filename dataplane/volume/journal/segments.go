@@ -74,8 +74,11 @@ func (s *segments) free() int { return len(s.state) - s.used }
 // filled is how much of what Append can fill is pinned, 0 to 1.
 func (s *segments) filled() float64 {
 	used := float64(s.pinned-1)*float64(s.blocks) + float64(s.headOff)
-	return min(1, used/(float64(len(s.state)-s.reserve)*float64(s.blocks)))
+	return min(1, used/float64(s.fillable()))
 }
+
+// fillable is how many blocks Append can fill.
+func (s *segments) fillable() int64 { return int64(len(s.state)-s.reserve) * int64(s.blocks) }
 
 // admits reports whether entries of a class may be written at all: once copies have gone into the
 // reserve, what is left of their segment is for copies, too.
