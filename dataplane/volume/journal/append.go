@@ -88,8 +88,8 @@ func (j *Journal) writeRecord() bool {
 	r.number, r.durable, r.bytes = j.next, h.Durable, (1+h.Blocks)*BlockSize
 	r.flying, r.failed = true, false
 	j.lastSum = h.Sum
-	j.segs.wrote(j.next, 1+h.Blocks)
 	j.slow(h.Blocks - copied)
+	j.segs.wrote(j.next, 1+h.Blocks)
 	j.next++
 	j.timer.carried(h.Durable)
 	j.count(&h)

@@ -23,8 +23,8 @@ import (
 // anything. What gives nothing back, as a vDisk that is parked, costs all of the loop for as long as it stays.
 type brake struct {
 	mid    time.Duration
-	since  int64      // loop time from which the blocks count
-	blocks uint32     // that left the line since
+	since  int64      // loop time from which they count
+	blocks uint32     // that left the line last
 	timer  ring.Timer // wakes the journal when the next may leave
 	off    bool
 }
@@ -71,12 +71,12 @@ func (j *Journal) owed() int64 {
 	return b.since + int64(b.blocks)*int64(b.wait(j.segs.filled())) - j.loop.Now()
 }
 
-// slow books n blocks of payload that left the line.
+// slow books n blocks of payload that leave the line, before the log has them. What those before them still owe,
+// less than brakeLeast, is a time from now on: at the price of a fuller log, blocks of long ago would add up to a
+// standstill.
 func (j *Journal) slow(n uint32) {
-	if b := &j.brake; j.owed() <= 0 {
-		b.since, b.blocks = j.loop.Now(), n
-	} else {
-		b.blocks += n
+	if n > 0 {
+		j.brake.since, j.brake.blocks = j.loop.Now()+max(0, j.owed()), n
 	}
 }
 

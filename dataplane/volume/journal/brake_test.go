@@ -84,3 +84,26 @@ func TestBrakeCurve(t *testing.T) {
 		t.Errorf("in the middle %v, at the end %v", w, last)
 	}
 }
+
+// What left while the log was emptier is not charged at the price of a fuller one.
+func TestBrakeForgets(t *testing.T) {
+	l := startLoop(t, 4<<20)
+	r := open(t, l, create(t, 16, Options{}), Options{MarkAfter: -1}, nil)
+	r.on(func() {
+		j := r.j
+		j.brake.mid = time.Hour
+		for range 1000 { // of which each owes nothing, for the log is empty
+			j.slow(10)
+		}
+		if j.brake.blocks != 10 || j.brake.since != l.Now() {
+			t.Errorf("%d blocks count, from %d; the last 10 should, from %d", j.brake.blocks, j.brake.since, l.Now())
+		}
+		j.brake.since += 40 // which the last but one owe
+		j.slow(3)
+		j.slow(0) // a record of copies
+		if j.brake.blocks != 3 || j.brake.since != l.Now()+40 {
+			t.Errorf("%d blocks count, from %d; 3 should, from %d", j.brake.blocks, j.brake.since, l.Now()+40)
+		}
+	})
+	r.close()
+}
