@@ -16,7 +16,8 @@ var limitNames = []string{"the drive", bareServer, "fio", edgeAlone, "all cores"
 const limitsSay = "For each goal that is missed how many times faster it would have to be (\"lacks\"), and how many " +
 	"times faster others are in the same job. \"The drive\" is the part of that name below: " + driveAlone + ", and for " +
 	"writes " + logAlone + ", which writes the bytes that a log with 4+2 behind it writes; \"" + edgeAlone + "\" is " +
-	"all of ours but NBD. Each is set against our own line in the same table of hops, measured minutes apart, once. Of " +
+	"all of ours but NBD. Where the bare server beats the log alone, it shows what the drive gives. Each is set " +
+	"against our own line in the same table of hops, measured minutes apart, once. Of " +
 	"puts, which are durable when they are answered, the drive is the raw file flushed after every eight, in its one " +
 	"round. \"" + bareServer + "\" is our NBD before the raw file and such a log, with nothing between, in the same " +
 	"rounds and for a cell each. \"fio\" is what the one core that it is kept to would give if it were never idle, told " +
@@ -92,10 +93,11 @@ func timesFaster(f float64) string {
 	return fmt.Sprintf("%.2fx", f)
 }
 
-// drive is how many times faster the drive alone is than a row's target; 0: not measured.
+// drive is how many times faster the drive alone is than a row's target; 0: not measured. The log alone is one cell,
+// and what the drive gave that minute; the bare server writes the same in each round, so the drive gives that too.
 func (r *Report) drive(row *Row) float64 {
 	if f := r.hopFactor(row, logAlone); f > 0 {
-		return f
+		return max(f, r.bareFactor(row))
 	}
 	if row.Target == single && row.Writes {
 		return r.times(syncedWrite, rawFile, row)

@@ -21,7 +21,9 @@ func TestLimits(t *testing.T) {
 		verdict                    string
 	}{
 		{"nothing forbids", 200, 190, 180, 1000, 0.1, "nothing known forbids it"},
-		{"the drive forbids", 120, 190, 180, 1000, 0.1, "forbidden by the drive: at most 1.20"},
+		{"the drive forbids", 120, 190, 0, 1000, 0.1, "forbidden by the drive: at most 1.20"},
+		{"the drive gave more to the bare server", 120, 190, 130, 1000, 0.1, "forbidden by the drive: at most 1.30"},
+		{"the drive gave enough to it", 120, 190, 180, 1000, 0.1, "nothing known forbids it"},
 		{"the nearest of two forbids", 140, 110, 180, 1000, 0.1, "forbidden by Edge alone: at most 1.10"},
 		{"NBD before a log forbids", 200, 190, 130, 1000, 0.1, "forbidden by bare server: at most 1.30"},
 		{"fio forbids", 200, 190, 180, 1000, 0.95, "forbidden by fio: at most 1.05"},
@@ -32,7 +34,9 @@ func TestLimits(t *testing.T) {
 		r := &Report{Machine: machine{Cores: 2}}
 		r.run(job, qemu, 100, 0, 0)
 		r.run(job, embedded, 100, tc.cpu, tc.busy)
-		r.run(job, bareServer, tc.bare, 0, 0)
+		if tc.bare > 0 {
+			r.run(job, bareServer, tc.bare, 0, 0)
+		}
 		r.run(hops, embedded, 100, 0, 0)
 		r.run(hops, logAlone, tc.log, 0, 0)
 		r.run(hops, edgeAlone, tc.edge, 0, 0)

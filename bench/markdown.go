@@ -139,7 +139,7 @@ func (r *Report) commands() string {
 
 // tally counts goals, the missed ones by name: where we look bad is said first.
 func (r *Report) tally() string {
-	met, doubtful := 0, 0
+	met, slow, doubtful := 0, 0, 0
 	var missed []string
 	job := ""
 	for _, v := range r.besideVitastor() {
@@ -160,18 +160,28 @@ func (r *Report) tally() string {
 		case row.Goal == 0:
 		case row.Met:
 			met++
+			if row.Slow {
+				slow++
+			}
 		case row.Disturbed || row.Ratio == 0:
 			doubtful++
 		default:
 			missed = append(missed, fmt.Sprintf("%s on %s%s (%.2f)", row.Job, row.Target, row.what(), row.Ratio))
 		}
 	}
-	s := fmt.Sprintf("%d of %d goals are met.", met, met+doubtful+len(missed))
+	s := fmt.Sprintf("%d of %d goals are met", met, met+doubtful+len(missed))
+	if slow > 0 {
+		s += fmt.Sprintf(", %d of them against a slow `%s`", slow, qemu)
+	}
+	s += "."
 	if doubtful > 0 {
 		s += fmt.Sprintf(" %d have no ratio: disturbed, or not measured.", doubtful)
 	}
 	if len(missed) > 0 {
 		s += " MISSED: " + strings.Join(missed, "; ") + "."
+	}
+	if say := r.slowSay(); say != "" {
+		s += " " + say
 	}
 	return s
 }

@@ -91,6 +91,8 @@ type Row struct {
 	Ratio   float64 `json:"ratio"` // of Ours to the base's figure; 0: none, or disturbed
 	Goal    float64 `json:"goal"`  // 0: none
 	Met     bool    `json:"met"`
+	// Slow: Ratio is to the slow one of qemu-nbd's two speeds, see slowFactor.
+	Slow bool `json:"slow_yardstick,omitempty"`
 	// Disturbed: so many rounds were that there is no ratio.
 	Disturbed bool `json:"disturbed"`
 	// Writes and Sustained are the job's.
@@ -214,6 +216,7 @@ func (r *Report) row(j Job, g Goal) Row {
 		row.Ratio, row.RatioSpreadPercent, row.Pairs = middle(ratios), 100*spreadOf(ratios), len(ratios)
 		row.Met = g.Ratio > 0 && j.Met(g, row.Ratio)
 	}
+	row.Slow = r.againstSlow(&row)
 	row.SpreadPercent = 100 * spread(us, value)
 	for _, c := range r.of(j.Name, g.Target) {
 		row.Bytes += c.WrittenBytes

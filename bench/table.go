@@ -59,6 +59,9 @@ func (r *Report) Print(out io.Writer) error {
 		return err
 	}
 	fmt.Fprintln(out)
+	if say := r.slowSay(); say != "" {
+		fmt.Fprintln(out, say)
+	}
 	for _, line := range r.remarks() {
 		fmt.Fprintln(out, line)
 	}
@@ -191,6 +194,8 @@ func (row *Row) verdict() (goal, verdict string) {
 		return goal, "?"
 	case row.Ratio == 0:
 		return goal, "not measured"
+	case row.Met && row.Slow:
+		return goal, "met, slow"
 	case row.Met:
 		return goal, "met"
 	}
