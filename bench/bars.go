@@ -56,7 +56,7 @@ func (row *Row) barText() string {
 		sign = "<="
 	}
 	_, verdict := row.verdict()
-	return marked(fmt.Sprintf("%s (%s %.2f)", known(row.Ratio, 2), sign, row.Goal), verdict)
+	return marked(fmt.Sprintf("%s (%s %.2f)", row.ratioText(), sign, row.Goal), verdict)
 }
 
 // marked sets off what is not met.

@@ -66,6 +66,15 @@ func (v cephVolume) start(ctx context.Context) error {
 	if v.failed != nil {
 		return v.failed
 	}
+	err := v.create(ctx)
+	if err != nil && v.as == cephRep {
+		v.failed = err // it is stopped for that, and is the other's cluster too
+	}
+	return err
+}
+
+// create makes the volume and fills it.
+func (v cephVolume) create(ctx context.Context) error {
 	size := strconv.FormatInt(v.opt.cephSize()>>20, 10)
 	args := []string{"rbd", "-c", v.conf(), "create", cephPool + "/" + v.image, "--size", size}
 	if v.as == cephEC {

@@ -171,12 +171,14 @@ func doubts(a, b *Report) (out []string) {
 	}
 	differ("another machine", fmt.Sprintf("%s, %d cores", a.Machine.CPU, a.Machine.Cores),
 		fmt.Sprintf("%s, %d cores", b.Machine.CPU, b.Machine.Cores))
+	differ("another drive", a.Machine.Drive, b.Machine.Drive)
 	differ("another kernel", a.Machine.Kernel, b.Machine.Kernel)
 	differ("another fio", a.Machine.Fio, b.Machine.Fio)
 	differ("another qemu", a.Machine.Qemu, b.Machine.Qemu)
 	differ("another volume", units.HumanSize(a.VolumeBytes), units.HumanSize(b.VolumeBytes))
 	differ("another journal", units.HumanSize(a.JournalBytes), units.HumanSize(b.JournalBytes))
 	differ("other ASDs", a.drives(), b.drives())
+	differ("another speed of qemu-nbd's 4K writes, which \"beside qemu-nbd\" moves with", a.writeSpeed(), b.writeSpeed())
 	for i, r := range []*Report{a, b} {
 		for _, s := range r.warnings() {
 			out = append(out, fmt.Sprintf("the %s run: %s", []string{"first", "second"}[i], s))

@@ -11,18 +11,18 @@ import (
 func TestFigures(t *testing.T) {
 	half := 0.5
 	r := &Report{Cells: []Cell{
-		{Job: coldRead, Target: embedded, IOPS: 10, MBps: 1, P50Us: 5, P99Us: 7, P999Us: 9, CPUUsPerIO: 2, ClientCPU: 0.97,
-			CopiedPerByte: &half},
-		{Job: coldRead, Target: embedded, IOPS: 30, MBps: 3, P50Us: 7, P99Us: 9, P999Us: 11, CPUUsPerIO: 4, ClientCPU: 0.95,
-			CopiedPerByte: &half},
+		{Job: coldRead, Target: embedded, IOPS: 10, IOs: 80, MBps: 1, P50Us: 5, P99Us: 7, P999Us: 9, CPUUsPerIO: 2,
+			ClientCPU: 0.97, CopiedPerByte: &half},
+		{Job: coldRead, Target: embedded, IOPS: 30, IOs: 240, MBps: 3, P50Us: 7, P99Us: 9, P999Us: 11, CPUUsPerIO: 4,
+			ClientCPU: 0.95, CopiedPerByte: &half},
 		{Job: coldRead, Target: embedded, IOPS: 999, Disturbed: true},
 		{Job: coldRead, Target: qemu, IOPS: 1, Disturbed: true},
 		{Job: randomWrite, Target: qemu, IOPS: 40, WrittenBytes: 100, DriveBytes: 150},
 	}}
 	want := []string{
-		coldRead + "|vstor|2|20|2|6|8|10|3.0|0.96|0.50|-",
-		"|qemu-nbd|disturbed|-|-|-|-|-|-|-|-|-",
-		randomWrite + "|qemu-nbd|1|40|-|-|-|-|-|-|-|1.50",
+		coldRead + "|vstor|2|8|20|2|6|8|10|3.0|0.96|0.50|-",
+		"|qemu-nbd|disturbed|-|-|-|-|-|-|-|-|-|-",
+		randomWrite + "|qemu-nbd|1|-|40|-|-|-|-|-|-|-|1.50",
 	}
 	var got []string
 	for _, row := range r.figures() {
@@ -42,8 +42,9 @@ func TestBesideVitastor(t *testing.T) {
 	for target, iops := range map[string]float64{embedded: 125, processes: 60, qemu: 100} {
 		r.Cells = append(r.Cells, Cell{Job: coldRead, Target: target, IOPS: iops})
 	}
-	for target, iops := range map[string]float64{embedded: 167, qemu: 100} {
-		r.Cells = append(r.Cells, Cell{Job: randomWrite, Target: target, IOPS: iops, Disturbed: target == embedded})
+	for round := range 3 { // what one round of three leaves is no ratio
+		r.Cells = append(r.Cells, Cell{Job: randomWrite, Target: qemu, Round: round, IOPS: 100},
+			Cell{Job: randomWrite, Target: embedded, Round: round, IOPS: 167, Disturbed: round > 0})
 	}
 	var got []string
 	for _, row := range r.besideVitastor() {

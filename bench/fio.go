@@ -88,7 +88,10 @@ func runFio(ctx context.Context, at aim, j Job, size int64, d time.Duration) (re
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	cmd.Env = append(os.Environ(), at.env...)
-	if err := cmd.Run(); err != nil {
+	if err := cmd.Run(); ctx.Err() == context.DeadlineExceeded {
+		return result{}, errs.New(errs.Unreachable, "fio %s did not end within %v, so it was stopped: does the server hang?",
+			strings.Join(cmd.Args[1:], " "), limit)
+	} else if err != nil {
 		return result{}, errs.Wrap(errs.IO, err, "fio %s failed: %s", strings.Join(cmd.Args[1:], " "),
 			lastLine(errOut.String()+out.String()))
 	}

@@ -30,7 +30,7 @@ func (r *Report) HTML() []byte {
 	fmt.Fprintf(&b, "</table>\n<pre>%s</pre>\n", html.EscapeString(r.commands()))
 	r.ratioSection(&b)
 	htmlTable(&b, tableHead, r.table())
-	fmt.Fprintf(&b, "<h2>Every target</h2>\n<p>Medians, and in parentheses the ratio to %s.</p>\n", qemu)
+	fmt.Fprintf(&b, "<h2>Every target</h2>\n<p>%s</p>\n", html.EscapeString(everythingSay))
 	head, rows := r.everything()
 	htmlTable(&b, head, rows)
 	for _, t := range r.tables() {
@@ -89,7 +89,7 @@ func (row *Row) bar() plot.Bar {
 	case row.Ratio == 0:
 		out.Text = verdict
 	default:
-		out.Text = strings.TrimSpace(fmt.Sprintf("%.2fx %s", row.Ratio, verdict))
+		out.Text = strings.TrimSpace(fmt.Sprintf("%s %s", marking(fmt.Sprintf("%.2fx", row.Ratio), row.Slow), verdict))
 	}
 	switch {
 	case row.Met:

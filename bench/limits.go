@@ -16,7 +16,7 @@ var limitNames = []string{"the drive", bareServer, "fio", edgeAlone, "all cores"
 const limitsSay = "For each goal that is missed how many times faster it would have to be (\"lacks\"), and how many " +
 	"times faster others are in the same job. \"The drive\" is the part of that name below: " + driveAlone + ", and for " +
 	"writes " + logAlone + ", which writes the bytes that a log with 4+2 behind it writes; \"" + edgeAlone + "\" is " +
-	"all of ours but NBD. Where the bare server beats the log alone, it shows what the drive gives. Each is set " +
+	"all of ours but NBD. Where the bare server has more than the log alone, that one cell is no limit. Each is set " +
 	"against our own line in the same table of hops, measured minutes apart, once. Of " +
 	"puts, which are durable when they are answered, the drive is the raw file flushed after every eight, in its one " +
 	"round. \"" + bareServer + "\" is our NBD before the raw file and such a log, with nothing between, in the same " +
@@ -42,7 +42,7 @@ func (r *Report) limits() (rows [][]string) {
 		}
 		last = row.Job
 		goal, _ := row.verdict()
-		rows = append(rows, append([]string{name, row.Target + row.what(), known(row.Ratio, 2), goal},
+		rows = append(rows, append([]string{name, row.Target + row.what(), row.ratioText(), goal},
 			r.limitsOf(row)...))
 	}
 	return rows
@@ -94,10 +94,14 @@ func timesFaster(f float64) string {
 }
 
 // drive is how many times faster the drive alone is than a row's target; 0: not measured. The log alone is one cell,
-// and what the drive gave that minute; the bare server writes the same in each round, so the drive gives that too.
+// and what the drive gave that minute: where the bare server, which writes the same in each round, has more, it is no
+// limit, and the bare server's is the only one known.
 func (r *Report) drive(row *Row) float64 {
 	if f := r.hopFactor(row, logAlone); f > 0 {
-		return max(f, r.bareFactor(row))
+		if r.bareFactor(row) > f {
+			return 0
+		}
+		return f
 	}
 	if row.Target == single && row.Writes {
 		return r.times(syncedWrite, rawFile, row)

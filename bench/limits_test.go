@@ -22,7 +22,7 @@ func TestLimits(t *testing.T) {
 	}{
 		{"nothing forbids", 200, 190, 180, 1000, 0.1, "nothing known forbids it"},
 		{"the drive forbids", 120, 190, 0, 1000, 0.1, "forbidden by the drive: at most 1.20"},
-		{"the drive gave more to the bare server", 120, 190, 130, 1000, 0.1, "forbidden by the drive: at most 1.30"},
+		{"the drive gave more to the bare server", 120, 190, 130, 1000, 0.1, "forbidden by bare server: at most 1.30"},
 		{"the drive gave enough to it", 120, 190, 180, 1000, 0.1, "nothing known forbids it"},
 		{"the nearest of two forbids", 140, 110, 180, 1000, 0.1, "forbidden by Edge alone: at most 1.10"},
 		{"NBD before a log forbids", 200, 190, 130, 1000, 0.1, "forbidden by bare server: at most 1.30"},

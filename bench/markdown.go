@@ -19,29 +19,37 @@ const marker = "<!-- vstor bench writes all that is above this line; below it, w
 // handWritten is what a new file has below the marker.
 const handWritten = "\n## Where the time goes\n\nNobody has written this yet.\n"
 
-// writeMarkdown writes the summary and keeps what was written by hand. Errors: IO, Refused (the file has no marker:
-// it is something else).
+// writeMarkdown writes the summary and keeps what was written by hand. Errors: those of belowMarker, IO.
 func (r *Report) writeMarkdown(path string) error {
-	old, err := os.ReadFile(path)
-	below := handWritten
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		return errs.Wrap(errs.IO, err, "cannot read what the summary is to replace")
-	default:
-		_, kept, ok := strings.Cut(string(old), marker+"\n")
-		if !ok && len(bytes.TrimSpace(old)) > 0 {
-			return errs.New(errs.Refused, "%s has no line %q, so `vstor bench` did not write it and does not replace it: "+
-				"name another file, or put that line in front of what is to stay", path, marker)
-		}
-		if ok {
-			below = kept
-		}
+	below, err := belowMarker(path)
+	if err != nil {
+		return err
 	}
 	var b bytes.Buffer
 	r.markdown(&b)
 	fmt.Fprintf(&b, "%s\n%s", marker, below)
 	return replaceFile(path, b.Bytes())
+}
+
+// belowMarker is what was written by hand into a summary. Errors: IO, Refused (the file has no marker: it is something
+// else).
+func belowMarker(path string) (string, error) {
+	old, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return handWritten, nil
+	case err != nil:
+		return "", errs.Wrap(errs.IO, err, "cannot read what the summary is to replace")
+	}
+	_, kept, ok := strings.Cut(string(old), marker+"\n")
+	switch {
+	case ok:
+		return kept, nil
+	case len(bytes.TrimSpace(old)) > 0:
+		return "", errs.New(errs.Refused, "%s has no line %q, so `vstor bench` did not write it and does not replace it: "+
+			"name another file, or put that line in front of what is to stay", path, marker)
+	}
+	return handWritten, nil
 }
 
 // replaceFile writes beside a file and renames: what was written by hand is in no second place.
@@ -73,7 +81,7 @@ func (r *Report) markdown(b *bytes.Buffer) {
 	writeTable(b, barsHead, r.bars())
 	b.WriteString("\n## In figures\n\n")
 	writeTable(b, tableHead, r.table())
-	fmt.Fprintf(b, "\n## Every target\n\nMedians, and in parentheses the ratio to `%s`.\n\n", qemu)
+	fmt.Fprintf(b, "\n## Every target\n\n%s\n\n", everythingSay)
 	head, rows := r.everything()
 	writeTable(b, head, rows)
 	for _, t := range r.tables() {
@@ -149,6 +157,9 @@ func (r *Report) tally() string {
 		switch v[len(v)-1] {
 		case "met":
 			met++
+			if strings.HasSuffix(v[4], slowMark) {
+				slow++
+			}
 		case "MISSED":
 			missed = append(missed, fmt.Sprintf("%s on %s (%s of Vitastor's)", job, v[1], v[4]))
 		default:
@@ -166,7 +177,7 @@ func (r *Report) tally() string {
 		case row.Disturbed || row.Ratio == 0:
 			doubtful++
 		default:
-			missed = append(missed, fmt.Sprintf("%s on %s%s (%.2f)", row.Job, row.Target, row.what(), row.Ratio))
+			missed = append(missed, fmt.Sprintf("%s on %s%s (%s)", row.Job, row.Target, row.what(), row.ratioText()))
 		}
 	}
 	s := fmt.Sprintf("%d of %d goals are met", met, met+doubtful+len(missed))

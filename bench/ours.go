@@ -84,6 +84,8 @@ func (o *ours) restartWith(ctx context.Context, start func(context.Context) erro
 	return o.rest(ctx, o.opt.Settle)
 }
 
+func (o *ours) logFile() string { return o.dir + ".log" }
+
 func (o *ours) launch(ctx context.Context, flags ...string) error {
 	args := []string{o.opt.Vstor, "up", "--dir", o.dir, "--asds", strconv.Itoa(asdCount),
 		"--asd-size", units.FormatSize(o.asdSize), "--journal", units.FormatSize(o.opt.Journal), "--policy", "4,2,5,1"}
@@ -91,7 +93,7 @@ func (o *ours) launch(ctx context.Context, flags ...string) error {
 	if cpus := serverCPUs(); cpus != "" && !slices.Contains(flags, "--loop-cpus") {
 		args = append(args, "--loop-cpus", cpus)
 	}
-	p, out, err := launch(o.dir+".log", args...)
+	p, out, err := launch(o.logFile(), args...)
 	if err != nil {
 		return err
 	}
@@ -244,12 +246,12 @@ func (o *ours) revive() {
 }
 
 // copied is how many bytes of payload were copied in user space since the start, as the deployment counts them.
-func (o *ours) copied(ctx context.Context) float64 {
+func (o *ours) copied(ctx context.Context) (n float64, known bool) {
 	page, err := o.client.Metrics(ctx)
 	if err != nil {
-		return 0
+		return 0, false
 	}
-	return sumOf(string(page), "vstor_copied_bytes_total")
+	return sumOf(string(page), "vstor_copied_bytes_total"), true
 }
 
 // sumOf adds up the samples of a metric, one from each process.

@@ -37,14 +37,15 @@ func newQemu(opt *Options) *peer {
 	return q
 }
 
-func (q *peer) name() string { return q.as }
+func (q *peer) name() string    { return q.as }
+func (q *peer) logFile() string { return q.socket + ".log" }
 
 func (q *peer) start(ctx context.Context) error {
 	os.Remove(q.socket)
 	if _, err := exec.LookPath(q.tool); err != nil {
 		return errs.New(errs.Unsupported, "%s is not installed", q.tool)
 	}
-	p, out, err := launch(q.socket+".log", q.args...)
+	p, out, err := launch(q.logFile(), q.args...)
 	if err != nil {
 		return err
 	}

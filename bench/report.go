@@ -91,7 +91,7 @@ type Row struct {
 	Ratio   float64 `json:"ratio"` // of Ours to the base's figure; 0: none, or disturbed
 	Goal    float64 `json:"goal"`  // 0: none
 	Met     bool    `json:"met"`
-	// Slow: Ratio is to the slow one of qemu-nbd's two speeds, see slowFactor.
+	// Slow: Base is qemu-nbd, in the slow one of its two speeds, see slowFactor.
 	Slow bool `json:"slow_yardstick,omitempty"`
 	// Disturbed: so many rounds were that there is no ratio.
 	Disturbed bool `json:"disturbed"`
@@ -109,7 +109,7 @@ type Row struct {
 	PeerMean           float64 `json:"peer_mean_us"`
 	OursP99            float64 `json:"ours_p99_us"`
 	PeerP99            float64 `json:"peer_p99_us"`
-	// Written bytes by the client, by our processes and to the drive, of our cells, all rounds.
+	// Written bytes by the client, by our processes and to the drive, in the rounds that count.
 	Bytes       int64 `json:"ours_bytes"`
 	ServerBytes int64 `json:"ours_server_written_bytes"`
 	DriveBytes  int64 `json:"ours_drive_written_bytes"`
@@ -127,6 +127,14 @@ func (f Figure) value(c Cell) float64 {
 		return c.CPUUsPerIO
 	}
 	return c.IOPS
+}
+
+// seconds is how long a cell's IOs ran; 0: not known.
+func (c Cell) seconds() float64 {
+	if c.IOPS <= 0 {
+		return 0
+	}
+	return float64(c.IOs) / c.IOPS
 }
 
 func (r *Report) of(job, target string) []Cell {
@@ -216,9 +224,9 @@ func (r *Report) row(j Job, g Goal) Row {
 		row.Ratio, row.RatioSpreadPercent, row.Pairs = middle(ratios), 100*spreadOf(ratios), len(ratios)
 		row.Met = g.Ratio > 0 && j.Met(g, row.Ratio)
 	}
-	row.Slow = r.againstSlow(&row)
+	row.Slow = g.Base == qemu && r.qemuSlow(from)
 	row.SpreadPercent = 100 * spread(us, value)
-	for _, c := range r.of(j.Name, g.Target) {
+	for _, c := range us {
 		row.Bytes += c.WrittenBytes
 		row.ServerBytes += c.ServerBytes
 		row.DriveBytes += c.DriveBytes

@@ -190,6 +190,10 @@ func TestCommand(t *testing.T) {
 	if got != "vstor bench --dir bench --out=a.json --rounds=3" {
 		t.Error(got)
 	}
+	got = commandLine([]string{"vstor", "bench", "--only", "QD32.* on (vstor|qemu-nbd)$", "it's"})
+	if want := `vstor bench --only 'QD32.* on (vstor|qemu-nbd)$' 'it'\''s'`; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
 }
 
 func TestBenchstatLines(t *testing.T) {
@@ -229,6 +233,25 @@ func TestLeaveOut(t *testing.T) {
 	cancel()
 	if b.leaveOut(ctx, at, errs.New(errs.IO, "killed")) {
 		t.Error("a run that is broken off goes on")
+	}
+}
+
+// mortal is a target that is asked for its end.
+type mortal struct {
+	raw
+	stopped *int
+}
+
+func (m mortal) stop() error { *m.stopped++; return nil }
+
+// A peer that is left out is stopped: it may hang, and keep a core busy beside all cells that follow.
+func TestLeftOutIsStopped(t *testing.T) {
+	stopped := 0
+	b := &bench{targets: []target{guest{mortal{stopped: &stopped}}}, left: map[string]bool{},
+		progress: newProgress(io.Discard)}
+	at := step{0, Job{Name: coldRead}, rawFile}
+	if !b.leaveOut(t.Context(), at, errs.New(errs.IO, "it hangs")) || stopped != 1 {
+		t.Errorf("stopped %d times", stopped)
 	}
 }
 

@@ -128,7 +128,8 @@ func (b *bench) all(ctx context.Context) error {
 	return nil
 }
 
-// leaveOut has the run go on without a guest that failed: an hour's work is not lost for it.
+// leaveOut has the run go on without a guest that failed: an hour's work is not lost for it. The guest is stopped: one
+// that hangs may keep a core busy, or the drive, and so disturb all cells that follow.
 func (b *bench) leaveOut(ctx context.Context, s step, err error) bool {
 	g, is := b.target(s.target).(guest)
 	if !is || ctx.Err() != nil {
@@ -136,6 +137,9 @@ func (b *bench) leaveOut(ctx context.Context, s step, err error) bool {
 	}
 	g.lost(err)
 	b.left[s.target] = true
+	if e := errors.Join(g.end(ctx), g.stop()); e != nil {
+		err = fmt.Errorf("%w; and as it was stopped: %w", err, e)
+	}
 	line := fmt.Sprintf("%s is left out from round %d on: %s: %v", s.target, s.round+1, s.job.Name, err)
 	b.report.LeftOut = append(b.report.LeftOut, line)
 	b.progress.say("%s", line)
@@ -185,7 +189,10 @@ func check(opt *Options) error {
 	if opt.Vstor == "" || opt.Work == "" {
 		return errs.New(errs.Invalid, "the bench needs the vstor command and a work folder")
 	}
-	return nil
+	if opt.Rounds < 1 {
+		return errs.New(errs.Invalid, "--rounds %d: there must be one at least", opt.Rounds)
+	}
+	return checkFiles(opt)
 }
 
 func (b *bench) checkSpace() error {
@@ -354,7 +361,7 @@ func (b *bench) cell(ctx context.Context, s step, t target) (Cell, error) {
 	keep := b.profile(ctx, s, t, length)
 	r, err := t.run(ctx, s.job, length)
 	if err != nil {
-		return Cell{}, err
+		return Cell{}, errors.Join(err, lastWords(t))
 	}
 	to, err := look(t.pids(), b.opt.Work)
 	if err = errors.Join(err, keep()); err != nil {
@@ -381,20 +388,22 @@ func (b *bench) cell(ctx context.Context, s step, t target) (Cell, error) {
 	if r.IOs > 0 {
 		c.CPUUsPerIO = float64((after.cpu - before.cpu).Microseconds()) / float64(r.IOs)
 	}
-	if now, _ := copiedBy(ctx, t); counts && r.Bytes > 0 {
+	if now, still := copiedBy(ctx, t); counts && still && r.Bytes > 0 {
 		perByte := (now - copied) / float64(r.Bytes)
 		c.CopiedPerByte = &perByte
 	}
 	return c, t.end(ctx)
 }
 
-// copiedBy is how many bytes of payload a target has copied so far, if it counts them.
+// copiedBy is how many bytes of payload a target has copied so far, if it counts them and tells.
 func copiedBy(ctx context.Context, t target) (n float64, counts bool) {
-	c, counts := t.(interface{ copied(context.Context) float64 })
+	c, counts := t.(interface {
+		copied(context.Context) (n float64, known bool)
+	})
 	if !counts {
 		return 0, false
 	}
-	return c.copied(ctx), true
+	return c.copied(ctx)
 }
 
 // thisMachine describes it, with the drive below path.

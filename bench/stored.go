@@ -18,6 +18,26 @@ import (
 // be compared; a figure more is no change.
 const format = 1
 
+// checkFiles says before an hour's work, and not behind it, that what was asked for cannot be written.
+func checkFiles(opt *Options) error {
+	for _, path := range []string{opt.JSON, opt.HTML, opt.Markdown} {
+		if path == "" {
+			continue
+		}
+		probe, err := os.CreateTemp(filepath.Dir(path), ".vstor-bench-")
+		if err != nil {
+			return errs.Wrap(errs.IO, err, "cannot write %s", path)
+		}
+		probe.Close()
+		os.Remove(probe.Name())
+	}
+	if opt.Markdown == "" {
+		return nil
+	}
+	_, err := belowMarker(opt.Markdown)
+	return err
+}
+
 // publish ends a run: it writes the files that were asked for and prints what came out.
 func (r *Report) publish(opt *Options, out io.Writer) error {
 	r.Format, r.Quick, r.Profiled, r.MinJournals = format, opt.Quick, opt.Profile != "", opt.MinJournals
@@ -108,6 +128,11 @@ func commandLine(args []string) string {
 			out[i] = name + "=" + filepath.Base(value)
 		default:
 			out[i] = a
+		}
+	}
+	for i, a := range out {
+		if strings.ContainsAny(a, " |&;()<>$`\\\"'*?[]{}!#~") {
+			out[i] = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
 		}
 	}
 	return strings.Join(out, " ")

@@ -151,6 +151,18 @@ func quiesce(ctx context.Context, pids []int, d time.Duration) error {
 	return nil
 }
 
+// lastWords is why a target's job failed if that was because a process of it ended; nil: all are there.
+func lastWords(t target) error {
+	if g, is := t.(guest); is {
+		t = g.target
+	}
+	_, err := usageOf(t.pids())
+	if l, is := t.(interface{ logFile() string }); is && err != nil {
+		return errs.Wrap(errs.Of(err), err, "the log of %s ends with %q", t.name(), tail(l.logFile()))
+	}
+	return err
+}
+
 func tail(log string) string {
 	b, err := os.ReadFile(log)
 	if err != nil {

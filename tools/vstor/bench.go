@@ -54,7 +54,11 @@ func (a *app) benchCommand() *cobra.Command {
 		if opt.Vstor, err = os.Executable(); err != nil {
 			return errs.Wrap(errs.IO, err, "cannot find out where this command lies")
 		}
-		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+		ends := []os.Signal{syscall.SIGTERM, syscall.SIGINT}
+		if !signal.Ignored(syscall.SIGHUP) { // under nohup it is
+			ends = append(ends, syscall.SIGHUP)
+		}
+		ctx, stop := signal.NotifyContext(context.Background(), ends...)
 		defer stop()
 		return bench.Run(ctx, opt, a.stdout)
 	}
