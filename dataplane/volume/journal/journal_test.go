@@ -336,6 +336,57 @@ func TestTrimsEnterFullLog(t *testing.T) {
 	r.close()
 }
 
+// What the end of an entry that waited too long has its owner append stands behind the trims that were let in: their
+// sequences are lower, and a vDisk's entries enter in the order of theirs.
+func TestGivingUpKeepsOrder(t *testing.T) {
+	l := startLoop(t, 32<<20)
+	d := create(t, 4, Options{})
+	r := open(t, l, d, Options{MarkAfter: -1}, nil)
+	var order []*testEntry
+	seq := ids.Seq(0)
+	add := func(trim bool) *testEntry {
+		seq++
+		e := write(l, 1, seq, ids.BlockAddr(seq), 1, uint64(seq))
+		if trim {
+			l.Pool().ReleaseVec(&e.Data)
+			e.Kind, e.Blocks, e.Sums = Trim, 1<<20, nil
+		}
+		e.order = &order
+		r.j.Append(&e.Entry)
+		return e
+	}
+	for r.j.Stalled() == 0 {
+		r.on(func() { add(false) })
+		r.settle()
+	}
+	r.on(func() { r.j.FailWaiting(errs.Full) })
+	r.settle()
+	order = order[:0]
+	r.on(func() {
+		first := add(false)
+		release := first.then
+		first.then = func(e *testEntry) { release(e); add(true) }
+		add(true)
+	})
+	r.settle()
+	r.on(func() { r.j.FailWaiting(errs.Full) })
+	r.settle()
+	last := ids.Seq(0)
+	for _, e := range order {
+		if e.Err != errs.OK {
+			continue
+		}
+		if e.Seq < last {
+			t.Errorf("%d ended behind %d", e.Seq, last)
+		}
+		last = e.Seq
+	}
+	if len(order) != 3 || last != seq {
+		t.Errorf("%d ended, the last is %d and not %d", len(order), last, seq)
+	}
+	r.close()
+}
+
 // A laggard's blocks are copied forward out of a full journal, though its tail segment is all its own.
 func TestCopyForward(t *testing.T) {
 	for _, reserve := range []int{1, 2} {
