@@ -21,6 +21,7 @@ type drive struct {
 	failW  int  // the write after this many fails; 0 = none does
 	failS  int  // likewise fdatasync
 	badAt  map[int]bool
+	onceAt map[int]bool // blocks that can be read once, and then are badAt
 	writes int
 	syncs  int
 	peakS  int // fdatasyncs in flight at once
@@ -39,7 +40,8 @@ type flight struct {
 }
 
 func newDrive(size int64) *drive {
-	return &drive{mem: make([]byte, size), stable: make([]byte, size), dirty: map[int]struct{}{}, badAt: map[int]bool{}}
+	return &drive{mem: make([]byte, size), stable: make([]byte, size), dirty: map[int]struct{}{}, badAt: map[int]bool{},
+		onceAt: map[int]bool{}}
 }
 
 func (d *drive) ReadAt(p []byte, off int64) error {
@@ -49,6 +51,9 @@ func (d *drive) ReadAt(p []byte, off int64) error {
 		}
 	}
 	copy(p, d.mem[off:off+int64(len(p))])
+	for b := off / BlockSize; b < (off+int64(len(p)))/BlockSize; b++ {
+		d.badAt[int(b)] = d.badAt[int(b)] || d.onceAt[int(b)]
+	}
 	return nil
 }
 

@@ -79,8 +79,9 @@ type replayer struct {
 	w        *window
 	start    *window // for peek, one block
 	peek     peek
-	number   uint64 // of the record that comes next
-	lastSum  uint64 // header checksum of the one before; 0 = there was none
+	header   [BlockSize]byte // of the record that find found, as it was when it was checked
+	number   uint64          // of the record that comes next
+	lastSum  uint64          // header checksum of the one before; 0 = there was none
 	lastInc  uint64
 	mark     uint64 // records up to this one must be there, for all that was seen so far
 	scanned  bool   // mark rests on the rest of the log, too
@@ -136,7 +137,7 @@ func (p *replayer) verify(h *Header) (bool, error) {
 	}
 	data := b[BlockSize:]
 	var e EntryHeader
-	for w := h.Walk(b); w.Next(&e); {
+	for w := h.Walk(p.header[:]); w.Next(&e); {
 		for i := range e.Payload() {
 			if !e.Lost && blockSum(data[:BlockSize]) != e.Sum(i) {
 				return true, nil
@@ -147,6 +148,8 @@ func (p *replayer) verify(h *Header) (bool, error) {
 	return false, nil
 }
 
+// record is the record's blocks. The first of them is read once more by this, and may be unreadable this time: p.header
+// is what was checked.
 func (p *replayer) record(h *Header) ([]byte, error) {
 	s := &p.j.segs
 	return p.w.blocks(h.Position, 1+h.Blocks, p.j.segPos(s.head)+s.blocks)
@@ -161,7 +164,7 @@ func (p *replayer) deliver(h *Header, fn func(ReplayEntry) error) error {
 	}
 	pos, data := Pos(h.Position+1), b[BlockSize:]
 	var e EntryHeader
-	for w := h.Walk(b); w.Next(&e); {
+	for w := h.Walk(p.header[:]); w.Next(&e); {
 		n := e.Payload()
 		out := ReplayEntry{Vol: e.Vol, Seq: e.Seq, Kind: e.Kind, Copied: e.Copied, Addr: e.Addr, Blocks: e.Blocks,
 			Pos: pos, Sums: p.sums[:n], Data: data[:n*BlockSize], Record: h.Number}

@@ -291,6 +291,28 @@ func TestUnreadable(t *testing.T) {
 	}
 }
 
+// A header that was read once and then cannot be read any more takes none of its record's entries with it.
+func TestHeaderReadOnce(t *testing.T) {
+	d := killed(t, 100, Options{BootID: [16]byte{1}}, func(r *rig) { r.sync(); r.putEach(1, 101, 102) })
+	root, _ := DecodeRoot(d.mem)
+	starts := 0
+	for _, off := range headers(d, root) {
+		if off > DataStart && (off-DataStart)%testSegment == 0 {
+			d.onceAt[int(off/BlockSize)] = true
+			starts++
+		}
+	}
+	seqs, bad, stats, err := replayOf(t, d, Options{})
+	if starts == 0 || err != nil || len(seqs) != 102 || len(bad) != 0 || stats.Unreadable == 0 {
+		t.Fatalf("of %d segments: %d entries, %v bad, %+v, %v", starts, len(seqs), bad, stats, err)
+	}
+	for i, seq := range seqs {
+		if seq != ids.Seq(i+1) {
+			t.Fatalf("entry %d has sequence %d", i+1, seq)
+		}
+	}
+}
+
 // The example of doc.go: what an earlier life left behind lies in the right place with the right number.
 func TestStale(t *testing.T) {
 	l := startLoop(t, 16<<20)

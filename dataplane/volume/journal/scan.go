@@ -28,6 +28,7 @@ func (p *replayer) find() (Header, bool, error) {
 		if there && (!ok || p.peek.h.Incarnation > here.Incarnation) {
 			s.advanceHead()
 			here, ok = p.peek.h, true
+			copy(p.header[:], p.start.b)
 		}
 	}
 	if ok {
@@ -49,6 +50,7 @@ func (p *replayer) behind() (Header, bool, error) {
 		return Header{}, false, err
 	}
 	h, ok, err := p.decode(b)
+	copy(p.header[:], b)
 	return h, ok && p.expected(&h, pos, room, s.state[s.head].lap), err
 }
 
