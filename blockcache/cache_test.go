@@ -318,7 +318,7 @@ func TestPageWithManyReferences(t *testing.T) {
 		for n < 70000 && w.c.Get(v, 1, 1, 0, sums, &out) == 1 {
 			n++
 		}
-		if n != refsMax-1 {
+		if n != buf.RefsMost-1 {
 			t.Errorf("shared %d times", n)
 		}
 	})

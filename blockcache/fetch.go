@@ -152,7 +152,7 @@ func (x *fetch) fromSSD(e policy.Entry, part, i int) bool {
 // take exchanges the page of block i for one that has its content; a page with too many references is copied.
 func (x *fetch) take(i int, page buf.Page) {
 	p := x.c.pool
-	if p.Refs(page) >= refsMax {
+	if p.Refs(page) >= buf.RefsMost {
 		copy(p.Bytes(x.pages[i]), p.Bytes(page))
 		return
 	}

@@ -11,10 +11,6 @@ import (
 	"vstor/dataplane/invariants"
 )
 
-// refsMax is how many references a page has at most before it is not shared further: they are counted in 16 bits, and
-// any number of clients may ask for one block and not read the answer.
-const refsMax = 1 << 15
-
 // Get gives the blocks of one stored piece that RAM has, from its first block on: sums has their checksums, one each.
 // It appends one retained page per block to dst and returns how many leading blocks it served. On the loop,
 // never blocks, allocates nothing once dst has its size.
@@ -50,7 +46,7 @@ func (c *Cache) give(e policy.Entry, part int, sums []uint32, dst *buf.Vec) int 
 	have := bits.TrailingZeros64(^(c.valid[e] >> part))
 	for i, sum := range sums[:min(have, len(sums))] {
 		s := c.slot(e, part+i)
-		if !c.matches(e, part+i, sum) || c.pool.Refs(s.page) >= refsMax {
+		if !c.matches(e, part+i, sum) || c.pool.Refs(s.page) >= buf.RefsMost {
 			return i
 		}
 		c.pool.Retain(s.page)

@@ -108,3 +108,35 @@ func TestCodedBlocksLeaveLowRAM(t *testing.T) {
 		t.Errorf("%d tries, %d blocks, right: %v", tries, len(blocks), right)
 	}
 }
+
+// A block that very many readers have not given back yet is read from the journal by the next: references to a page are
+// counted in 16 bits, and a client that takes no answers must not end the process.
+func TestManyReadersOfAPage(t *testing.T) {
+	r := newRig(t, 64<<20, 1<<20)
+	r.do(block.Put, 7, 1)
+	r.loop.Call(func() {
+		pool := r.loop.Pool()
+		var first block.Resolution
+		if !r.v.Resolve(7, 1, &first, nil) || first.Pieces[0].Kind != block.InRAM {
+			t.Fatalf("%+v", first)
+		}
+		page, n := first.Pieces[0].Page, 0
+		for ; n < 1<<16; n++ {
+			var x block.Resolution
+			if r.v.Resolve(7, 1, &x, nil); x.Pieces[0].Kind != block.InRAM {
+				if x.Pieces[0].Kind != block.Logged || x.Sums[0] != first.Sums[0] {
+					t.Errorf("%+v", x)
+				}
+				break
+			}
+			if pool.Refs(page) == 1<<16-1 {
+				t.Error("one reader more ends the process")
+				break
+			}
+			pool.Retain(page)
+		}
+		for range n {
+			pool.Release(page)
+		}
+	})
+}

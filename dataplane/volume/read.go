@@ -2,6 +2,7 @@ package volume
 
 import (
 	"vstor/dataplane/block"
+	"vstor/dataplane/buf"
 	"vstor/dataplane/ids"
 	"vstor/dataplane/layout"
 	"vstor/dataplane/volume/overlay"
@@ -16,7 +17,7 @@ func (v *Volume) Resolve(addr ids.BlockAddr, n int, r *block.Resolution, l block
 		if !empty {
 			kind, e := v.ov.Lookup(a)
 			if kind == overlay.Data {
-				addEntry(r, e)
+				v.addEntry(r, e)
 				continue
 			}
 			if kind != overlay.Unknown {
@@ -38,8 +39,10 @@ func (v *Volume) Resolve(addr ids.BlockAddr, n int, r *block.Resolution, l block
 	return true
 }
 
-func addEntry(r *block.Resolution, e *overlay.Entry) {
-	if e.Page != 0 {
+// addEntry shares the page of a block that is in RAM, unless very many have it already: any number of clients may ask
+// for one block and not take the answer, and references are counted in 16 bits. They are given the journal's copy.
+func (v *Volume) addEntry(r *block.Resolution, e *overlay.Entry) {
+	if e.Page != 0 && v.pool.Refs(e.Page) < buf.RefsMost {
 		r.Add(block.Piece{Kind: block.InRAM, Page: e.Page}, e.Sum)
 		return
 	}
