@@ -17,7 +17,9 @@ import (
 // A segment is free once every vDisk in it has committed what it has there. A busy vDisk does that by
 // itself: its batches fill and are sealed. An idle one holds the tail with a few old blocks. To seal them
 // would make a tiny SCO, which costs a round over all drives now and cleaning later; so they are written
-// to the journal's head once more, under their old sequences, and the segment goes.
+// to the journal's head once more, under their old sequences, and the segment goes. Where many idle ones together
+// have more than half a segment that would free next to nothing, and write the log over and over; then they are
+// sealed all the same.
 type Keeper struct {
 	loop *ring.Loop
 	jrn  *journal.Journal
@@ -158,8 +160,24 @@ func (k *Keeper) relieve() {
 			holders = append(holders, v)
 		}
 	})
+	alive := 0
+	idle := holders[:0]
 	for _, v := range holders {
-		v.letGo(tail)
+		if v.onItsWay() {
+			continue
+		}
+		idle = append(idle, v)
+		if !v.parked { // what cannot be sealed says nothing of those that can
+			alive += v.aliveIn(tail)
+		}
+	}
+	for _, v := range idle {
+		switch {
+		case !v.parked && 2*alive > int(tail.Hi-tail.Lo):
+			v.closeBatch()
+		case v.copying == nil:
+			v.startCopy(tail)
+		}
 	}
 }
 
@@ -173,20 +191,40 @@ func (v *Volume) lowest() ids.Seq {
 	return lo
 }
 
-// letGo seals the open batch if that is worth a SCO, else copies what it has in the tail forward.
-func (v *Volume) letGo(tail journal.Tail) {
-	if !v.parked {
-		if v.ov.Open().Blocks() >= v.batchMax/4 {
-			v.closeBatch()
-			return
-		}
-		if len(v.ov.Closed()) > 0 {
-			return // older batches hold the tail, too, and are on their way
-		}
+// onItsWay reports whether what v has in the tail goes into SCOs anyhow: its open batch is worth one, and is closed
+// here, or older batches are on their way or wait for the last of their fragments, which hold the tail, too.
+func (v *Volume) onItsWay() bool {
+	if v.parked {
+		return false
 	}
-	if v.copying == nil {
-		v.startCopy(tail)
+	if v.ov.Open().Blocks() >= v.batchMax/4 {
+		v.closeBatch()
+		return true
 	}
+	return len(v.ov.Closed()) > 0 || len(v.waiting) > 0
+}
+
+// aliveIn is how many blocks, and holes, v would copy forward out of the tail.
+func (v *Volume) aliveIn(tail journal.Tail) (n int) {
+	v.eachIn(tail, func(overlay.Entry) { n++ }, func(overlay.Hole) { n++ })
+	return n
+}
+
+// eachIn goes over what is alive of v in the tail.
+func (v *Volume) eachIn(tail journal.Tail, entry func(overlay.Entry), hole func(overlay.Hole)) {
+	in := func(pos uint32) bool { return journal.Pos(pos) >= tail.Lo && journal.Pos(pos) < tail.Hi }
+	v.ov.Held(func(b *overlay.Batch) {
+		for _, e := range b.Entries() {
+			if e.Live() && in(e.Pos) {
+				entry(e)
+			}
+		}
+		for _, h := range b.Holes() {
+			if in(h.Pos) {
+				hole(h)
+			}
+		}
+	})
 }
 
 // copyForward is one vDisk's blocks of the tail segment on their way to the head.
@@ -208,19 +246,8 @@ const unreadMax = 10
 
 func (v *Volume) startCopy(tail journal.Tail) {
 	c := &copyForward{v: v, tail: tail, closes: v.closes, left: 1}
-	in := func(pos uint32) bool { return journal.Pos(pos) >= tail.Lo && journal.Pos(pos) < tail.Hi }
-	v.ov.Held(func(b *overlay.Batch) {
-		for _, e := range b.Entries() {
-			if e.Live() && in(e.Pos) {
-				c.entries = append(c.entries, e)
-			}
-		}
-		for _, h := range b.Holes() {
-			if in(h.Pos) {
-				c.holes = append(c.holes, h)
-			}
-		}
-	})
+	v.eachIn(tail, func(e overlay.Entry) { c.entries = append(c.entries, e) },
+		func(h overlay.Hole) { c.holes = append(c.holes, h) })
 	c.giveUp = v.parked && v.unread >= unreadMax
 	v.copying = c
 	for i := range c.entries {

@@ -1,10 +1,14 @@
 package volume
 
 import (
+	"context"
 	"testing"
+	"time"
 
 	"vstor/dataplane/block"
+	"vstor/dataplane/errs"
 	"vstor/dataplane/ids"
+	"vstor/dataplane/volume/pagemap"
 )
 
 // Where one ASD of many does not answer, SCOs are stored with c fragments and wait for the last one. The journal gets
@@ -26,4 +30,39 @@ func TestSpaceComesBackBeforeTheLineStands(t *testing.T) {
 			t.Errorf("writes stood still %d times", n)
 		}
 	})
+}
+
+// Many vDisks, each with too little for a SCO worth its while, fill a journal. Its tail is alive from end to end then:
+// to copy it forward frees what it takes. It is sealed, and writes go on long before they are old enough for that.
+func TestManySmallBatchesFillAJournal(t *testing.T) {
+	r := newRig(t, 64<<20, 8<<20)
+	const vols, each = 90, 54 // blocks; a quarter of a batch is 55, the journal has 4096
+	var closes []func()
+	for id := ids.VolumeID(2); id < 2+vols; id++ {
+		m, _, err := r.db.Open(pagemap.Options{ID: pagemap.MapID(id), Size: ids.BlockAddr(r.size / 4096),
+			Budget: r.budget, Poster: r, LoadsMax: 64})
+		r.must(err)
+		v := r.add(id, m, &memObjects{data: map[ids.SCONum][]byte{}})
+		r.must(v.Recover(context.Background(), nil))
+		closes = append(closes, func() {
+			done := make(chan struct{})
+			r.loop.Call(func() { v.Close(func() { close(done) }) })
+			<-done
+		})
+		if q := v.batchMax / 4; each >= q {
+			t.Fatalf("a quarter of a batch is %d blocks", q)
+		}
+		c := r.startOn(v, block.Put, 0, each, 1)
+		select {
+		case <-c.done:
+		case <-time.After(20 * time.Second):
+			t.Fatalf("vDisk %d of %d: a write stands still", id-1, vols)
+		}
+		if c.Err != errs.OK {
+			t.Fatal(c.Err)
+		}
+	}
+	for _, f := range closes {
+		f()
+	}
 }

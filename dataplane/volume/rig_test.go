@@ -34,6 +34,7 @@ type memObjects struct {
 	last  func() error       // how a put ends that has copied everything, if there
 	gone  bool               // nothing is stored, committed or deleted; guarded by mu
 	trims int                // SCOs that brought trims ahead, ever; guarded by mu
+	lies  bool               // what Get gives is wrong, and what Rebuild gives is right; guarded by mu
 	late  chan struct{}      // some fragment of each SCO is written only when it is closed, if there
 }
 
@@ -139,6 +140,18 @@ func (o *memObjects) Committed(_ context.Context, _ ids.NamespaceID, after ids.C
 }
 
 func (o *memObjects) Get(_ context.Context, m *layout.Manifest, off int64, dst []byte) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	copy(dst, o.data[m.SCO][off:])
+	if o.lies {
+		for i := 0; i < len(dst); i += ids.BlockSize {
+			dst[i+100] ^= 1
+		}
+	}
+	return nil
+}
+
+func (o *memObjects) Rebuild(_ context.Context, m *layout.Manifest, off int64, dst []byte) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	copy(dst, o.data[m.SCO][off:])
@@ -263,13 +276,8 @@ func (r *rig) open() {
 		Poster: r, LoadsMax: 64})
 	r.must(err)
 	r.sealer = NewSealer(2)
-	r.loop.Call(func() {
-		r.keeper = NewKeeper(r.loop, r.jrn, 0)
-		r.v = New(Options{ID: 1, Name: "v", Size: r.size, Epoch: 1, SCOSize: 1 << 20, Loop: r.loop, Journal: r.jrn,
-			Map: r.m, Objects: r.objects, Reader: noReader{}, Sealer: r.sealer,
-			Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
-		r.keeper.Add(r.v)
-	})
+	r.loop.Call(func() { r.keeper = NewKeeper(r.loop, r.jrn, 0) })
+	r.v = r.add(1, r.m, r.objects)
 	r.must(r.v.Recover(context.Background(), log))
 	if r.beforeAttach != nil {
 		r.beforeAttach()
@@ -278,6 +286,17 @@ func (r *rig) open() {
 		r.must(r.jrn.Attach(r.loop))
 		r.keeper.Start()
 	})
+}
+
+// add makes a vDisk on the rig's loop and journal.
+func (r *rig) add(id ids.VolumeID, m *pagemap.Map, objects *memObjects) (v *Volume) {
+	r.loop.Call(func() {
+		v = New(Options{ID: id, Name: "v", Size: r.size, Epoch: 1, SCOSize: 1 << 20, Loop: r.loop, Journal: r.jrn,
+			Map: m, Objects: objects, Reader: noReader{}, Sealer: r.sealer,
+			Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+		r.keeper.Add(v)
+	})
+	return v
 }
 
 // PostFunc makes the rig the map's Poster.
@@ -311,6 +330,10 @@ func (c *change) MutationDone(*block.Mutation) { close(c.done) }
 
 // start begins a change; a Put writes blocks that begin with first, first+1 and so on.
 func (r *rig) start(op block.MutationOp, addr ids.BlockAddr, count uint64, first byte) *change {
+	return r.startOn(r.v, op, addr, count, first)
+}
+
+func (r *rig) startOn(v *Volume, op block.MutationOp, addr ids.BlockAddr, count uint64, first byte) *change {
 	c := &change{Mutation: block.Mutation{Op: op, Addr: addr, Count: count}, done: make(chan struct{})}
 	c.Done = c
 	r.loop.Call(func() {
@@ -325,7 +348,7 @@ func (r *rig) start(op block.MutationOp, addr ids.BlockAddr, count uint64, first
 				c.Sums = append(c.Sums, uint32(xxhash.Sum64(b)))
 			}
 		}
-		r.v.Mutate(&c.Mutation)
+		v.Mutate(&c.Mutation)
 	})
 	return c
 }
