@@ -194,8 +194,8 @@ func (p *Pool) summarize(g int) {
 	}
 }
 
-// RefsMost is how many references a page has at most before it is not shared further with whoever asks: they are counted
-// in 16 bits, and what holds pages for its own ends needs some.
+// RefsMost is how many references a page has at most before it is not shared further with whoever asks: they are
+// counted in 16 bits, and what holds pages for its own ends needs some.
 const RefsMost = 1 << 15
 
 // Refs is the number of references to a page, for those who share it; see RefsMost.

@@ -145,6 +145,11 @@ func (o *objects) Get(ctx context.Context, m *layout.Manifest, off int64, dst []
 	return o.px.Get(ctx, m, off, dst)
 }
 
+// Rebuild reads them from the fragments in which they do not lie.
+func (o *objects) Rebuild(ctx context.Context, m *layout.Manifest, off int64, dst []byte) error {
+	return o.px.GetRebuilt(ctx, m, off, dst)
+}
+
 // Manifest finds a committed object.
 func (o *objects) Manifest(ctx context.Context, ns ids.NamespaceID, n ids.SCONum) (*layout.Manifest, error) {
 	return o.px.Manifest(ctx, ns, n)

@@ -22,10 +22,21 @@ func getBytesMax(n int) int64 { return getParallel * int64(n) * layout.RegionSiz
 // Get reads bytes [off, off+len(dst)) of the object m describes. ASDs verify what they read against their
 // region checksums; a range that an ASD does not give is rebuilt from the same range of k others, and if one
 // of those fails, from others again. dst is garbage after an error. The caller verifies what
-// it knows the checksum of, and turns to GetVerified if that fails. Errors: Invalid beyond the object;
+// it knows the checksum of, and turns to GetRebuilt if that fails. Errors: Invalid beyond the object;
 // Unreachable, Corrupt or IO if fewer than k fragments of a chunk can be read; Canceled.
 func (px *Proxy) Get(ctx context.Context, m *layout.Manifest, off int64, dst []byte) error {
 	return px.get(ctx, m, off, dst, px.readRange)
+}
+
+// GetRebuilt is Get that takes nothing from the fragments in which the range lies: all of it is rebuilt from k others.
+// It is for when what Get returned proves wrong although its ASD vouches for it: bytes that were wrong when their
+// checksums were computed fail no checksum of a region, and none of the manifest's either. The caller verifies this,
+// too. Errors: as Get.
+func (px *Proxy) GetRebuilt(ctx context.Context, m *layout.Manifest, off int64, dst []byte) error {
+	return px.get(ctx, m, off, dst, func(ctx context.Context, m *layout.Manifest, chunk, frag int, off int64,
+		dst []byte) error {
+		return px.rebuildRange(ctx, m, chunk, frag, off, dst, nil)
+	})
 }
 
 // GetVerified is Get that trusts no ASD: every fragment it touches is read whole and must match its
@@ -112,12 +123,21 @@ func (px *Proxy) readRange(ctx context.Context, m *layout.Manifest, chunk, frag 
 	if err == nil {
 		return nil
 	}
+	return px.rebuildRange(ctx, m, chunk, frag, off, dst, err)
+}
+
+// rebuildRange rebuilds a range of a fragment from the same range of k others. why is what happened to the fragment
+// itself, or nil.
+func (px *Proxy) rebuildRange(ctx context.Context, m *layout.Manifest, chunk, frag int, off int64, dst []byte,
+	why error) error {
 	px.count.fragsRebuilt.Add(1)
-	s, e := px.newSources(m, chunk, frag)
-	if e != nil {
-		return e
+	s, err := px.newSources(m, chunk, frag)
+	if err != nil {
+		return err
 	}
-	s.because(err)
+	if why != nil {
+		s.because(why)
+	}
 	defer s.release()
 	for len(dst) > 0 {
 		n := min(len(dst), layout.RegionSize)

@@ -142,6 +142,27 @@ func TestVerifiedDistrustsStores(t *testing.T) {
 	}
 }
 
+// What a store vouches for, and is wrong all the same, is rebuilt without it.
+func TestRebuiltDistrustsItsFragment(t *testing.T) {
+	r := newRig(t, 6, nil)
+	src := newContent(300_000, 6)
+	p := r.put(r.own(), 1, src)
+	r.commit(p)
+	m := r.manifestOf(1)
+	k, g := m.FragKey(0, 0), m.Geometry().FragLen
+	r.stores[m.Target(0, 0).ASD].set(func(s *fakeStore) {
+		s.frags[k][5000]++
+		s.sums[k] = sumsOf(s.frags[k][:g])
+	})
+	got := make([]byte, 4096)
+	if err := r.Get(ctx, m, 4096, got); err != nil || string(got) == string(src.b[4096:8192]) {
+		t.Fatal("the store is not wrong", err)
+	}
+	if err := r.GetRebuilt(ctx, m, 4096, got); err != nil || string(got) != string(src.b[4096:8192]) {
+		t.Error("wrong bytes", err)
+	}
+}
+
 func TestPutToTooFewFallsBack(t *testing.T) {
 	r := newRig(t, 6, nil)
 	e := r.own()

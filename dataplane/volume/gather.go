@@ -144,15 +144,33 @@ func (c *cleanContent) read(ctx context.Context, m *layout.Manifest, n ids.SCONu
 			if len(c.index) == min(cleanBlocks, c.v.batchMax) {
 				return true, nil
 			}
-			b := window[k*ids.BlockSize : (k+1)*ids.BlockSize]
-			c.data = append(c.data, b...)
-			e := part[k].Entry
-			if uint32(xxhash.Sum64(b)) != e.Sum {
+			b, e := window[k*ids.BlockSize:(k+1)*ids.BlockSize], part[k].Entry
+			if !matches(b, e.Sum) && !c.rebuilt(ctx, m, part[k].off, b, e.Sum) {
 				c.rotten[len(c.index)] = true
 			}
+			c.data = append(c.data, b...)
 			e.Old = layout.Location{SCO: n, Off: part[k].off, Sum: e.Sum}
 			c.index = append(c.index, e)
 		}
 	}
 	return len(c.index) == min(cleanBlocks, c.v.batchMax), nil
+}
+
+func matches(b []byte, sum uint32) bool { return uint32(xxhash.Sum64(b)) == sum }
+
+// rebuilt replaces a block whose fragment holds other bytes than were written, if the others know better: to move it
+// as it is would make that final, for the parity that can mend it goes with its SCO.
+func (c *cleanContent) rebuilt(ctx context.Context, m *layout.Manifest, off uint16, b []byte, sum uint32) bool {
+	err := rebuild(ctx, c.v.opts.Objects, m, int64(off)*ids.BlockSize, b, func() error {
+		if !matches(b, sum) {
+			return errs.New(errs.Corrupt, "a block fails its checksum")
+		}
+		return nil
+	})
+	log, said := c.v.opts.Log.Warn, "a block that fails its checksum was rebuilt from other fragments"
+	if err != nil {
+		log, said = c.v.opts.Log.Error, "a block fails its checksum, and what others give does, too: it is kept as it is"
+	}
+	log(said, "vdisk", c.v.opts.Name, "SCO", m.SCO, "block", off)
+	return err == nil
 }

@@ -171,14 +171,22 @@ func ParseHeader(b []byte) (Header, error) {
 	return h, nil
 }
 
-// ParseIndex decodes and verifies the index, IndexLen bytes that follow the header block. It calls
-// entry for each data block with its offset in the object, in blocks, then hole for each hole.
-func (h *Header) ParseIndex(b []byte, entry func(off uint16, e Entry), hole func(Hole)) error {
+// CheckIndex verifies the index, IndexLen bytes that follow the header block.
+func (h *Header) CheckIndex(b []byte) error {
 	if len(b) < h.IndexLen() {
 		return errs.New(errs.Corrupt, "SCO index is cut short: %d bytes of %d", len(b), h.IndexLen())
 	}
 	if xxhash.Sum64(b[:h.IndexLen()]) != h.IndexSum {
 		return errs.New(errs.Corrupt, "index of SCO %d of vDisk %d fails its checksum", h.SCO, h.Volume)
+	}
+	return nil
+}
+
+// ParseIndex decodes and verifies the index, IndexLen bytes that follow the header block. It calls
+// entry for each data block with its offset in the object, in blocks, then hole for each hole.
+func (h *Header) ParseIndex(b []byte, entry func(off uint16, e Entry), hole func(Hole)) error {
+	if err := h.CheckIndex(b); err != nil {
+		return err
 	}
 	if h.DataStart()+int(h.Entries) > MaxBlocks {
 		return errs.New(errs.Corrupt, "SCO %d of vDisk %d is larger than a location can address", h.SCO, h.Volume)
