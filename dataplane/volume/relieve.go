@@ -106,10 +106,17 @@ func (k *Keeper) tick() {
 			v.releaseReady()
 		}
 	}
-	if since := k.jrn.Stalled(); since != 0 && k.StallTimeout > 0 &&
-		time.Duration(k.loop.Now()-since) > k.StallTimeout {
+	if k.tooLong(k.jrn.Stalled()) {
 		k.jrn.FailWaiting(k.why)
 	}
+	if k.tooLong(k.jrn.Aside()) {
+		k.jrn.FailAside(k.why)
+	}
+}
+
+// tooLong reports whether what has waited since a time has waited long enough.
+func (k *Keeper) tooLong(since int64) bool {
+	return since != 0 && k.StallTimeout > 0 && time.Duration(k.loop.Now()-since) > k.StallTimeout
 }
 
 // Drain ends the waiting for space, now and from now on: SIGTERM does not wait for the backend.

@@ -56,7 +56,8 @@ func (j *Journal) passEnd() {
 func (j *Journal) writeRecord() bool {
 	first, held := j.copies.head, j.held()
 	if first == nil && !held {
-		first = j.queue.head
+		j.rejoin()
+		first = j.first()
 	}
 	switch {
 	case first == nil && !j.timer.wanted:
@@ -83,6 +84,9 @@ func (j *Journal) writeRecord() bool {
 	copied := h.Blocks
 	if !held && j.segs.admits(false) {
 		r.gather(&j.queue, &h, page)
+		if j.queue.head == nil {
+			r.gather(&j.aside.entryList, &h, page)
+		}
 	}
 	h.put(page)
 	r.number, r.durable, r.bytes = j.next, h.Durable, (1+h.Blocks)*BlockSize
@@ -141,13 +145,16 @@ func (r *record) gather(q *entryList, h *Header, page []byte) {
 		} else {
 			j.stalled = 0
 		}
+		if q == &j.aside.entryList {
+			j.aside.since = max(j.loop.Now(), 1)
+		}
 		j.segs.note(e.Vol, e.Seq, e.bytes())
 	}
 }
 
 // stall notes since when the line stands. What the drive still calls used is freed now.
 func (j *Journal) stall() {
-	if j.stalled == 0 && j.queue.head != nil {
+	if j.stalled == 0 && j.first() != nil {
 		j.stalled = max(j.loop.Now(), 1)
 		j.counts.Stalls++
 	}

@@ -51,7 +51,7 @@ func (j *Journal) initBrake() {
 // Only a running journal holds anything: what ends does so at once.
 func (j *Journal) held() bool {
 	b := &j.brake
-	if b.blocks == 0 || b.off || j.queue.head == nil || j.st != running {
+	if b.blocks == 0 || b.off || j.first() == nil || j.st != running {
 		return false
 	}
 	left := j.owed()

@@ -25,7 +25,7 @@ func (j *Journal) Close(s *Sync) {
 
 // finishClose takes the last steps once nothing is under way.
 func (j *Journal) finishClose() {
-	quiet := j.ended+1 == j.next && j.queue.head == nil && j.copies.head == nil &&
+	quiet := j.ended+1 == j.next && j.first() == nil && j.copies.head == nil &&
 		!j.syncs.busy && j.syncs.waiting.head == nil && !j.roots.busy
 	switch {
 	case j.closer == nil || j.st == closed || !quiet:

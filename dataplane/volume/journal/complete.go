@@ -87,7 +87,7 @@ func (j *Journal) fail(err error) {
 
 // endQueued ends everything that waits in a line, in order.
 func (j *Journal) endQueued(kind errs.Kind) {
-	for _, q := range [...]*entryList{&j.copies, &j.queue} {
+	for _, q := range [...]*entryList{&j.copies, &j.queue, &j.aside.entryList} {
 		for list := q.take(); list.head != nil; {
 			j.end(list.pop(), kind)
 		}

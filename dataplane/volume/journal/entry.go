@@ -42,8 +42,9 @@ type Entry struct {
 // EntryDone is told of an Entry's end.
 type EntryDone interface {
 	// JournalDone is called exactly once per append, on the loop, never from inside a call to the
-	// Journal. Entries of Append that end with OK do in the order of their appends, and what FailWaiting ends may
-	// overtake others. With Err OK the entry and all before it survive kill -9. It may append the same Entry again.
+	// Journal. A volume's entries of Append that end with OK do in the order of their appends, and what
+	// FailWaiting and FailAside end may overtake others. With Err OK the entry and all before it survive kill -9. It may
+	// append the same Entry again.
 	JournalDone(*Entry)
 }
 
@@ -127,6 +128,16 @@ func (q *entryList) pop() *Entry {
 	return e
 }
 
+// has reports whether an entry of a volume is in the list.
+func (q *entryList) has(vol ids.VolumeID) bool {
+	for e := q.head; e != nil; e = e.next {
+		if e.Vol == vol {
+			return true
+		}
+	}
+	return false
+}
+
 // take empties the list and returns it.
 func (q *entryList) take() entryList {
 	t := *q
@@ -135,9 +146,10 @@ func (q *entryList) take() entryList {
 }
 
 // Append puts e in line. It leaves at the end of the pass, in one record with all that wait, or waits as
-// little space is left (brake), or none; Stalled tells of the latter. The line is as long as callers make
+// little space is left (brake), or none; Stalled tells of the latter. A volume that pins more than half of the log
+// lets all others pass; Aside tells of it. The line is as long as callers make
 // it. Loop only.
-func (j *Journal) Append(e *Entry) { j.enqueue(e, &j.queue, false) }
+func (j *Journal) Append(e *Entry) { j.enqueue(e, j.lineOf(e.Vol), false) }
 
 // AppendCopy appends e again, under the sequence it has had all along, so that an older segment can go:
 // see Moved. Copies overtake the line of Append and may use the reserve, so that copying forward goes on

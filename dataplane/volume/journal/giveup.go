@@ -16,13 +16,23 @@ func (j *Journal) FailWaiting(kind errs.Kind) {
 	j.stalled = 0
 	spare := j.segs.admits(false) && j.segs.room(false, false) > 0
 	var failed entryList
-	for list := j.queue.take(); list.head != nil; {
+	j.partWaiting(&j.queue, &failed, spare)
+	j.partWaiting(&j.aside.entryList, &failed, spare)
+	j.endAll(&failed, kind)
+}
+
+// partWaiting moves the entries of a line to failed, and if spare is true those without payload to the line of all.
+func (j *Journal) partWaiting(line, failed *entryList, spare bool) {
+	for list := line.take(); list.head != nil; {
 		if e := list.pop(); spare && e.payload() == 0 {
 			j.queue.push(e)
 		} else {
 			failed.push(e)
 		}
 	}
+}
+
+func (j *Journal) endAll(failed *entryList, kind errs.Kind) {
 	for failed.head != nil {
 		j.end(failed.pop(), kind)
 	}

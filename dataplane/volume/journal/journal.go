@@ -23,6 +23,7 @@ type Journal struct {
 	segs segments
 
 	queue   entryList // in order of Append
+	aside   aside     // likewise, of one volume that pins more than half
 	copies  entryList // in order of AppendCopy
 	late    entryList // came after Close
 	records []*record // slots: record n is in n modulo their number
@@ -198,7 +199,7 @@ func (j *Journal) Offset(pos Pos) int64 { return int64(pos) * BlockSize }
 func (j *Journal) Stats() Stats {
 	s := j.counts
 	s.InFlight = int(j.next - 1 - j.ended)
-	s.Queued = j.queue.n + j.copies.n
+	s.Queued = j.queue.n + j.aside.n + j.copies.n
 	return s
 }
 

@@ -23,8 +23,7 @@ func (j *Journal) Pressure() Pressure {
 func (j *Journal) Stalled() int64 { return j.stalled }
 
 // Usage is what a volume pins: bytes of headers and payload, and the segments they lie in. The bytes
-// count until their segment is free of the volume. A volume that pins more than Half while others wait
-// should be made to wait by its driver.
+// count until their segment is free of the volume. A volume that pins more than Half waits while others do: see aside.
 func (j *Journal) Usage(vol ids.VolumeID) (bytes int64, segments int) {
 	if v := j.segs.vols[vol]; v != nil {
 		return v.bytes, len(v.holds)

@@ -128,7 +128,7 @@ func (y *syncer) begin() {
 // that the keeper writes behind the record is none to begin one more for: it has no entries, and nobody waits for it.
 func (y *syncer) expected() bool {
 	j := y.j
-	return y.habit.expects(j.next) && j.ended+1 == j.next && j.queue.head == nil && j.durable < j.timer.data &&
+	return y.habit.expects(j.next) && j.ended+1 == j.next && j.first() == nil && j.durable < j.timer.data &&
 		j.st == running && j.failed == nil
 }
 
