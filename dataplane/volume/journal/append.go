@@ -122,6 +122,9 @@ func (j *Journal) segPos(seg int) uint32 { return DataStart/BlockSize + uint32(s
 func (r *record) gather(q *entryList, h *Header, page []byte) {
 	j := r.j
 	room := min(max(j.segs.room(true, q == &j.copies), 1)-1, uint32(j.opt.RecordBlocks))
+	if q == &j.aside.entryList {
+		room = min(room, h.Blocks+j.asideMost())
+	}
 	for e := q.head; e != nil; e = q.head {
 		n := e.payload()
 		if h.Length+e.headerBytes() > BlockSize || h.Blocks+n > room {
@@ -148,7 +151,11 @@ func (r *record) gather(q *entryList, h *Header, page []byte) {
 		if q == &j.aside.entryList {
 			j.aside.since = max(j.loop.Now(), 1)
 		}
-		j.segs.note(e.Vol, e.Seq, e.bytes())
+		pins := e.bytes()
+		if h.Entries == 1 {
+			pins += BlockSize // the header; else one block at a time would pin half of what it does
+		}
+		j.segs.note(e.Vol, e.Seq, pins)
 	}
 }
 

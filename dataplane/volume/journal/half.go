@@ -57,6 +57,15 @@ func (j *Journal) first() *Entry {
 	return j.aside.head
 }
 
+// asideMost is how many blocks may leave aside in a record. What leaves makes the next wait where the brake is on, also
+// others: they wait for one entry there, and not for a record full.
+func (j *Journal) asideMost() uint32 {
+	if len(j.segs.vols) > 1 && j.segs.filled() > brakeFrom {
+		return MaxEntryBlocks
+	}
+	return uint32(j.opt.RecordBlocks)
+}
+
 // Aside is the loop's time since which a volume's entries wait because it pins more than half of the log and others
 // wait, too; 0: none do. Stalled does not tell of them, for others get on.
 func (j *Journal) Aside() int64 {
@@ -79,5 +88,8 @@ func (j *Journal) FailAside(kind errs.Kind) {
 	}
 	var failed entryList
 	j.partWaiting(&j.aside.entryList, &failed, true)
+	if j.first() == nil {
+		j.stalled = 0 // nobody stands any more; whoever comes next waits from then on
+	}
 	j.endAll(&failed, kind)
 }

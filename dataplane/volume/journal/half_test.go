@@ -16,7 +16,7 @@ type halves struct {
 
 func (h *halves) add(vol ids.VolumeID) *testEntry {
 	h.seqs[vol]++
-	e := write(h.l, vol, h.seqs[vol], ids.BlockAddr(h.seqs[vol]), 8, uint64(h.seqs[vol])) // many: headers do not count
+	e := write(h.l, vol, h.seqs[vol], ids.BlockAddr(h.seqs[vol]), 8, uint64(h.seqs[vol]))
 	e.order = &h.order
 	h.j.Append(&e.Entry)
 	return e
@@ -105,5 +105,31 @@ func TestFailAside(t *testing.T) {
 		t.Errorf("ended %d times with %s; aside since %d; %d ended", mine.ended, mine.Err, h.j.Aside(), len(h.order))
 	}
 	h.on(func() { h.j.FailWaiting(errs.Full) })
+	h.on(func() { mine = h.add(1) })
+	h.settle()
+	h.on(func() { h.j.FailAside(errs.Full) })
+	if mine.ended != 1 || h.j.Stalled() != 0 {
+		t.Errorf("ended %d times; nobody waits, and the line stands since %d", mine.ended, h.j.Stalled())
+	}
 	h.close()
+}
+
+// Headers count, or whoever writes a block at a time would never pin more than half.
+func TestHeadersCountForHalf(t *testing.T) {
+	r := open(t, startLoop(t, 32<<20), create(t, 8, Options{}), Options{MarkAfter: -1}, nil)
+	r.putEach(1, 1, 50)
+	usage := func(j *Journal) (n int64) { n, _ = j.Usage(1); return n }
+	if n := usage(r.j); n < 2*50*BlockSize || n > 2*51*BlockSize {
+		t.Errorf("50 records of a block pin %d bytes", n)
+	}
+	n := usage(r.j)
+	img := r.d
+	r.abandon()
+	j, err := Open(img, Options{})
+	if err == nil {
+		err = j.Replay(func(ReplayEntry) error { return nil })
+	}
+	if err != nil || usage(j) != n {
+		t.Errorf("%d bytes, and %d when they were replayed: %v", n, usage(j), err)
+	}
 }

@@ -164,6 +164,7 @@ func (p *replayer) deliver(h *Header, fn func(ReplayEntry) error) error {
 	}
 	pos, data := Pos(h.Position+1), b[BlockSize:]
 	var e EntryHeader
+	header := int64(BlockSize) // of the first, as when it was written
 	for w := h.Walk(p.header[:]); w.Next(&e); {
 		n := e.Payload()
 		out := ReplayEntry{Vol: e.Vol, Seq: e.Seq, Kind: e.Kind, Copied: e.Copied, Addr: e.Addr, Blocks: e.Blocks,
@@ -181,7 +182,8 @@ func (p *replayer) deliver(h *Header, fn func(ReplayEntry) error) error {
 		j.replay.Entries++
 		j.replay.Blocks += uint64(n)
 		j.replay.BadBlocks += uint64(bits.OnesCount32(out.Bad))
-		j.segs.note(e.Vol, e.Seq, int64(entryLength+n*(sumLength+BlockSize)))
+		j.segs.note(e.Vol, e.Seq, header+int64(entryLength+n*(sumLength+BlockSize)))
+		header = 0
 		if err := fn(out); err != nil {
 			return err
 		}
