@@ -145,9 +145,9 @@ func (o *objects) Get(ctx context.Context, m *layout.Manifest, off int64, dst []
 	return o.px.Get(ctx, m, off, dst)
 }
 
-// Rebuild reads them from the fragments in which they do not lie.
-func (o *objects) Rebuild(ctx context.Context, m *layout.Manifest, off int64, dst []byte) error {
-	return o.px.GetRebuilt(ctx, m, off, dst)
+// Rebuild gives bytes that lie in one fragment without it.
+func (o *objects) Rebuild(ctx context.Context, m *layout.Manifest, off int64, dst []byte, try int) error {
+	return o.px.GetRebuilt(ctx, m, off, dst, try)
 }
 
 // Manifest finds a committed object.

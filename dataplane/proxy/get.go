@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"vstor/dataplane/erasure"
@@ -28,14 +29,18 @@ func (px *Proxy) Get(ctx context.Context, m *layout.Manifest, off int64, dst []b
 	return px.get(ctx, m, off, dst, px.readRange)
 }
 
-// GetRebuilt is Get that takes nothing from the fragments in which the range lies: all of it is rebuilt from k others.
-// It is for when what Get returned proves wrong although its ASD vouches for it: bytes that were wrong when their
-// checksums were computed fail no checksum of a region, and none of the manifest's either. The caller verifies this,
-// too. Errors: as Get.
-func (px *Proxy) GetRebuilt(ctx context.Context, m *layout.Manifest, off int64, dst []byte) error {
+// GetRebuilt gives a range that lies in one fragment and takes nothing from that: it is rebuilt from k others. It is
+// for when what Get returned proves wrong although its ASD vouches for it: bytes that were wrong when their checksums
+// were computed fail no checksum of a region, and none of the manifest's either. One of the k may be of that kind, too:
+// another try takes others. The caller verifies what it gets. Errors: as Get; Invalid for a range of several fragments.
+func (px *Proxy) GetRebuilt(ctx context.Context, m *layout.Manifest, off int64, dst []byte, try int) error {
+	if _, _, at := m.Geometry().Place(off); at+int64(len(dst)) > m.Geometry().FragLen {
+		return errs.New(errs.Invalid, "proxy: %d bytes at %d of SCO %d/%d lie in several fragments", len(dst), off,
+			m.Namespace, m.SCO)
+	}
 	return px.get(ctx, m, off, dst, func(ctx context.Context, m *layout.Manifest, chunk, frag int, off int64,
 		dst []byte) error {
-		return px.rebuildRange(ctx, m, chunk, frag, off, dst, nil)
+		return px.rebuildRange(ctx, m, chunk, frag, off, dst, rebuildFrom{try: try})
 	})
 }
 
@@ -123,20 +128,28 @@ func (px *Proxy) readRange(ctx context.Context, m *layout.Manifest, chunk, frag 
 	if err == nil {
 		return nil
 	}
-	return px.rebuildRange(ctx, m, chunk, frag, off, dst, err)
+	return px.rebuildRange(ctx, m, chunk, frag, off, dst, rebuildFrom{why: err})
 }
 
-// rebuildRange rebuilds a range of a fragment from the same range of k others. why is what happened to the fragment
-// itself, or nil.
+// rebuildFrom says what is known of a rebuild's sources.
+type rebuildFrom struct {
+	why error // what happened to the fragment itself, if it was read
+	try int   // how many of them stand back
+}
+
+// rebuildRange rebuilds a range of a fragment from the same range of k others.
 func (px *Proxy) rebuildRange(ctx context.Context, m *layout.Manifest, chunk, frag int, off int64, dst []byte,
-	why error) error {
+	from rebuildFrom) error {
 	px.count.fragsRebuilt.Add(1)
 	s, err := px.newSources(m, chunk, frag)
 	if err != nil {
 		return err
 	}
-	if why != nil {
-		s.because(why)
+	if from.why != nil {
+		s.because(from.why)
+	}
+	if n := len(s.spare); n > 0 {
+		s.spare = slices.Concat(s.spare[from.try%n:], s.spare[:from.try%n])
 	}
 	defer s.release()
 	for len(dst) > 0 {

@@ -142,24 +142,43 @@ func TestVerifiedDistrustsStores(t *testing.T) {
 	}
 }
 
-// What a store vouches for, and is wrong all the same, is rebuilt without it.
+// What a store vouches for, and is wrong all the same, is rebuilt without it; and if another is wrong, too, some choice
+// of the others does.
 func TestRebuiltDistrustsItsFragment(t *testing.T) {
 	r := newRig(t, 6, nil)
 	src := newContent(300_000, 6)
 	p := r.put(r.own(), 1, src)
 	r.commit(p)
 	m := r.manifestOf(1)
-	k, g := m.FragKey(0, 0), m.Geometry().FragLen
-	r.stores[m.Target(0, 0).ASD].set(func(s *fakeStore) {
-		s.frags[k][5000]++
-		s.sums[k] = sumsOf(s.frags[k][:g])
-	})
+	g := m.Geometry().FragLen
+	wrong := func(frag int) {
+		k := m.FragKey(0, frag)
+		r.stores[m.Target(0, frag).ASD].set(func(s *fakeStore) {
+			s.frags[k][5000]++
+			s.sums[k] = sumsOf(s.frags[k][:g])
+		})
+	}
+	want := string(src.b[4096:8192])
 	got := make([]byte, 4096)
-	if err := r.Get(ctx, m, 4096, got); err != nil || string(got) == string(src.b[4096:8192]) {
+	wrong(0)
+	if err := r.Get(ctx, m, 4096, got); err != nil || string(got) == want {
 		t.Fatal("the store is not wrong", err)
 	}
-	if err := r.GetRebuilt(ctx, m, 4096, got); err != nil || string(got) != string(src.b[4096:8192]) {
+	if err := r.GetRebuilt(ctx, m, 4096, got, 0); err != nil || string(got) != want {
 		t.Error("wrong bytes", err)
+	}
+	wrong(1)
+	right := 0
+	for try := range m.Policy.N() - 1 {
+		if err := r.GetRebuilt(ctx, m, 4096, got, try); err == nil && string(got) == want {
+			right++
+		}
+	}
+	if right == 0 || right == m.Policy.N()-1 {
+		t.Errorf("%d choices are right", right)
+	}
+	if err := r.GetRebuilt(ctx, m, g-4096, make([]byte, 8192), 0); errs.Of(err) != errs.Invalid {
+		t.Errorf("of two fragments: %v", err)
 	}
 }
 

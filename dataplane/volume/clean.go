@@ -374,6 +374,7 @@ type cleanContent struct {
 	index  []sco.Entry
 	holes  []sco.Hole
 	rotten map[int]bool // places in index whose block was read with a wrong checksum
+	mended int          // blocks that were rebuilt, as they were
 	mem    []byte       // data and window
 	data   []byte       // the blocks, in the order of index
 	window []byte

@@ -77,9 +77,10 @@ func TestIdleVDiskIsCleaned(t *testing.T) {
 	}
 }
 
-// Fragments whose bytes were wrong when their checksums were computed are read without a complaint. Cleaning does not
-// make that final: what fails its block's checksum, or the index's, is rebuilt from the other fragments first.
-func TestCleaningRebuildsWhatIsWrong(t *testing.T) {
+// Fragments whose bytes were wrong when their checksums were computed are read without a complaint. Cleaning does
+// not make that final: what fails its block's checksum, or the index's, is rebuilt from other fragments first, of which
+// some may be wrong, too; and as long as too few of them can be reached nothing is deleted.
+func TestCleaningMendsWhatIsWrong(t *testing.T) {
 	r := newRig(t, 64<<20, 1<<20)
 	c := NewCleaners(func() int { return 90 })
 	c.tick = 5 * time.Millisecond
@@ -88,10 +89,23 @@ func TestCleaningRebuildsWhatIsWrong(t *testing.T) {
 	r.do(block.Put, 0, 80)
 	r.seal()
 	r.flush()
-	r.objects.mu.Lock()
-	r.objects.lies = true
-	r.objects.mu.Unlock()
+	set := func(bad int, down bool) {
+		r.objects.mu.Lock()
+		defer r.objects.mu.Unlock()
+		r.objects.lies, r.objects.bad, r.objects.down = true, bad, down
+	}
+	asked := func() int {
+		r.objects.mu.Lock()
+		defer r.objects.mu.Unlock()
+		return r.objects.asked
+	}
+	set(4, true)
 	r.v.StartCleaning(c)
+	r.settle("it asks for what it cannot have", func() bool { return asked() >= 3 })
+	if n := r.v.Stats.Deleted.Load(); n != 0 {
+		t.Fatalf("%d SCOs are deleted while nobody knows what they hold", n)
+	}
+	set(4, false)
 	r.settle("the first SCO is cleaned", func() bool { return r.v.Stats.Deleted.Load() == 1 })
 	r.loop.Call(func() {
 		var x block.Resolution

@@ -26,7 +26,7 @@ func (c *cleanContent) gather(ctx context.Context, n ids.SCONum) (full bool, err
 	if err != nil {
 		return false, err
 	}
-	h, index, err := readIndex(ctx, v.opts.Objects, m)
+	h, index, err := v.readIndex(ctx, m)
 	if err != nil {
 		return false, err
 	}
@@ -40,7 +40,13 @@ func (c *cleanContent) gather(ctx context.Context, n ids.SCONum) (full bool, err
 	if err := v.findLive(ctx, n, all); err != nil {
 		return false, err
 	}
-	return c.read(ctx, m, n, all)
+	mended, lost := c.mended, len(c.rotten)
+	full, err = c.read(ctx, m, n, all)
+	if mended, lost = c.mended-mended, len(c.rotten)-lost; mended+lost > 0 {
+		v.opts.Log.Warn("blocks failed their checksums while a SCO was cleaned", "vdisk", v.opts.Name, "SCO", n,
+			"rebuilt", mended, "lost", lost)
+	}
+	return full, err
 }
 
 // findLive marks the candidates that the map still finds in SCO n. The loop looks them up in slices, and
@@ -145,8 +151,10 @@ func (c *cleanContent) read(ctx context.Context, m *layout.Manifest, n ids.SCONu
 				return true, nil
 			}
 			b, e := window[k*ids.BlockSize:(k+1)*ids.BlockSize], part[k].Entry
-			if !matches(b, e.Sum) && !c.rebuilt(ctx, m, part[k].off, b, e.Sum) {
-				c.rotten[len(c.index)] = true
+			if !matches(b, e.Sum) {
+				if err := c.mend(ctx, m, part[k].off, b, e.Sum); err != nil {
+					return false, err
+				}
 			}
 			c.data = append(c.data, b...)
 			e.Old = layout.Location{SCO: n, Off: part[k].off, Sum: e.Sum}
@@ -158,19 +166,23 @@ func (c *cleanContent) read(ctx context.Context, m *layout.Manifest, n ids.SCONu
 
 func matches(b []byte, sum uint32) bool { return uint32(xxhash.Sum64(b)) == sum }
 
-// rebuilt replaces a block whose fragment holds other bytes than were written, if the others know better: to move it
-// as it is would make that final, for the parity that can mend it goes with its SCO.
-func (c *cleanContent) rebuilt(ctx context.Context, m *layout.Manifest, off uint16, b []byte, sum uint32) bool {
-	err := rebuild(ctx, c.v.opts.Objects, m, int64(off)*ids.BlockSize, b, func() error {
+// mend replaces a block whose fragment holds other bytes than were written: to move it as it is would make that final,
+// for the parity that can mend it goes with its SCO. So an error that may pass puts the cleaning off. What nothing can
+// mend stays as it is, beside the checksum that it should have.
+func (c *cleanContent) mend(ctx context.Context, m *layout.Manifest, off uint16, b []byte, sum uint32) error {
+	err := mend(ctx, c.v.opts.Objects, m, int64(off)*ids.BlockSize, b, func() error {
 		if !matches(b, sum) {
 			return errs.New(errs.Corrupt, "a block fails its checksum")
 		}
 		return nil
 	})
-	log, said := c.v.opts.Log.Warn, "a block that fails its checksum was rebuilt from other fragments"
-	if err != nil {
-		log, said = c.v.opts.Log.Error, "a block fails its checksum, and what others give does, too: it is kept as it is"
+	switch {
+	case err == nil:
+		c.mended++
+	case passes(err):
+		return err
+	default:
+		c.rotten[len(c.index)] = true
 	}
-	log(said, "vdisk", c.v.opts.Name, "SCO", m.SCO, "block", off)
-	return err == nil
+	return nil
 }

@@ -12,7 +12,6 @@ import (
 	"vstor/dataplane/layout"
 	"vstor/dataplane/volume/journal"
 	"vstor/dataplane/volume/overlay"
-	"vstor/dataplane/volume/sco"
 )
 
 // LogEntry is what the journal holds of one mutation of a vDisk, collected while it was replayed.
@@ -89,7 +88,7 @@ func (v *Volume) Recover(ctx context.Context, log []LogEntry) error {
 func (v *Volume) applyAgain(ctx context.Context, m *layout.Manifest) error {
 	ctx, end := context.WithTimeout(ctx, recoverStep)
 	defer end()
-	header, index, err := readIndex(ctx, v.opts.Objects, m)
+	header, index, err := v.readIndex(ctx, m)
 	if err != nil {
 		return errs.Wrap(errs.Of(err), err, "vDisk %s: the index of SCO %d cannot be read", v.opts.Name, m.SCO)
 	}
@@ -107,52 +106,6 @@ func (v *Volume) applyAgain(ctx context.Context, m *layout.Manifest) error {
 	case <-ctx.Done():
 		return errs.Wrap(errs.IO, ctx.Err(), "vDisk %s: its map did not take SCO %d", v.opts.Name, m.SCO)
 	}
-}
-
-// readIndex reads header and index of a SCO and checks that they are the ones named. Blocking.
-func readIndex(ctx context.Context, o Objects, m *layout.Manifest) (h sco.Header, index []byte, err error) {
-	first := make([]byte, ids.BlockSize)
-	err = readSound(ctx, o, m, 0, first, func() (err error) {
-		if h, err = sco.ParseHeader(first); err == nil && (h.Volume != m.Namespace || h.SCO != m.SCO) {
-			err = errs.New(errs.Corrupt, "the object says that it is SCO %d of vDisk %d", h.SCO, h.Volume)
-		}
-		return err
-	})
-	if err != nil {
-		return h, nil, err
-	}
-	index = make([]byte, (h.DataStart()-1)*ids.BlockSize)
-	if len(index) == 0 {
-		return h, nil, nil
-	}
-	return h, index, readSound(ctx, o, m, ids.BlockSize, index, func() error { return h.CheckIndex(index) })
-}
-
-// readSound reads bytes of an object that must satisfy sound. If they do not it has them rebuilt: what was wrong when
-// it was coded, or when the checksums of its region were computed, fails none of these.
-func readSound(ctx context.Context, o Objects, m *layout.Manifest, off int64, b []byte, sound func() error) error {
-	if err := o.Get(ctx, m, off, b); err != nil {
-		return err
-	}
-	if sound() == nil {
-		return nil
-	}
-	return rebuild(ctx, o, m, off, b, sound)
-}
-
-// rebuild replaces bytes of an object that did not satisfy sound. If what is rebuilt does not, either, or cannot be, b
-// is as it was.
-func rebuild(ctx context.Context, o Objects, m *layout.Manifest, off int64, b []byte, sound func() error) error {
-	was := slices.Clone(b)
-	err := o.Rebuild(ctx, m, off, b)
-	if err == nil {
-		err = sound()
-	}
-	if err != nil {
-		copy(b, was)
-		return cmp.Or(sound(), err)
-	}
-	return nil
 }
 
 // enterLog puts what the journal has above the committed SCOs into the overlay, in the order of

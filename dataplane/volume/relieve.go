@@ -18,8 +18,7 @@ import (
 // itself: its batches fill and are sealed. An idle one holds the tail with a few old blocks. To seal them
 // would make a tiny SCO, which costs a round over all drives now and cleaning later; so they are written
 // to the journal's head once more, under their old sequences, and the segment goes. Where many idle ones together
-// have more than half a segment that would free next to nothing, and write the log over and over; then they are
-// sealed all the same.
+// have more than half a segment that would free next to nothing, and write the log over and over: see letGo.
 type Keeper struct {
 	loop *ring.Loop
 	jrn  *journal.Journal
@@ -94,12 +93,13 @@ func (k *Keeper) tick() {
 	}
 	if p := k.jrn.Pressure(); k.short(p) && p.Pinned > 1 {
 		k.relieve()
-	} else if !k.desperate() && !low && !k.draining {
+	} else if !k.desperate() && !low && !k.draining && k.jrn.Aside() == 0 {
 		return // nothing to do until the next entry arms the clock again
 	}
 	k.arm()
 	if k.draining {
 		k.jrn.FailWaiting(errs.Closed)
+		k.jrn.FailAside(errs.Closed)
 	}
 	if k.desperate() {
 		for _, v := range k.vols {
@@ -167,20 +167,32 @@ func (k *Keeper) relieve() {
 			holders = append(holders, v)
 		}
 	})
-	alive := 0
-	idle := holders[:0]
+	k.letGo(holders, tail)
+}
+
+// letGo has vDisks that are idle let go of the tail: they copy what they have in it, unless that is more than half of
+// what there is for them. Then those with most of it are sealed, who have half the mean or more; what the others have
+// is less than half of all, and is copied.
+func (k *Keeper) letGo(holders []*Volume, tail journal.Tail) {
+	alive, room := 0, int(tail.Hi-tail.Lo)
+	var idle []*Volume
+	var each []int
 	for _, v := range holders {
-		if v.onItsWay() {
-			continue
-		}
-		idle = append(idle, v)
-		if !v.parked { // what cannot be sealed says nothing of those that can
-			alive += v.aliveIn(tail)
-		}
-	}
-	for _, v := range idle {
+		n := 0
 		switch {
-		case !v.parked && 2*alive > int(tail.Hi-tail.Lo):
+		case v.parked:
+			room -= v.aliveIn(tail) // it cannot be sealed
+		case v.onItsWay():
+			continue
+		default:
+			n = v.aliveIn(tail)
+		}
+		alive += n
+		idle, each = append(idle, v), append(each, n)
+	}
+	for i, v := range idle {
+		switch n := each[i]; {
+		case n > 0 && 2*alive > room && 2*n*len(idle) >= alive:
 			v.closeBatch()
 		case v.copying == nil:
 			v.startCopy(tail)
@@ -211,10 +223,12 @@ func (v *Volume) onItsWay() bool {
 	return len(v.ov.Closed()) > 0 || len(v.waiting) > 0
 }
 
-// aliveIn is how many blocks, and holes, v would copy forward out of the tail.
-func (v *Volume) aliveIn(tail journal.Tail) (n int) {
-	v.eachIn(tail, func(overlay.Entry) { n++ }, func(overlay.Hole) { n++ })
-	return n
+// aliveIn is how many blocks of the log it would take to copy forward what v has in the tail; about a hundred holes go
+// into one.
+func (v *Volume) aliveIn(tail journal.Tail) int {
+	blocks, holes := 0, 0
+	v.eachIn(tail, func(overlay.Entry) { blocks++ }, func(overlay.Hole) { holes++ })
+	return blocks + holes/100
 }
 
 // eachIn goes over what is alive of v in the tail.

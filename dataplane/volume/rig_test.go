@@ -35,6 +35,9 @@ type memObjects struct {
 	gone  bool               // nothing is stored, committed or deleted; guarded by mu
 	trims int                // SCOs that brought trims ahead, ever; guarded by mu
 	lies  bool               // what Get gives is wrong, and what Rebuild gives is right; guarded by mu
+	bad   int                // and so many choices for Rebuild are wrong, too
+	down  bool               // Rebuild finds too few ASDs; guarded by mu
+	asked int                // how often; guarded by mu
 	late  chan struct{}      // some fragment of each SCO is written only when it is closed, if there
 }
 
@@ -106,7 +109,8 @@ func (o *memObjects) Put(ctx context.Context, s PutSpec) (Stored, error) {
 		o.trims++
 	}
 	p := &put{m: &layout.Manifest{Namespace: s.Namespace, SCO: s.SCO, Epoch: s.Epoch, Kind: s.Kind, SeqFirst: s.SeqLo,
-		SeqLast: s.SeqHi, Size: int64(len(b)), Plain: int64(len(b))}, done: make(chan struct{})}
+		SeqLast: s.SeqHi, Size: int64(len(b)), Plain: int64(len(b)), Policy: layout.Policy{K: 4, M: 2, C: 5, X: 1},
+		MaxFrag: 1 << 20}, done: make(chan struct{})}
 	if o.late != nil {
 		p.done = o.late
 	} else {
@@ -151,9 +155,16 @@ func (o *memObjects) Get(_ context.Context, m *layout.Manifest, off int64, dst [
 	return nil
 }
 
-func (o *memObjects) Rebuild(_ context.Context, m *layout.Manifest, off int64, dst []byte) error {
+func (o *memObjects) Rebuild(_ context.Context, m *layout.Manifest, off int64, dst []byte, try int) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.down {
+		o.asked++
+		return errs.New(errs.Unreachable, "too few ASDs")
+	}
+	if try < o.bad {
+		return nil
+	}
 	copy(dst, o.data[m.SCO][off:])
 	return nil
 }

@@ -31,9 +31,9 @@ type Objects interface {
 	Committed(ctx context.Context, ns ids.NamespaceID, after ids.CommitNum, limit int) ([]*layout.Manifest, error)
 	// Get reads a committed object's bytes, verified and rebuilt where need be.
 	Get(ctx context.Context, m *layout.Manifest, off int64, dst []byte) error
-	// Rebuild reads them without the fragments in which they lie, from the others: for when what Get gave fails a
-	// checksum that the caller knows.
-	Rebuild(ctx context.Context, m *layout.Manifest, off int64, dst []byte) error
+	// Rebuild gives bytes that lie in one fragment without it, from others; another try takes another choice of them.
+	// For when what Get gave fails a checksum that the caller knows.
+	Rebuild(ctx context.Context, m *layout.Manifest, off int64, dst []byte, try int) error
 	// Manifest finds a committed object.
 	Manifest(ctx context.Context, ns ids.NamespaceID, n ids.SCONum) (*layout.Manifest, error)
 	// Delete removes a committed object for good.

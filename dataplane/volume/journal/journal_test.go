@@ -276,20 +276,18 @@ func TestStallAndResume(t *testing.T) {
 	r.close()
 }
 
-// Data does not fill the log to the last block: trims get in though data has to wait, and those behind data do when it
-// has waited long enough. Once there is no room for trims either they end like data.
-func TestTrimsEnterFullLog(t *testing.T) {
-	l := startLoop(t, 32<<20)
-	d := create(t, 4, Options{})
-	r := open(t, l, d, Options{MarkAfter: -1}, nil)
+// fill writes blocks of volume 1 until the log is full, and gives what appends one more, or a trim.
+func (r *rig) fill(order *[]*testEntry) (add func(trim bool) *testEntry) {
+	r.t.Helper()
 	seq := ids.Seq(0)
-	add := func(trim bool) *testEntry {
+	add = func(trim bool) *testEntry {
 		seq++
-		e := write(l, 1, seq, ids.BlockAddr(seq), 1, uint64(seq))
+		e := write(r.l, 1, seq, ids.BlockAddr(seq), 1, uint64(seq))
 		if trim {
-			l.Pool().ReleaseVec(&e.Data)
+			r.l.Pool().ReleaseVec(&e.Data)
 			e.Kind, e.Blocks, e.Sums = Trim, 1<<20, nil
 		}
+		e.order = order
 		r.j.Append(&e.Entry)
 		return e
 	}
@@ -299,6 +297,16 @@ func TestTrimsEnterFullLog(t *testing.T) {
 	}
 	r.on(func() { r.j.FailWaiting(errs.Full) })
 	r.settle()
+	return add
+}
+
+// Data does not fill the log to the last block: trims get in though data has to wait, and those behind data do when it
+// has waited long enough. Once there is no room for trims either they end like data.
+func TestTrimsEnterFullLog(t *testing.T) {
+	l := startLoop(t, 32<<20)
+	d := create(t, 4, Options{})
+	r := open(t, l, d, Options{MarkAfter: -1}, nil)
+	add := r.fill(nil)
 	var trims, data []*testEntry
 	r.on(func() { trims = append(trims, add(true)) })
 	r.settle()
@@ -343,24 +351,7 @@ func TestGivingUpKeepsOrder(t *testing.T) {
 	d := create(t, 4, Options{})
 	r := open(t, l, d, Options{MarkAfter: -1}, nil)
 	var order []*testEntry
-	seq := ids.Seq(0)
-	add := func(trim bool) *testEntry {
-		seq++
-		e := write(l, 1, seq, ids.BlockAddr(seq), 1, uint64(seq))
-		if trim {
-			l.Pool().ReleaseVec(&e.Data)
-			e.Kind, e.Blocks, e.Sums = Trim, 1<<20, nil
-		}
-		e.order = &order
-		r.j.Append(&e.Entry)
-		return e
-	}
-	for r.j.Stalled() == 0 {
-		r.on(func() { add(false) })
-		r.settle()
-	}
-	r.on(func() { r.j.FailWaiting(errs.Full) })
-	r.settle()
+	add := r.fill(&order)
 	order = order[:0]
 	r.on(func() {
 		first := add(false)
@@ -381,8 +372,8 @@ func TestGivingUpKeepsOrder(t *testing.T) {
 		}
 		last = e.Seq
 	}
-	if len(order) != 3 || last != seq {
-		t.Errorf("%d ended, the last is %d and not %d", len(order), last, seq)
+	if n := len(order); n != 3 || order[n-1].Seq != last || order[n-1].Kind != Trim {
+		t.Errorf("%d ended, the last well is %d", n, last)
 	}
 	r.close()
 }
