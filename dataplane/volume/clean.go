@@ -45,19 +45,22 @@ const (
 	countEvery = 8
 	// cleanTick is how often a vDisk to which nothing happens is looked at: others fill the drives, too.
 	cleanTick = 10 * time.Second
+	// cleanRetry is for how long a SCO that could not be emptied is let be: the others must not wait for it.
+	cleanRetry = time.Minute
 )
 
 // Cleaners shares the memory for cleaning among all vDisks: one at work at a time.
 type Cleaners struct {
 	slot chan struct{}
 	used func() int
-	tick time.Duration
+
+	tick, retry time.Duration
 }
 
 // NewCleaners makes the place for one cleaner. used is the used part of the drives, in percent; any goroutine
 // may call it.
 func NewCleaners(used func() int) *Cleaners {
-	return &Cleaners{slot: make(chan struct{}, 1), used: used, tick: cleanTick}
+	return &Cleaners{slot: make(chan struct{}, 1), used: used, tick: cleanTick, retry: cleanRetry}
 }
 
 // sparse is the live part, in percent, below which a SCO is worth cleaning now; tight: drives run full. From
@@ -89,7 +92,7 @@ func (v *Volume) StartCleaning(c *Cleaners) {
 			select {
 			case <-v.kick:
 			case <-tick.C:
-				if limit, _ := c.sparse(); limit <= last && len(v.moved) == 0 {
+				if limit, _ := c.sparse(); limit <= last && len(v.moved)+len(v.putOff) == 0 {
 					last = limit
 					continue
 				}
@@ -151,10 +154,20 @@ func (v *Volume) survey() survey {
 			}
 			return true
 		})
-		s.victims = v.m.Victims(nil, 32, func(n ids.SCONum) bool { return v.moved[n] })
+		s.victims = v.m.Victims(nil, 32, func(n ids.SCONum) bool { return v.moved[n] || v.isPutOff(n) })
 	})
 	s.closed = s.closed || !ok
 	return s
+}
+
+// isPutOff reports whether a SCO could not be emptied lately.
+func (v *Volume) isPutOff(n ids.SCONum) bool {
+	until, is := v.putOff[n]
+	if is && time.Now().After(until) {
+		delete(v.putOff, n)
+		is = false
+	}
+	return is
 }
 
 // Needs reports whether blocks lie in a SCO, by the map. A volume that is closed cannot tell, and says that they do.
@@ -269,6 +282,7 @@ func (v *Volume) deleteSCO(ctx context.Context, n ids.SCONum) error {
 		return err
 	}
 	delete(v.moved, n)
+	delete(v.putOff, n)
 	v.loop.Call(func() {
 		if !v.closed {
 			v.m.RemoveSCO(n)
@@ -316,8 +330,13 @@ func (v *Volume) cleanSome(ctx context.Context, c *Cleaners, victims []pagemap.V
 	var emptied []ids.SCONum
 	for _, x := range victims {
 		full, err := content.gather(ctx, x.Num)
-		if err != nil {
+		if kind := errs.Of(err); ctx.Err() != nil || kind == errs.Closed || kind == errs.Canceled {
 			return err
+		}
+		if err != nil {
+			v.opts.Log.Warn("a SCO cannot be emptied now", "vdisk", v.opts.Name, "SCO", x.Num, "error", err)
+			v.putOff[x.Num] = time.Now().Add(c.retry)
+			break // what was gathered is good, and the next round goes on with the others
 		}
 		if full {
 			break
@@ -373,10 +392,8 @@ type cleanContent struct {
 	v      *Volume
 	index  []sco.Entry
 	holes  []sco.Hole
-	rotten map[int]bool // places in index whose block was read with a wrong checksum
-	mended int          // blocks that were rebuilt, as they were
-	mem    []byte       // data and window
-	data   []byte       // the blocks, in the order of index
+	mem    []byte // data and window
+	data   []byte // the blocks, in the order of index
 	window []byte
 	header sco.Header
 	head   []byte
@@ -389,7 +406,7 @@ func newCleanContent(v *Volume) (*cleanContent, error) {
 		return nil, errs.Wrap(errs.IO, err, "no memory to clean with")
 	}
 	const data = cleanBlocks * ids.BlockSize
-	return &cleanContent{v: v, rotten: map[int]bool{}, mem: mem, data: mem[:0:data], window: mem[data:]}, nil
+	return &cleanContent{v: v, mem: mem, data: mem[:0:data], window: mem[data:]}, nil
 }
 
 func (c *cleanContent) close() { _ = buf.FreeAligned(c.mem) }
@@ -408,8 +425,7 @@ func (c *cleanContent) finish(n ids.SCONum) {
 // Size is the object's size in bytes.
 func (c *cleanContent) Size() int64 { return int64(len(c.head) + len(c.data)) }
 
-// Fill copies the object's bytes, and verifies each block again: it waited in RAM since it was read. A
-// block that was rotten when it was read stays as it is, beside the checksum it should have.
+// Fill copies the object's bytes, and verifies each block again: it waited in RAM since it was read.
 func (c *cleanContent) Fill(dst []byte, off int64) error {
 	if off < int64(len(c.head)) {
 		n := copy(dst, c.head[off:])
@@ -425,7 +441,7 @@ func (c *cleanContent) Fill(dst []byte, off int64) error {
 		n := min(len(sums), len(dst)>>ids.BlockShift)
 		sum.Blocks(sums[:n], dst[:n<<ids.BlockShift])
 		for k := range n {
-			if e := &c.index[i+k]; !c.rotten[i+k] && sums[k] != e.Sum {
+			if e := &c.index[i+k]; sums[k] != e.Sum {
 				return errs.New(errs.Corrupt, "block %d of vDisk %d changed in memory while it was cleaned",
 					e.Addr, c.v.opts.ID)
 			}

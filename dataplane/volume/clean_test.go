@@ -79,34 +79,36 @@ func TestIdleVDiskIsCleaned(t *testing.T) {
 
 // Fragments whose bytes were wrong when their checksums were computed are read without a complaint. Cleaning does
 // not make that final: what fails its block's checksum, or the index's, is rebuilt from other fragments first, of which
-// some may be wrong, too; and as long as too few of them can be reached nothing is deleted.
+// some may be wrong, too. What cannot be rebuilt now stays, and holds up no other SCO.
 func TestCleaningMendsWhatIsWrong(t *testing.T) {
 	r := newRig(t, 64<<20, 1<<20)
 	c := NewCleaners(func() int { return 90 })
-	c.tick = 5 * time.Millisecond
-	r.do(block.Put, 0, 100)
-	r.seal()
+	c.tick, c.retry = 5*time.Millisecond, 20*time.Millisecond
+	for _, at := range []ids.BlockAddr{0, 1000} {
+		r.do(block.Put, at, 100)
+		r.seal()
+	}
 	r.do(block.Put, 0, 80)
+	r.do(block.Put, 1000, 70) // the first is the better victim
 	r.seal()
 	r.flush()
-	set := func(bad int, down bool) {
+	set := func(lies ids.SCONum, bad int, down bool) {
 		r.objects.mu.Lock()
 		defer r.objects.mu.Unlock()
-		r.objects.lies, r.objects.bad, r.objects.down = true, bad, down
+		r.objects.lies, r.objects.bad, r.objects.down = lies, bad, down
 	}
-	asked := func() int {
-		r.objects.mu.Lock()
-		defer r.objects.mu.Unlock()
-		return r.objects.asked
-	}
-	set(4, true)
+	lies := r.objects.list[0].SCO
+	deleted := func(n int64) func() bool { return func() bool { return r.v.Stats.Deleted.Load() == uint64(n) } }
+	set(lies, 4, true) // too few ASDs
 	r.v.StartCleaning(c)
-	r.settle("it asks for what it cannot have", func() bool { return asked() >= 3 })
-	if n := r.v.Stats.Deleted.Load(); n != 0 {
-		t.Fatalf("%d SCOs are deleted while nobody knows what they hold", n)
+	r.settle("the second SCO is cleaned beside the first", deleted(1))
+	set(lies, 100, false) // no choice of fragments is right
+	time.Sleep(100 * time.Millisecond)
+	if !deleted(1)() {
+		t.Fatal("what cannot be mended is deleted")
 	}
-	set(4, false)
-	r.settle("the first SCO is cleaned", func() bool { return r.v.Stats.Deleted.Load() == 1 })
+	set(lies, 4, false)
+	r.settle("the first is cleaned, too", deleted(2))
 	r.loop.Call(func() {
 		var x block.Resolution
 		if !r.v.Resolve(80, 20, &x, nil) {

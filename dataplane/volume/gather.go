@@ -19,7 +19,8 @@ type candidate struct {
 	live bool
 }
 
-// gather adds the live blocks of a victim. True: the SCO is full.
+// gather adds the live blocks of a victim. True: the SCO is full. After an error it has some of them, and the victim
+// is not empty.
 func (c *cleanContent) gather(ctx context.Context, n ids.SCONum) (full bool, err error) {
 	v := c.v
 	m, err := v.opts.Objects.Manifest(ctx, v.opts.ID, n)
@@ -40,13 +41,7 @@ func (c *cleanContent) gather(ctx context.Context, n ids.SCONum) (full bool, err
 	if err := v.findLive(ctx, n, all); err != nil {
 		return false, err
 	}
-	mended, lost := c.mended, len(c.rotten)
-	full, err = c.read(ctx, m, n, all)
-	if mended, lost = c.mended-mended, len(c.rotten)-lost; mended+lost > 0 {
-		v.opts.Log.Warn("blocks failed their checksums while a SCO was cleaned", "vdisk", v.opts.Name, "SCO", n,
-			"rebuilt", mended, "lost", lost)
-	}
-	return full, err
+	return c.read(ctx, m, n, all)
 }
 
 // findLive marks the candidates that the map still finds in SCO n. The loop looks them up in slices, and
@@ -123,10 +118,19 @@ func (v *Volume) markLive(n ids.SCONum, part []candidate) bool {
 	return true
 }
 
-// read copies the live blocks, window by window.
+// read copies the live blocks, window by window. A block whose fragment holds other bytes than were written is mended:
+// to move it as it is would make that final, for the parity that can mend it goes with its SCO. What cannot be mended
+// stays where it is, and keeps its SCO, until it is overwritten or somebody is back who knows better.
 func (c *cleanContent) read(ctx context.Context, m *layout.Manifest, n ids.SCONum,
 	all []candidate) (full bool, err error) {
 	const perWindow = cleanWindow / ids.BlockSize
+	mended, left := 0, 0
+	defer func() {
+		if mended+left > 0 {
+			c.v.opts.Log.Warn("blocks failed their checksums while a SCO was cleaned", "vdisk", c.v.opts.Name, "SCO", n,
+				"rebuilt", mended, "left", left)
+		}
+	}()
 	for i := 0; i < len(all); {
 		first := int(all[i].off)
 		j, live := i, false
@@ -148,41 +152,33 @@ func (c *cleanContent) read(ctx context.Context, m *layout.Manifest, n ids.SCONu
 				continue
 			}
 			if len(c.index) == min(cleanBlocks, c.v.batchMax) {
-				return true, nil
+				return true, err
 			}
 			b, e := window[k*ids.BlockSize:(k+1)*ids.BlockSize], part[k].Entry
 			if !matches(b, e.Sum) {
-				if err := c.mend(ctx, m, part[k].off, b, e.Sum); err != nil {
-					return false, err
+				if worse := c.mend(ctx, m, part[k].off, b, e.Sum); worse != nil {
+					err = worse
+					left++
+					continue
 				}
+				mended++
 			}
 			c.data = append(c.data, b...)
 			e.Old = layout.Location{SCO: n, Off: part[k].off, Sum: e.Sum}
 			c.index = append(c.index, e)
 		}
 	}
-	return len(c.index) == min(cleanBlocks, c.v.batchMax), nil
+	return len(c.index) == min(cleanBlocks, c.v.batchMax), err
 }
 
 func matches(b []byte, sum uint32) bool { return uint32(xxhash.Sum64(b)) == sum }
 
-// mend replaces a block whose fragment holds other bytes than were written: to move it as it is would make that final,
-// for the parity that can mend it goes with its SCO. So an error that may pass puts the cleaning off. What nothing can
-// mend stays as it is, beside the checksum that it should have.
+// mend mends one block.
 func (c *cleanContent) mend(ctx context.Context, m *layout.Manifest, off uint16, b []byte, sum uint32) error {
-	err := mend(ctx, c.v.opts.Objects, m, int64(off)*ids.BlockSize, b, func() error {
+	return mend(ctx, c.v.opts.Objects, m, int64(off)*ids.BlockSize, b, func() error {
 		if !matches(b, sum) {
-			return errs.New(errs.Corrupt, "a block fails its checksum")
+			return errs.New(errs.Corrupt, "block %d fails its checksum, and so does what other fragments give", off)
 		}
 		return nil
 	})
-	switch {
-	case err == nil:
-		c.mended++
-	case passes(err):
-		return err
-	default:
-		c.rotten[len(c.index)] = true
-	}
-	return nil
 }

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -51,31 +52,26 @@ func (v *Volume) readSound(ctx context.Context, m *layout.Manifest, off int64, b
 
 // mend replaces bytes of an object that do not satisfy sound by what other fragments give. One fragment is held to be
 // the wrong one after the other, of those in which the bytes lie, and its share is rebuilt from as many choices of
-// others as there are fragments: one of those may be wrong, too. After an error b is as it was. Errors: that of sound
-// if nothing satisfies it; that of Rebuild if it is one that may pass, as an ASD that is down: nothing is decided then.
-func mend(ctx context.Context, o Objects, m *layout.Manifest, off int64, b []byte, sound func() error) error {
+// others as there are fragments: one of those may be wrong, too. After an error b is as it was. The error is the last
+// of Rebuild if there was one, else that of sound. Neither says that nothing can mend it: an ASD that is down may.
+func mend(ctx context.Context, o Objects, m *layout.Manifest, off int64, b []byte, sound func() error) (err error) {
 	was := slices.Clone(b)
 	g := m.Geometry()
 	for lo := int64(0); lo < int64(len(b)); {
 		_, _, at := g.Place(off + lo)
 		hi := min(lo+g.FragLen-at, int64(len(b)))
 		for try := range m.Policy.N() - 1 {
-			err := o.Rebuild(ctx, m, off+lo, b[lo:hi], try)
-			if err == nil && sound() == nil {
+			e := o.Rebuild(ctx, m, off+lo, b[lo:hi], try)
+			if e == nil && sound() == nil {
 				return nil
 			}
 			copy(b, was)
-			if err != nil && passes(err) {
-				return err
+			if e != nil {
+				err = e
+				break // another choice would lack them, too
 			}
 		}
 		lo = hi
 	}
-	return sound()
-}
-
-// passes reports whether an error of Rebuild says nothing of what the fragments hold.
-func passes(err error) bool {
-	kind := errs.Of(err)
-	return kind != errs.Corrupt && kind != errs.IO
+	return cmp.Or(err, sound())
 }

@@ -175,6 +175,7 @@ func (k *Keeper) relieve() {
 // is less than half of all, and is copied.
 func (k *Keeper) letGo(holders []*Volume, tail journal.Tail) {
 	alive, room := 0, int(tail.Hi-tail.Lo)
+	few := room / 8 // and less is copied, whatever the room that is parked leaves
 	var idle []*Volume
 	var each []int
 	for _, v := range holders {
@@ -192,7 +193,7 @@ func (k *Keeper) letGo(holders []*Volume, tail journal.Tail) {
 	}
 	for i, v := range idle {
 		switch n := each[i]; {
-		case n > 0 && 2*alive > room && 2*n*len(idle) >= alive:
+		case few < alive && 2*alive > room && 2*n*len(idle) >= alive:
 			v.closeBatch()
 		case v.copying == nil:
 			v.startCopy(tail)

@@ -34,10 +34,9 @@ type memObjects struct {
 	last  func() error       // how a put ends that has copied everything, if there
 	gone  bool               // nothing is stored, committed or deleted; guarded by mu
 	trims int                // SCOs that brought trims ahead, ever; guarded by mu
-	lies  bool               // what Get gives is wrong, and what Rebuild gives is right; guarded by mu
+	lies  ids.SCONum         // what Get gives of this is wrong, and what Rebuild gives is right; guarded by mu
 	bad   int                // and so many choices for Rebuild are wrong, too
 	down  bool               // Rebuild finds too few ASDs; guarded by mu
-	asked int                // how often; guarded by mu
 	late  chan struct{}      // some fragment of each SCO is written only when it is closed, if there
 }
 
@@ -147,7 +146,7 @@ func (o *memObjects) Get(_ context.Context, m *layout.Manifest, off int64, dst [
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	copy(dst, o.data[m.SCO][off:])
-	if o.lies {
+	if o.lies == m.SCO {
 		for i := 0; i < len(dst); i += ids.BlockSize {
 			dst[i+100] ^= 1
 		}
@@ -159,7 +158,6 @@ func (o *memObjects) Rebuild(_ context.Context, m *layout.Manifest, off int64, d
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.down {
-		o.asked++
 		return errs.New(errs.Unreachable, "too few ASDs")
 	}
 	if try < o.bad {

@@ -152,10 +152,11 @@ type Volume struct {
 	again []ids.SCONum  // the cleaner's own: SCOs whose deletion failed
 	// moved is the cleaner's own: SCOs it has emptied since the map was last written back.
 	moved     map[ids.SCONum]bool
-	floor     ids.CommitNum // the cleaner's own: what SetFloor was told
-	cleanedTo ids.CommitNum // the cleaner's own: commits up to here were written back for it
-	fenced    errs.Kind     // why no mutation is taken any more; OK while healthy
-	parked    bool          // it only holds what the journal has of it: see park.go
+	putOff    map[ids.SCONum]time.Time // the cleaner's own: SCOs that could not be emptied, and until when to let them be
+	floor     ids.CommitNum            // the cleaner's own: what SetFloor was told
+	cleanedTo ids.CommitNum            // the cleaner's own: commits up to here were written back for it
+	fenced    errs.Kind                // why no mutation is taken any more; OK while healthy
+	parked    bool                     // it only holds what the journal has of it: see park.go
 	closed    bool
 	ctx       context.Context // of the goroutines that work for it; ends with Close, or when it is fenced
 	cancel    context.CancelFunc
@@ -200,6 +201,7 @@ func New(opts Options) *Volume {
 	v := &Volume{
 		opts: opts, loop: opts.Loop, pool: opts.Loop.Pool(), jrn: opts.Journal, m: opts.Map,
 		ov: overlay.New(opts.Loop.Pool()), kick: make(chan struct{}, 1), moved: map[ids.SCONum]bool{},
+		putOff: map[ids.SCONum]time.Time{},
 	}
 	v.ctx, v.cancel = context.WithCancel(opts.Sealer.ctx)
 	v.batchMax = sco.Capacity(sco.Write, opts.SCOSize, holesMax+holesSlack)
