@@ -31,6 +31,9 @@ func Run(ctx context.Context, opt Options, out io.Writer) error {
 	if err := os.MkdirAll(opt.Work, 0o700); err != nil {
 		return errs.Wrap(errs.IO, err, "cannot make the work folder")
 	}
+	if err := checkFiles(&opt); err != nil { // the results may lie beside the work folder, in one that was just made
+		return err
+	}
 	if err := beginProfiles(opt.Profile); err != nil {
 		return err
 	}
@@ -192,7 +195,7 @@ func check(opt *Options) error {
 	if opt.Rounds < 1 {
 		return errs.New(errs.Invalid, "--rounds %d: there must be one at least", opt.Rounds)
 	}
-	return checkFiles(opt)
+	return nil
 }
 
 func (b *bench) checkSpace() error {
