@@ -46,7 +46,7 @@ func (px *Proxy) GetRebuilt(ctx context.Context, m *layout.Manifest, off int64, 
 
 // GetVerified is Get that trusts no ASD: every fragment it touches is read whole and must match its
 // checksum in the manifest, and so must all those it rebuilds from, and what it rebuilt. Slow: for
-// repair, and for when what Get returned proves wrong.
+// repair.
 func (px *Proxy) GetVerified(ctx context.Context, m *layout.Manifest, off int64, dst []byte) error {
 	return px.get(ctx, m, off, dst, px.readVerified)
 }

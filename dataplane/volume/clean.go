@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -331,7 +332,7 @@ func (v *Volume) cleanSome(ctx context.Context, c *Cleaners, victims []pagemap.V
 	for _, x := range victims {
 		full, err := content.gather(ctx, x.Num)
 		if kind := errs.Of(err); ctx.Err() != nil || kind == errs.Closed || kind == errs.Canceled {
-			return err
+			return cmp.Or(err, ctx.Err())
 		}
 		if err != nil {
 			v.opts.Log.Warn("a SCO cannot be emptied now", "vdisk", v.opts.Name, "SCO", x.Num, "error", err)

@@ -8,7 +8,8 @@
 //	         so many at once over all vDisks; on full drives                       sealer.go, prune.go
 //	RAM      when blocks leave it for the journal                                  ram.go
 //	relieve  what pins the journal's tail is sealed or copied forward              relieve.go
-//	clean    live blocks of sparse SCOs move into a new one, empty SCOs go         clean.go
+//	clean    live blocks of sparse SCOs move into a new one, empty SCOs go         clean.go, gather.go
+//	mend     what fails its own checksum is rebuilt from other fragments           mend.go
 //	open     map checkpoint + indexes of later SCOs + journal                      open.go
 //
 // A Volume's state belongs to its loop. Sealing, cleaning and opening run in goroutines that touch that

@@ -32,6 +32,29 @@ func TestSpaceComesBackBeforeTheLineStands(t *testing.T) {
 	})
 }
 
+// What a SCO keeps that waits for the last of its fragments is not let go of by copying what lies beside it, which
+// nobody would count.
+func TestCopyingLetsGoOfNoFragments(t *testing.T) {
+	r := newRig(t, 64<<20, 1<<20)
+	r.objects.late = make(chan struct{})
+	defer close(r.objects.late)
+	r.do(block.Put, 0, 215)
+	r.loop.Call(r.v.Seal)
+	r.settle("the SCO is in the map", func() bool { return len(r.v.waiting) == 1 })
+	r.do(block.Put, 1000, 10) // these two are idle, in the first segment and beyond it
+	r.do(block.Put, 2000, 40)
+	pins := func() (segments int) {
+		r.loop.Call(func() { _, segments = r.jrn.Usage(r.v.opts.ID) })
+		return segments
+	}
+	before := pins()
+	r.loop.Call(r.keeper.relieve)
+	r.settle("nothing is copied", func() bool { return r.v.copying == nil })
+	if n := pins(); before != 2 || n != before || r.v.Stats.TrimIncomplete.Load() != 0 {
+		t.Errorf("it pinned %d segments, and pins %d", before, n)
+	}
+}
+
 // Many vDisks, each with too little for a SCO worth its while, fill a journal. Its tail is alive from end to end then:
 // to copy it forward frees what it takes. It is sealed, and writes go on long before they are old enough for that.
 func TestManySmallBatchesFillAJournal(t *testing.T) {

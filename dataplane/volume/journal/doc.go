@@ -86,6 +86,6 @@
 // # Who calls
 //
 // Create, Open and Replay block: any goroutine but a loop's. From Attach on the Journal belongs to the
-// loop. Reading order: root.go and record.go (formats), entry.go, append.go, brake.go, complete.go (an entry's
-// way), sync.go, habit.go, segments.go, rootwriter.go, keeper.go, close.go, then replay.go.
+// loop. Reading order: root.go and record.go (formats), entry.go, append.go, half.go, brake.go, giveup.go,
+// complete.go (an entry's way), sync.go, habit.go, segments.go, rootwriter.go, keeper.go, close.go, then replay.go.
 package journal

@@ -147,8 +147,7 @@ func (q *entryList) take() entryList {
 
 // Append puts e in line. It leaves at the end of the pass, in one record with all that wait, or waits as
 // little space is left (brake), or none; Stalled tells of the latter. A volume that pins more than half of the log
-// lets all others pass; Aside tells of it. The line is as long as callers make
-// it. Loop only.
+// lets all others pass; Aside tells of it. The line is as long as callers make it. Loop only.
 func (j *Journal) Append(e *Entry) { j.enqueue(e, j.lineOf(e.Vol), false) }
 
 // AppendCopy appends e again, under the sequence it has had all along, so that an older segment can go:
